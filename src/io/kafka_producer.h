@@ -1,0 +1,67 @@
+/* One producer of records: hands records to librdkafka and brings back its delivery reports as events on the loop. */
+#ifndef HV_IO_KAFKA_PRODUCER_H
+#define HV_IO_KAFKA_PRODUCER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/record.h"
+#include "io/kafka_conf.h"
+#include "io/loop.h"
+
+struct hv_producer;
+
+enum hv_delivery {
+    HV_DELIVERED, /* acknowledged by Kafka */
+    HV_PURGED,    /* given up by hv_producer_purge: it may have been written or not */
+    HV_FAILED,    /* not acknowledged: time-out, fatal client error...; it may have been written or not; may pass when repeated */
+    HV_REFUSED,   /* Kafka refuses this record or its batch for good as things stand: size, topic, authorisation, invalid record */
+};
+
+struct hv_report {
+    uint64_t ticket; /* as given to hv_producer_send */
+    enum hv_delivery delivery;
+    int code;            /* rd_kafka_resp_err_t */
+    const char *reason;  /* static text of the code */
+};
+
+/* Called on the loop's thread, never from within a call into this API. */
+struct hv_producer_handler {
+    /* Delivery reports; lent. At most 1,000 a call; several calls follow in later iterations if there are more. */
+    void (*reports)(void *user, const struct hv_report *reports, size_t count);
+    /* The client is finished (fatal error): nothing more will be delivered by it. Reports of what is in flight still come.
+     * Once per client. */
+    void (*fatal)(void *user, const char *reason);
+    /* Something that an operator should know: brokers down, authentication, TLS...; the client goes on. */
+    void (*trouble)(void *user, int code, const char *reason);
+    /* A line of librdkafka's own log; level as in syslog (3 error, 4 warning, 6 info, 7 debug). */
+    void (*log)(void *user, int level, const char *facility, const char *text);
+};
+
+/* Makes a client. `properties` are the user's ([kafka] then [kafka.producer]) and are only read during the call. `poll_duration`
+ * bounds one drain of its queue. Returns 0 and *ret, or -1 with err. Never blocks. */
+int hv_producer_open(struct hv_loop *loop, enum hv_kafka_role role, const struct hv_kafka_properties *properties,
+                     const char *client_id, hv_time poll_duration, const struct hv_producer_handler *handler, void *user,
+                     struct hv_producer **ret, struct hv_error *err);
+
+enum hv_send {
+    HV_SENT,         /* a report with this ticket will come, exactly one */
+    HV_SEND_FULL,    /* the client's queue is full: try again later; nothing was taken */
+    HV_SEND_REFUSED, /* this record can never be taken as things stand (size, topic...): err says why; nothing was taken */
+    HV_SEND_FATAL,   /* the client is finished; nothing was taken */
+};
+
+/* Copies what it needs; the record stays the caller's. record->defect is HV_SOUND (asserted). */
+enum hv_send hv_producer_send(struct hv_producer *producer, const struct hv_record *record, uint64_t ticket,
+                              struct hv_error *err);
+
+/* Gives up everything queued and in flight: their reports follow as HV_PURGED (or as what they were). After it, close this client
+ * and open a new one. */
+void hv_producer_purge(struct hv_producer *producer);
+
+/* Tells the handler nothing any more and destroys the client off the loop (joining its threads can take seconds). Reports that did
+ * not come are not waited for. */
+void hv_producer_close(struct hv_producer *producer);
+
+#endif
