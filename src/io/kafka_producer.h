@@ -6,18 +6,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/delivery.h"
 #include "core/record.h"
 #include "io/kafka_conf.h"
 #include "io/loop.h"
 
 struct hv_producer;
-
-enum hv_delivery {
-    HV_DELIVERED, /* acknowledged by Kafka */
-    HV_PURGED,    /* given up by hv_producer_purge: it may have been written or not */
-    HV_FAILED,    /* not acknowledged: time-out, fatal client error...; it may have been written or not; may pass when repeated */
-    HV_REFUSED,   /* Kafka refuses this record or its batch for good as things stand: size, topic, authorisation, invalid record */
-};
 
 struct hv_report {
     uint64_t ticket; /* as given to hv_producer_send */

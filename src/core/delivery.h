@@ -1,0 +1,12 @@
+/* What became of a record that was handed to Kafka. */
+#ifndef HV_CORE_DELIVERY_H
+#define HV_CORE_DELIVERY_H
+
+enum hv_delivery {
+    HV_DELIVERED, /* acknowledged by Kafka */
+    HV_PURGED,    /* given up by us: it may have been written or not */
+    HV_FAILED,    /* not acknowledged: time-out, fatal client error...; it may have been written or not; may pass when repeated */
+    HV_REFUSED,   /* Kafka refuses this record or its batch for good as things stand: size, topic, authorisation, invalid record */
+};
+
+#endif
