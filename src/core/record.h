@@ -12,7 +12,8 @@ enum hv_defect {
     HV_SOUND,
     HV_DEFECT_NULL_TOPIC,
     HV_DEFECT_NULL_KEY,
-    HV_DEFECT_NULL_HEADERS,   /* one of the two header arrays is NULL while the other holds elements */
+    HV_DEFECT_NULL_HEADERS,   /* one of the header arrays is NULL while the other holds elements; NULL beside NULL or an empty
+                                 one means no headers and is sound */
     HV_DEFECT_TOPIC_NAME,     /* empty, ".", "..", longer than 249, or a character outside [a-zA-Z0-9._-] */
     HV_DEFECT_HEADER_LENGTHS, /* header arrays of unequal length */
     HV_DEFECT_HEADER_NULL,    /* NULL as a header's key or value */
@@ -28,15 +29,15 @@ struct hv_header {
 struct hv_record {
     int64_t id;
     uint32_t key_hash; /* FNV-1a 32 of the key's bytes (goharvest's shard hash); of nothing when the key is NULL */
-    uint32_t size;     /* bytes of this block: what it costs to keep */
-    enum hv_defect defect;
+    uint32_t size;     /* bytes of this block: what it costs to keep; UINT32_MAX also stands for more */
+    enum hv_defect defect; /* the first found, in the order topic, key, headers */
     int32_t key_length;   /* -1 for NULL (then defect is set) */
     int32_t value_length; /* -1 for NULL: a tombstone; 0 is an empty value */
     int32_t header_count;
     const char *topic; /* NUL-terminated; "" when NULL */
-    const uint8_t *key;
-    const uint8_t *value;
-    const struct hv_header *headers;
+    const uint8_t *key;   /* NULL exactly when key_length is -1 */
+    const uint8_t *value; /* NULL exactly when value_length is -1; an empty value has an address */
+    const struct hv_header *headers; /* none (header_count 0) when the defect lies in the headers */
 };
 
 /* A column's value in Postgres' binary format. */

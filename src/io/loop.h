@@ -19,7 +19,7 @@ int hv_loop_open(uv_loop_t *uv, void (*turn)(void *user), void *user, struct hv_
 
 /* Runs an own uv loop until hv_loop_close() was called and everything on it is closed, then closes the uv loop and frees the
  * object. Not for a foreign loop (asserted): there its owner runs uv_run. Returns 0, or -1 with err when somebody left a handle
- * open (the object is gone all the same). */
+ * open (which then refers to memory of the object: that is left as it is). */
 int hv_loop_run(struct hv_loop *loop, struct hv_error *err);
 
 /* No turn runs afterwards. Closes the handles; `closed(user)` (may be NULL) is called from the loop when the last one is gone

@@ -1,0 +1,242 @@
+/* See record.h. The block is laid out as: struct, headers, then the bytes of topic, key, value, header names and header values, where
+ * topic and names end in a NUL. A first pass over the row checks it and adds up the size, a second one copies. */
+#include "core/record.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A one-dimensional array of Postgres' binary format, checked to be whole. */
+struct array {
+    const uint8_t *next; /* the next element's length */
+    int32_t count;
+    bool is_null, has_null_element;
+    size_t bytes; /* of all elements */
+};
+
+struct element {
+    const uint8_t *data;
+    int32_t length; /* -1 for NULL */
+};
+
+static int32_t read_i32(const uint8_t *p) {
+    uint32_t u = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+    return (int32_t)u;
+}
+
+/* Only on an array that array_open took. */
+static struct element array_next(struct array *array) {
+    struct element e = {array->next + 4, read_i32(array->next)};
+    array->next += 4 + (e.length > 0 ? e.length : 0);
+    return e;
+}
+
+static bool array_check_elements(struct array *array, size_t left) {
+    const uint8_t *p = array->next;
+    for (int32_t i = 0; i < array->count; i++) {
+        if (left < 4) {
+            return false;
+        }
+        int32_t length = read_i32(p);
+        left -= 4;
+        p += 4;
+        if (length == -1) {
+            array->has_null_element = true;
+            continue;
+        }
+        if (length < 0 || (size_t)length > left) {
+            return false;
+        }
+        p += length;
+        left -= (size_t)length;
+        array->bytes += (size_t)length;
+    }
+    return left == 0;
+}
+
+/* False when the column is no one-dimensional array (or none at all). */
+static bool array_open(const struct hv_column *column, struct array *array) {
+    *array = (struct array){.is_null = column->length < 0};
+    if (array->is_null) {
+        return true;
+    }
+    size_t left = (size_t)column->length;
+    if (left < 12) {
+        return false;
+    }
+    int32_t dimensions = read_i32(column->data);
+    if (dimensions == 0) {
+        return left == 12;
+    }
+    if (dimensions != 1 || left < 20) {
+        return false;
+    }
+    array->count = read_i32(column->data + 12);
+    array->next = column->data + 20;
+    return array->count >= 0 && array_check_elements(array, left - 20);
+}
+
+static bool topic_char(uint8_t c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+}
+
+static bool topic_name_is_legal(const struct hv_column *topic) {
+    if (topic->length < 1 || topic->length > 249) {
+        return false;
+    }
+    for (int32_t i = 0; i < topic->length; i++) {
+        if (!topic_char(topic->data[i])) {
+            return false;
+        }
+    }
+    return !(topic->data[0] == '.' && (topic->length == 1 || (topic->length == 2 && topic->data[1] == '.')));
+}
+
+static bool names_hold_nul(struct array names) {
+    for (int32_t i = 0; i < names.count; i++) {
+        struct element e = array_next(&names);
+        if (e.length > 0 && memchr(e.data, 0, (size_t)e.length) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum hv_defect check_headers(const struct hv_row *row, struct array *names, struct array *values) {
+    bool names_whole = array_open(&row->header_keys, names);
+    bool values_whole = array_open(&row->header_values, values);
+    if (!names_whole || !values_whole) {
+        return HV_DEFECT_HEADER_FORM;
+    }
+    if (names->is_null != values->is_null && names->count + values->count > 0) {
+        return HV_DEFECT_NULL_HEADERS;
+    }
+    if (names->count != values->count) {
+        return HV_DEFECT_HEADER_LENGTHS;
+    }
+    if (names->has_null_element || values->has_null_element) {
+        return HV_DEFECT_HEADER_NULL;
+    }
+    return names_hold_nul(*names) ? HV_DEFECT_HEADER_FORM : HV_SOUND;
+}
+
+static enum hv_defect check_row(const struct hv_row *row, struct array *names, struct array *values) {
+    enum hv_defect headers = check_headers(row, names, values);
+    if (headers != HV_SOUND) {
+        *names = *values = (struct array){0};
+    }
+    if (row->topic.length < 0) {
+        return HV_DEFECT_NULL_TOPIC;
+    }
+    if (!topic_name_is_legal(&row->topic)) {
+        return HV_DEFECT_TOPIC_NAME;
+    }
+    if (row->key.length < 0) {
+        return HV_DEFECT_NULL_KEY;
+    }
+    return headers;
+}
+
+static size_t column_bytes(const struct hv_column *column) {
+    return column->length > 0 ? (size_t)column->length : 0;
+}
+
+/* Copies length bytes to *at and moves it behind them. */
+static const uint8_t *put(uint8_t **at, const uint8_t *data, size_t length) {
+    uint8_t *start = *at;
+    if (length > 0) {
+        memcpy(start, data, length);
+    }
+    *at += length;
+    return start;
+}
+
+static const char *put_string(uint8_t **at, const uint8_t *data, size_t length) {
+    const uint8_t *start = put(at, data, length);
+    *(*at)++ = 0;
+    return (const char *)start;
+}
+
+static void put_headers(struct hv_header *headers, uint8_t **at, struct array names, struct array values) {
+    for (int32_t i = 0; i < names.count; i++) {
+        struct element name = array_next(&names), value = array_next(&values);
+        headers[i].name = put_string(at, name.data, (size_t)name.length);
+        headers[i].value = put(at, value.data, (size_t)value.length);
+        headers[i].value_length = value.length;
+    }
+}
+
+static int32_t length_or_null(const struct hv_column *column) {
+    return column->length < 0 ? -1 : column->length;
+}
+
+int hv_record_build(const struct hv_row *row, struct hv_record **ret) {
+    struct array names, values;
+    enum hv_defect defect = check_row(row, &names, &values);
+    assert(names.count == values.count);
+    size_t count = (size_t)names.count;
+    size_t before = sizeof(struct hv_record) + count * sizeof(struct hv_header);
+    size_t size = before + column_bytes(&row->topic) + 1 + column_bytes(&row->key) + column_bytes(&row->value) +
+                  names.bytes + count + values.bytes;
+    struct hv_record *record = malloc(size);
+    if (record == NULL) {
+        return -1;
+    }
+    struct hv_header *headers = (struct hv_header *)(record + 1);
+    uint8_t *at = (uint8_t *)record + before;
+    *record = (struct hv_record){
+        .id = row->id,
+        .key_hash = hv_fnv1a(row->key.data, column_bytes(&row->key)),
+        .size = size < UINT32_MAX ? (uint32_t)size : UINT32_MAX,
+        .defect = defect,
+        .key_length = length_or_null(&row->key),
+        .value_length = length_or_null(&row->value),
+        .header_count = names.count,
+        .headers = headers,
+    };
+    record->topic = put_string(&at, row->topic.data, column_bytes(&row->topic));
+    /* NULL and empty are told apart by the pointer too: librdkafka looks at that. */
+    const uint8_t *key = put(&at, row->key.data, column_bytes(&row->key));
+    const uint8_t *value = put(&at, row->value.data, column_bytes(&row->value));
+    record->key = row->key.length < 0 ? NULL : key;
+    record->value = row->value.length < 0 ? NULL : value;
+    put_headers(headers, &at, names, values);
+    assert(at == (uint8_t *)record + size);
+    *ret = record;
+    return 0;
+}
+
+void hv_record_free(struct hv_record *record) {
+    free(record);
+}
+
+const char *hv_defect_text(enum hv_defect defect) {
+    switch (defect) {
+    case HV_SOUND:
+        return "sound";
+    case HV_DEFECT_NULL_TOPIC:
+        return "kafka_topic is NULL";
+    case HV_DEFECT_NULL_KEY:
+        return "kafka_key is NULL";
+    case HV_DEFECT_NULL_HEADERS:
+        return "one of kafka_header_keys and kafka_header_values is NULL while the other holds elements";
+    case HV_DEFECT_TOPIC_NAME:
+        return "kafka_topic is no legal topic name (1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-', not '.' or '..')";
+    case HV_DEFECT_HEADER_LENGTHS:
+        return "kafka_header_keys and kafka_header_values differ in length";
+    case HV_DEFECT_HEADER_NULL:
+        return "kafka_header_keys or kafka_header_values holds a NULL";
+    case HV_DEFECT_HEADER_FORM:
+        return "kafka_header_keys or kafka_header_values is no plain one-dimensional array of text";
+    }
+    return "unknown defect";
+}
+
+uint32_t hv_fnv1a(const void *data, size_t length) {
+    const uint8_t *p = data;
+    uint32_t hash = 2166136261u;
+    for (size_t i = 0; i < length; i++) {
+        hash = (hash ^ p[i]) * 16777619u;
+    }
+    return hash;
+}
