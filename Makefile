@@ -186,14 +186,14 @@ check:  ## everything that must pass: builds, static checks, unit, simulator, co
 	$(MAKE) sim
 	$(MAKE) system
 
-check-static: $(LIB_A)  ## the rules that need no run: layers, blocking calls, documented options
+check-static: $(LIB_A) $(LIB_SO) $(DAEMON)  ## the rules that need no run: layers, blocking calls, documented options
 	@set -e; for check in scripts/check-*; do echo "== $$check"; HARVESTD_BUILD=$(BUILD) $$check; done
 
 unit: $(UNIT)  ## unit tests
-	@set -e; for t in $(UNIT); do echo "== $$t"; timeout 120 $$t; done
+	@$(if $(UNIT),,echo "no unit tests"; exit 1;) set -e; for t in $(UNIT); do echo "== $$t"; timeout 120 $$t; done
 
 sim: $(SIM)  ## the simulator: random schedules with faults over the pure core
-	timeout 300 $(SIM)
+	$(if $(SIM),timeout 300 $(SIM),@echo "no simulator"; exit 1)
 
 system: all tests  ## contract and system tests, with real Postgres and real Kafka
 	$(PYTEST) -m 'not long' tests
