@@ -1,0 +1,29 @@
+/* What the core needs to know of the settings; see the settings table for meaning, defaults and ranges. */
+#ifndef HV_CORE_CONFIG_H
+#define HV_CORE_CONFIG_H
+
+#include <stdint.h>
+
+#include "base/time.h"
+
+struct hv_core_config {
+    uint32_t send_concurrency;      /* shards */
+    uint32_t max_in_flight_records; /* handed to Kafka and not reported */
+    uint64_t max_in_flight_bytes;
+    uint32_t send_buffer;           /* unsent records that a shard may hold before claiming halts */
+    uint32_t mark_query_records;    /* rows of one mark at most */
+    uint64_t mark_query_bytes;      /* ... and bytes, as far as earlier rows let us guess */
+    uint32_t purge_query_records;
+    hv_time mark_backoff, idle_backoff_max;
+    hv_time io_error_backoff, io_error_backoff_max;
+    hv_time blocked_backoff_max;
+    hv_time queue_timeout;
+    hv_time rescan_interval;
+    hv_time heartbeat_interval, heartbeat_timeout;
+    hv_time drain_timeout;
+    hv_time min_metrics_interval;
+    int64_t wall_offset; /* nanoseconds since the Unix epoch at time 0 of the core's clock */
+    uint64_t seed;       /* of jitter */
+};
+
+#endif

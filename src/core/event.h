@@ -1,0 +1,138 @@
+/* What the core is told (events) and what it wants done (actions). Plain data; nothing here points into a library.
+ *
+ * Who owns what: arrays of an event are lent for the call. A claimed row's payload passes to the core with HV_EV_CLAIMED and comes
+ * back, exactly once, with HV_ACT_RELEASE. Arrays of an action (ids) are lent until the next call of hv_harvest_step. */
+#ifndef HV_CORE_EVENT_H
+#define HV_CORE_EVENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/time.h"
+#include "core/delivery.h"
+
+#define HV_UUID_BYTES 16
+
+/* The two clients that carry records: the fast one for all, the careful one for records under suspicion, one at a time a shard. */
+enum hv_lane_id { HV_LANE_RECORDS, HV_LANE_SUSPECTS, HV_LANES };
+
+enum hv_event_type {
+    HV_EV_TURN,         /* nothing more to tell now: decide what is to be done. The last event of each turn of the loop */
+    HV_EV_LEADER_ID,    /* uuid: a fresh random identity, asked for by HV_ACT_NEED_LEADER_ID */
+    HV_EV_ASSIGNED,     /* flag: the leader partition is ours (true) or not (false) */
+    HV_EV_REVOKED,      /* flag: it is lost already (true), or the group waits for our answer (false) */
+    HV_EV_HEARTBEAT,    /* stamp: a heartbeat that carries our name was read from the leader topic */
+    HV_EV_LEFT,         /* the group was left */
+    HV_EV_CLAIM_UP,     /* the claiming connection is ready */
+    HV_EV_CLAIM_DOWN,   /* it is gone; flag: a statement was out and may have taken effect */
+    HV_EV_CLAIM_REFUSED, /* the database refused the statement, which did nothing */
+    HV_EV_CLAIMED,      /* rows, count: the whole reply to HV_ACT_CLAIM, ids ascending */
+    HV_EV_WRITERS,      /* hashes, count: the reply to HV_ACT_WRITERS */
+    HV_EV_SETTLE_UP,    /* as the three above, for the settling connection */
+    HV_EV_SETTLE_DOWN,
+    HV_EV_SETTLE_REFUSED, /* flag: because of one of the rows (true) or of the table as a whole (rights, missing...) */
+    HV_EV_PURGED,       /* the reply to HV_ACT_PURGE */
+    HV_EV_RESET,        /* ids, count: the reply to HV_ACT_RESET, the ids that were still in the table, ascending */
+    HV_EV_CLIENT_READY, /* lane: the reply to HV_ACT_OPEN_CLIENT */
+    HV_EV_CLIENT_FAILED, /* lane: it could not be made, or is finished (fatal error) */
+    HV_EV_REPORT,       /* ticket, delivery: what became of a record handed over */
+    HV_EV_BOUNCED,      /* ticket, flag: the client did not take it; refused for good (true) or just full (false) */
+    HV_EV_STOP,         /* drain, purge, leave */
+    HV_EV_HURRY,        /* ... without waiting any more */
+};
+
+struct hv_claimed {
+    int64_t id;
+    uint32_t key_hash; /* records of one key have one hash */
+    uint32_t bytes;    /* what the payload costs to keep */
+    bool defective;    /* cannot be sent as it is */
+    void *payload;     /* not NULL; means nothing to the core */
+};
+
+struct hv_event {
+    enum hv_event_type type;
+    bool flag;
+    uint8_t lane; /* enum hv_lane_id */
+    enum hv_delivery delivery;
+    uint64_t ticket;
+    int64_t stamp;
+    const char *reason;  /* static text, with HV_EV_REPORT, HV_EV_BOUNCED, HV_EV_CLIENT_FAILED, HV_EV_REVOKED; or NULL */
+    const uint8_t *uuid; /* HV_UUID_BYTES */
+    const struct hv_claimed *rows;
+    const int64_t *ids;
+    const uint64_t *hashes;
+    size_t count;
+};
+
+enum hv_action_type {
+    HV_ACT_NEED_LEADER_ID, /* answer with HV_EV_LEADER_ID */
+    HV_ACT_HEARTBEAT,      /* stamp */
+    HV_ACT_ANSWER,         /* let the pending revoke go through */
+    HV_ACT_LEAVE,          /* leave the group, then HV_EV_LEFT */
+    HV_ACT_CLAIM,          /* uuid, from_id, limit: mark on the claiming connection */
+    HV_ACT_WRITERS,        /* ask for the writing transactions on the claiming connection */
+    HV_ACT_PURGE,          /* ids, count: on the settling connection */
+    HV_ACT_RESET,          /* ids, count: on the settling connection */
+    HV_ACT_OPEN_CLIENT,    /* lane: make a client; answer HV_EV_CLIENT_READY or HV_EV_CLIENT_FAILED */
+    HV_ACT_PURGE_CLIENT,   /* lane: give up all that is in flight; reports follow */
+    HV_ACT_CLOSE_CLIENT,   /* lane: destroy the client; no event of it may follow */
+    HV_ACT_PRODUCE,        /* lane, ticket, payload. One that bounces takes all later ones of the same batch of actions with it */
+    HV_ACT_RELEASE,        /* payload: not used any more */
+    HV_ACT_NOTIFY,         /* notice (and uuid, reason, id, payload, duration): tell the application and the log */
+    HV_ACT_STOPPED,        /* all is done after HV_EV_STOP */
+};
+
+enum hv_notice {
+    HV_NOTICE_ACQUIRED,  /* uuid */
+    HV_NOTICE_REFRESHED, /* uuid, reason */
+    HV_NOTICE_REVOKED,
+    HV_NOTICE_FENCED,    /* reason */
+    HV_NOTICE_REWINDING, /* reason */
+    HV_NOTICE_STALLED,   /* duration: nothing was acknowledged for so long though records are in flight */
+    HV_NOTICE_FLOWING,   /* ... and now it is; duration: how long it lasted */
+    HV_NOTICE_BLOCKED,   /* id, payload (valid while the actions are carried out): its shard waits; duration: until tried again */
+    HV_NOTICE_UNBLOCKED, /* id: it went through, or (flag) was taken out of the table */
+    HV_NOTICE_UNPURGEABLE, /* id: acknowledged, but the database refuses to delete it; duration: until tried again */
+    HV_NOTICE_METER,     /* meter */
+};
+
+struct hv_meter_reading {
+    hv_time start;           /* when counting began */
+    uint64_t total_count;    /* records acknowledged since */
+    double total_rate;       /* a second */
+    uint64_t lap_count;      /* since the reading before */
+    double lap_rate;
+};
+
+struct hv_action {
+    enum hv_action_type type;
+    enum hv_notice notice;
+    uint8_t lane;
+    bool flag;
+    uint32_t limit;
+    uint64_t ticket;
+    int64_t stamp;   /* HV_ACT_HEARTBEAT: nanoseconds since the Unix epoch */
+    int64_t id;      /* of a notice */
+    int64_t from_id; /* HV_ACT_CLAIM */
+    hv_time duration;
+    const char *reason; /* static text */
+    uint8_t uuid[HV_UUID_BYTES];
+    void *payload;
+    const int64_t *ids;
+    size_t count;
+    struct hv_meter_reading meter;
+};
+
+/* A growing list that the caller empties after carrying it out; bounded by what one step can ask for. */
+struct hv_actions {
+    struct hv_action *list;
+    size_t count, capacity;
+};
+
+/* Appends an empty action of a type and returns it (valid until the next append). Aborts when memory is exhausted. */
+struct hv_action *hv_actions_add(struct hv_actions *actions, enum hv_action_type type);
+struct hv_action *hv_actions_notify(struct hv_actions *actions, enum hv_notice notice);
+void hv_actions_free(struct hv_actions *actions);
+
+#endif

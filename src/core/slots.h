@@ -1,0 +1,87 @@
+/* Where the records that we hold are kept: a fixed table of slots, found by id, linked into lists by index.
+ *
+ * Life of a slot:
+ *
+ *    FREE ──claimed──► UNSENT ──produce──► IN_FLIGHT ──delivered──► ACKED ──purge──► PURGING ──purged──► FREE
+ *                        ▲  │                 │ failed                ▲                │ │ refused alone
+ *                        └──┼─────────────────┘                       └────failed──────┘ └──► STUCK ──time──► ACKED
+ *                           └──forgotten──► FREE
+ */
+#ifndef HV_CORE_SLOTS_H
+#define HV_CORE_SLOTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/time.h"
+
+#define HV_NO_SLOT UINT32_MAX
+
+enum hv_slot_state {
+    HV_SLOT_FREE,
+    HV_SLOT_UNSENT,
+    HV_SLOT_IN_FLIGHT,
+    HV_SLOT_ACKED,
+    HV_SLOT_PURGING,
+    HV_SLOT_STUCK,
+};
+
+struct hv_slot {
+    int64_t id;
+    void *payload;       /* NULL once acknowledged */
+    hv_time since;       /* of the state: claimed, handed over, acknowledged */
+    uint32_t generation; /* rises at each hand-over, so that a late report finds nothing */
+    uint32_t bytes;
+    uint32_t shard;
+    uint32_t next, prev; /* in the one list that the slot is a member of */
+    uint8_t state;       /* enum hv_slot_state */
+    uint8_t lane;        /* while in flight */
+    bool defective;
+};
+
+struct hv_list {
+    uint32_t first, last, count;
+};
+
+struct hv_slots {
+    struct hv_slot *table;
+    uint32_t capacity, used;
+    uint32_t *map; /* open addressing by id; slot index + 1, 0 is empty */
+    uint32_t map_mask;
+    struct hv_list free;
+};
+
+void hv_slots_init(struct hv_slots *slots, uint32_t capacity);
+void hv_slots_fini(struct hv_slots *slots); /* payloads are the caller's */
+
+static inline struct hv_slot *hv_slot(struct hv_slots *slots, uint32_t index) {
+    return &slots->table[index];
+}
+
+static inline uint32_t hv_slots_left(const struct hv_slots *slots) {
+    return slots->capacity - slots->used;
+}
+
+/* The slot that holds this id, or HV_NO_SLOT. */
+uint32_t hv_slots_find(const struct hv_slots *slots, int64_t id);
+
+/* Takes a free slot (there is one, asserted) for an id that is not held yet (asserted). State UNSENT, in no list. */
+uint32_t hv_slots_take(struct hv_slots *slots, int64_t id);
+
+/* Gives a slot back; it must be in no list. */
+void hv_slots_give(struct hv_slots *slots, uint32_t index);
+
+/* Moves a slot to a state, asserting that the life above allows it. */
+void hv_slot_move(struct hv_slot *slot, enum hv_slot_state to);
+
+/* The ticket of a slot's latest hand-over, and back: HV_NO_SLOT unless it is still that hand-over and in flight. */
+uint64_t hv_slot_ticket(const struct hv_slots *slots, uint32_t index);
+uint32_t hv_slots_by_ticket(const struct hv_slots *slots, uint64_t ticket);
+
+#define HV_LIST_EMPTY ((struct hv_list){HV_NO_SLOT, HV_NO_SLOT, 0})
+void hv_list_append(struct hv_slots *slots, struct hv_list *list, uint32_t index);
+/* Inserts before `before`; HV_NO_SLOT appends. */
+void hv_list_insert(struct hv_slots *slots, struct hv_list *list, uint32_t before, uint32_t index);
+void hv_list_remove(struct hv_slots *slots, struct hv_list *list, uint32_t index);
+
+#endif
