@@ -1,4 +1,4 @@
-/* Log lines: levels, fields, and their text form (logfmt or JSON). No I/O here: a finished line goes to a sink. */
+/* Log lines: levels, fields, and their text form (logfmt or JSON). No I/O: a finished line goes to a sink. */
 #ifndef HV_BASE_LOG_H
 #define HV_BASE_LOG_H
 
@@ -25,15 +25,17 @@ struct hv_field {
 #define HV_UUID(k, v) ((struct hv_field){.key = (k), .type = HV_FIELD_UUID, .uuid = (v)})
 #define HV_FIELDS(...) ((const struct hv_field[]){__VA_ARGS__, {.key = NULL}})
 
-#define HV_LOG_LINE_MAX 4096 /* a longer line is cut, at a character boundary, and says so; it always ends in a newline */
+/* A longer line is cut at a character boundary, stays well-formed, carries cut=true and ends in a newline. */
+#define HV_LOG_LINE_MAX 4096
 
-/* Repeats: the same (component, message) more often than `HV_LOG_BURST` times within `HV_LOG_WINDOW_US` is held back; the
- * next one that passes carries `repeats=<number held back>`. Levels error and warn only; info and debug always pass. */
+/* Repeats: the same (component, message) more often than `HV_LOG_BURST` times within `HV_LOG_WINDOW_US` is
+ * held back; the next one that passes carries `repeats=<number held back>`. Levels error and warn only;
+ * info and debug always pass. */
 #define HV_LOG_BURST 5
 #define HV_LOG_WINDOW_US 10000000
 
 struct hv_log_limit {
-    uint64_t hash;
+    uint64_t hash; /* 0: free */
     int64_t window_start;
     uint32_t passed, held_back;
 };
@@ -49,14 +51,16 @@ struct hv_logger {
     struct hv_log_limit limits[64];
 };
 
-/* Formats and passes on one line when `level` is enabled. `fields` is a list made by HV_FIELDS or NULL. */
+/* Formats and passes on one line when `level` is enabled. `fields` is a list made by HV_FIELDS or NULL. A
+ * value that is no UTF-8 has the bad bytes replaced; control characters are escaped. */
 void hv_log(struct hv_logger *logger, enum hv_log_level level, const char *component, const char *message,
             const struct hv_field *fields);
 
-/* The text of one line. Pure. `micros` is wall clock since the epoch. Returns its length (newline included, NUL added),
- * at most size - 1. size is at least 128. */
-size_t hv_log_format_line(char *out, size_t size, enum hv_log_format format, int64_t micros, enum hv_log_level level,
-                          const char *component, const char *message, const struct hv_field *fields, uint32_t repeats);
+/* The text of one line. Pure. `micros` is wall clock since the epoch. Returns its length (newline
+ * included, NUL added), at most size - 1. size is at least 128. */
+size_t hv_log_format_line(char *out, size_t size, enum hv_log_format format, int64_t micros,
+                          enum hv_log_level level, const char *component, const char *message,
+                          const struct hv_field *fields, uint32_t repeats);
 
 const char *hv_log_level_name(enum hv_log_level level); /* "error", "warn", "info", "debug" */
 

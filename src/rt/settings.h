@@ -1,9 +1,10 @@
-/* Everything that can be set: one table, and one structure with a field for each of its rows. The table feeds the INI reader,
- * `--set`, `--help-config` and the embedding API; nothing else knows names, units, defaults or ranges.
+/* Everything that can be set: one table, and one structure with a field for each of its rows. The table
+ * feeds the INI reader, `--set`, `--help-config` and the embedding API; nothing else knows names, units,
+ * defaults or ranges.
  *
- * The way of a configuration: hv_settings_init (defaults), any number of hv_settings_set, hv_settings_finish (what follows
- * from other settings, and checks across settings), use, hv_settings_free. A structure that was not finished without
- * complaint is not used. */
+ * The way of a configuration: hv_settings_init (defaults), any number of hv_settings_set,
+ * hv_settings_finish (what follows from other settings, and checks across settings), use,
+ * hv_settings_free. A structure that was not finished without complaint is not used. */
 #ifndef HV_RT_SETTINGS_H
 #define HV_RT_SETTINGS_H
 
@@ -18,8 +19,8 @@
 
 enum hv_assignor { HV_COOPERATIVE_STICKY, HV_RANGE };
 
-/* Durations are microseconds, sizes are bytes. Strings are owned by the structure and never NULL after hv_settings_finish.
- * What each one means is in the table (`harvestd --help-config`). */
+/* Durations are microseconds, sizes are bytes. Strings are owned by the structure and never NULL after
+ * hv_settings_finish. What each one means is in the table (`harvestd --help-config`). */
 struct hv_settings {
     /* [harvest] */
     char *name;
@@ -56,7 +57,8 @@ struct hv_settings {
     int log_level;  /* enum hv_log_level */
     int log_format; /* enum hv_log_format */
 
-    /* Passed through to librdkafka. Lists and strings are owned by this structure; at most one entry a name. */
+    /* Passed through to librdkafka. Lists and strings are owned by this structure; at most one entry a
+     * name. */
     struct hv_kafka_properties kafka;          /* [kafka]: all clients; starts with bootstrap.servers */
     struct hv_kafka_properties kafka_producer; /* [kafka.producer]: producers of records, over [kafka] */
     struct hv_kafka_properties kafka_consumer; /* [kafka.consumer]: the election's consumer, over [kafka] */
@@ -74,7 +76,7 @@ struct hv_setting {
     const char *name;
     enum hv_setting_type type;
     const char *default_text; /* as a user would write it; for derived defaults a description in <> */
-    bool derived;             /* the default follows from other settings or the machine (hv_settings_finish) */
+    bool derived;             /* the default follows from other settings or the machine */
     bool reloadable;          /* may change while the daemon runs */
     bool secret;              /* the value is never printed */
     int64_t min, max;         /* numbers: microseconds, records or bytes, both inclusive; strings: bytes */
@@ -100,21 +102,24 @@ bool hv_settings_is_secret(const char *section, const char *name);
 /* Fills in the defaults. Aborts when memory is exhausted (as the others here do: nothing was started yet). */
 void hv_settings_init(struct hv_settings *settings);
 
-/* Sets one setting from its text. Returns 0, or -1 with err (no such section or name with the nearest known one; not of
- * its form; out of range; refused by hv_kafka_property_check): then nothing was changed. A later value replaces an earlier. */
+/* Sets one setting from its text. Returns 0, or -1 with err (no such section or name with the nearest
+ * known one; not of its form; out of range; refused by hv_kafka_property_check): then nothing was changed.
+ * A later value replaces an earlier. */
 int hv_settings_set(struct hv_settings *settings, const char *section, const char *name, const char *value,
                     struct hv_error *err);
 
-/* Fills in derived defaults and checks what depends on several settings. Calls complain(user, section, name, message) once for
- * each trouble, naming the setting that is best changed. Returns how many there were: 0 means that the settings can be used. */
-unsigned hv_settings_finish(struct hv_settings *settings,
-                            void (*complain)(void *user, const char *section, const char *name, const char *message),
-                            void *user);
+/* Fills in derived defaults and checks what depends on several settings. Calls complain(user, section,
+ * name, message) once for each trouble, naming the setting that is best changed. Returns how many there
+ * were: 0 means that the settings can be used. */
+typedef void hv_settings_complain(void *user, const char *section, const char *name, const char *message);
+unsigned hv_settings_finish(struct hv_settings *settings, hv_settings_complain *complain, void *user);
 
 /* Frees what the structure owns; the structure itself is the caller's. */
 void hv_settings_free(struct hv_settings *settings);
 
-/* The value as a user would write it ("100ms", "8MiB", "info"). "(secret)" for secrets. Returns out. size >= 32. */
-const char *hv_settings_text(const struct hv_settings *settings, const struct hv_setting *setting, char *out, size_t size);
+/* The value as a user would write it ("100ms", "8MiB", "info"). "(secret)" for secrets. Returns out. size
+ * >= 32. */
+const char *hv_settings_text(const struct hv_settings *settings, const struct hv_setting *setting, char *out,
+                             size_t size);
 
 #endif
