@@ -1,0 +1,7 @@
+"""The test bed: real servers, the daemon, what disturbs them, and who judges the outcome.
+
+postgres   a private Postgres server          kafka     a private Kafka broker
+daemon     harvestd as a process              proxy     a TCP proxy that hurts connections
+writer     applications that write records    consumer  reads everything back
+checker    compares: lost, invented, corrupted, overtaken, duplicates
+"""

@@ -1,0 +1,223 @@
+"""A private Kafka broker: one KRaft node (broker and controller in one) on free loopback ports; can be stopped, killed,
+frozen, and started again on the same ports and log directory."""
+import glob
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from .util import ROOT, TimedOut, free_port, remove_tree, spawn, wait_until
+
+LOG4J = """log4j.rootLogger=WARN, out
+log4j.logger.kafka.server.KafkaRaftServer=INFO
+log4j.appender.out=org.apache.log4j.ConsoleAppender
+log4j.appender.out.layout=org.apache.log4j.PatternLayout
+log4j.appender.out.layout.ConversionPattern=%d %p %m (%c)%n
+"""
+CLUSTER_ID = "aGFydmVzdGQtdGVzdHMtMQ"
+
+_formatted = None  # a log directory as StorageTool makes it, to be copied: saves a JVM start per broker
+_format_lock = threading.Lock()
+
+
+def libraries():
+    directory = os.environ.get("KAFKA_LIBS") or os.path.join(ROOT, "build", "kafka", "libs")
+    if not glob.glob(os.path.join(directory, "kafka_*.jar")):
+        subprocess.run([os.path.join(ROOT, "scripts", "get-kafka"), directory], check=True)
+    return directory
+
+
+def java(arguments, heap="384m"):
+    # Short lives: the fast compiler only, the collector with the smallest start-up.
+    return ["java", "-Xmx" + heap, "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
+            "-Djava.net.preferIPv4Stack=true"] + arguments
+
+
+class Kafka:
+    """settings: broker properties (dots as in server.properties). proxied: the port of a proxy that clients of the
+    second listener are to be sent to; its own port is then .inner_port."""
+
+    def __init__(self, proxied=None, **settings):
+        self.directory = tempfile.mkdtemp(prefix="harvestd-kafka-")
+        self.port = free_port()
+        self.controller_port = free_port()
+        self.inner_port = free_port() if proxied else None
+        self.log_path = os.path.join(self.directory, "log")
+        self.process = None
+        listeners = ["PLAINTEXT://127.0.0.1:%d" % self.port]
+        advertised = list(listeners)
+        if proxied:
+            listeners.append("PROXIED://127.0.0.1:%d" % self.inner_port)
+            advertised.append("PROXIED://127.0.0.1:%d" % proxied)
+        self.settings = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": "1@127.0.0.1:%d" % self.controller_port,
+            "controller.listener.names": "CONTROLLER",
+            "listeners": ",".join(listeners + ["CONTROLLER://127.0.0.1:%d" % self.controller_port]),
+            "advertised.listeners": ",".join(advertised),
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "log.dirs": os.path.join(self.directory, "data"),
+            "num.partitions": 4,
+            "default.replication.factor": 1,
+            "offsets.topic.replication.factor": 1,
+            "offsets.topic.num.partitions": 1,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.num.partitions": 1,
+            "transaction.state.log.min.isr": 1,
+            "group.initial.rebalance.delay.ms": 0,
+            "auto.create.topics.enable": "true",
+            "log.cleaner.enable": "false",
+            "num.network.threads": 2,
+            "num.io.threads": 3,
+            "background.threads": 2,
+            # A killed broker may register again only after its predecessor's session: 9 s by default.
+            "broker.session.timeout.ms": 3000,
+            "broker.heartbeat.interval.ms": 500,
+        }
+        self.settings.update({name.replace("_", "."): value for name, value in settings.items()})
+
+    @property
+    def servers(self):
+        return "127.0.0.1:%d" % self.port
+
+    def create(self):
+        with open(os.path.join(self.directory, "log4j.properties"), "w") as f:
+            f.write(LOG4J)
+        with open(os.path.join(self.directory, "server.properties"), "w") as f:
+            for name, value in self.settings.items():
+                f.write("%s=%s\n" % (name, value))
+        global _formatted
+        with _format_lock:
+            if _formatted is None:
+                self._run_format()
+                _formatted = self._read_data()
+        for path, content in _formatted:
+            path = os.path.join(self.settings["log.dirs"], path)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as f:
+                f.write(content)
+        return self
+
+    def _run_format(self):
+        command = java(["-cp", libraries() + "/*", "-Dlog4j.configuration=file:%s/log4j.properties" % self.directory,
+                        "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID,
+                        "-c", os.path.join(self.directory, "server.properties")], heap="128m")
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+        if done.returncode != 0:
+            raise RuntimeError("formatting Kafka's storage failed: " + done.stdout.decode(errors="replace"))
+
+    def _read_data(self):
+        found = []
+        for directory, _, names in os.walk(self.settings["log.dirs"]):
+            for name in names:
+                path = os.path.join(directory, name)
+                with open(path, "rb") as f:
+                    found.append((os.path.relpath(path, self.settings["log.dirs"]), f.read()))
+        return found
+
+    def launch(self):
+        """Starts the process and does not wait."""
+        assert self.process is None
+        with open(self.log_path, "ab") as log:
+            self.process = spawn(
+                java(["-cp", libraries() + "/*",
+                      "-Dlog4j.configuration=file:%s/log4j.properties" % self.directory,
+                      "kafka.Kafka", os.path.join(self.directory, "server.properties")]),
+                cwd=self.directory, stdout=log, stderr=log)
+        return self
+
+    def start(self, deadline=90):
+        if self.process is None:
+            self.launch()
+        end = time.monotonic() + deadline
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise TimedOut("Kafka did not start:\n" + self.log_tail())
+            time.sleep(0.05)
+        return self
+
+    def _answers(self):
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        try:
+            return bool(self.admin().list_topics(timeout=2).brokers)
+        except Exception:
+            return False
+
+    def stop(self, signum=signal.SIGTERM):
+        """In order (SIGTERM, takes a second or two) or not (SIGKILL)."""
+        if self.process is None:
+            return
+        try:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(signum)
+        except ProcessLookupError:
+            pass
+        try:
+            self.process.wait(timeout=40)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def kill(self):
+        self.stop(signal.SIGKILL)
+
+    def freeze(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def destroy(self):
+        self.kill()
+        remove_tree(self.directory)
+
+    def log_tail(self, lines=30):
+        try:
+            with open(self.log_path, errors="replace") as f:
+                return "".join(f.readlines()[-lines:])
+        except OSError:
+            return ""
+
+    def admin(self):
+        return AdminClient({"bootstrap.servers": self.servers, "log_level": 0, "logger": _silence})
+
+    def topics(self):
+        """name -> number of partitions"""
+        return {name: len(t.partitions) for name, t in self.admin().list_topics(timeout=10).topics.items()}
+
+    def create_topic(self, name, partitions=4, **config):
+        config = {k.replace("_", "."): str(v) for k, v in config.items()}
+        admin = self.admin()
+        admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result(timeout=30)
+        # The answer comes before every broker thread knows it; a consumer that assigns now could find nothing.
+        wait_until(lambda: len(admin.list_topics(name, timeout=10).topics[name].partitions) == partitions, 30,
+                   "topic %s to appear" % name)
+        return name
+
+
+class _Silence:
+    def log(self, *_args, **_options):
+        pass
+
+
+_silence = _Silence()
+
+
+def fresh_name(prefix="t"):
+    """A topic or group name that no other test uses."""
+    fresh_name.count += 1
+    return "%s-%d-%d" % (prefix, os.getpid(), fresh_name.count)
+
+
+fresh_name.count = 0
