@@ -61,10 +61,12 @@ void hv_shards_remove_unsent(struct hv_shards *shards, uint32_t index) {
     struct hv_slot *slot = hv_slot(shards->slots, index);
     struct hv_shard *shard = &shards->list[slot->shard];
     assert(slot->state == HV_SLOT_UNSENT);
-    bool was_next = shard->next == index;
+    if (shard->next == index) {
+        shard->next = slot->next;
+    }
     hv_list_remove(shards->slots, &shard->queue, index);
-    if (was_next) {
-        hv_shard_rewind(shards, shard);
+    if (shard->next != HV_NO_SLOT && hv_slot(shards->slots, shard->next)->state != HV_SLOT_UNSENT) {
+        hv_shard_rewind(shards, shard); /* only while failed reports of records behind it are still to come */
     }
     shards->unsent--;
     shards->unsent_bytes -= slot->bytes;

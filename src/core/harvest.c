@@ -1,0 +1,562 @@
+/* See harvest.h. This file brings the parts together: leading decides whether, claiming feeds, sending sends, settling settles. */
+#include "core/harvest.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "core/claiming.h"
+#include "core/meter.h"
+#include "core/settling.h"
+
+#define QUEUE_CHECK HV_SECONDS(1)   /* how often the age of queued records is looked at */
+#define SPILL_REFRESH HV_SECONDS(1) /* two refreshes for spilled shards are at least that far apart */
+#define LEAVE_LIMIT HV_SECONDS(10)
+
+enum stop_state { RUNNING, DRAINING, LEAVING, STOPPED };
+
+struct hv_harvest {
+    struct hv_core_config config;
+    struct hv_random dice;
+    struct hv_slots slots;
+    struct hv_shards shards;
+    struct hv_sender sender;
+    struct hv_settle settle;
+    struct hv_claim claim;
+    struct hv_leading leading;
+    struct hv_meter meter;
+    uint8_t leader_id[HV_UUID_BYTES], spare_id[HV_UUID_BYTES];
+    bool spare, spare_asked;
+    uint64_t term; /* rises when leadership ends: replies to marks of an earlier term are void */
+    enum stop_state stop;
+    hv_time drain_until; /* while draining, for a stop or a hand-over */
+    hv_time queue_check, spill_refresh;
+    hv_time now, deadline;
+};
+
+static uint32_t keep_of(const struct hv_core_config *config) {
+    uint32_t keep = config->max_in_flight_records / (4 * config->send_concurrency);
+    return keep > 4 ? keep : 4;
+}
+
+struct hv_harvest *hv_harvest_new(const struct hv_core_config *config, hv_time now) {
+    struct hv_harvest *h = hv_calloc(1, sizeof *h);
+    h->config = *config;
+    h->dice.state = config->seed;
+    h->now = now;
+    h->deadline = now;
+    uint32_t keep = keep_of(config);
+    uint32_t capacity = 2 * config->max_in_flight_records + 2 * config->mark_query_records + config->send_concurrency * keep;
+    hv_slots_init(&h->slots, capacity);
+    hv_shards_init(&h->shards, &h->slots, config->send_concurrency, keep);
+    hv_sender_init(&h->sender, &h->slots, &h->shards, &h->dice, &h->config);
+    hv_settle_init(&h->settle, &h->slots, &h->shards, &h->sender, &h->dice, &h->config);
+    hv_claim_init(&h->claim, &h->config, &h->dice);
+    hv_leading_init(&h->leading, &h->config);
+    hv_meter_init(&h->meter, config->min_metrics_interval, now);
+    return h;
+}
+
+void hv_harvest_free(struct hv_harvest *h, void (*release)(void *user, void *payload), void *user) {
+    if (h == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < h->slots.capacity; i++) {
+        struct hv_slot *slot = hv_slot(&h->slots, i);
+        if (slot->payload != NULL && release != NULL) {
+            release(user, slot->payload);
+        }
+    }
+    hv_settle_fini(&h->settle);
+    hv_shards_fini(&h->shards);
+    hv_slots_fini(&h->slots);
+    free(h);
+}
+
+/* ---- leadership ---- */
+
+static bool leads(const struct hv_harvest *h) {
+    return h->leading.role == HV_LEADER && h->stop == RUNNING;
+}
+
+static void forget_all_unsent(struct hv_harvest *h, struct hv_actions *out) {
+    for (uint32_t i = 0; i < h->shards.count; i++) {
+        struct hv_shard *shard = &h->shards.list[i];
+        hv_sender_forget_unsent(&h->sender, shard, 0, out);
+        if (shard->mode != HV_SHARD_OPEN) {
+            hv_sender_unblock(&h->sender, shard);
+        }
+        shard->suspect = shard->spilled = false;
+        shard->failures = 0;
+    }
+}
+
+/* Sending ends. What is in flight is drained (give_up is NULL) or given up, for that reason. */
+static void end_term(struct hv_harvest *h, const char *give_up, struct hv_actions *out) {
+    h->term++;
+    if (give_up != NULL) {
+        hv_sender_give_up(&h->sender, give_up, h->now, out);
+    }
+    forget_all_unsent(h, out);
+}
+
+static void fence(struct hv_harvest *h, struct hv_actions *out) {
+    hv_leading_move(&h->leading, HV_FENCED);
+    hv_actions_notify(out, HV_NOTICE_FENCED)->reason = "no heartbeat came back within heartbeat_timeout";
+    end_term(h, "the lease is over", out);
+}
+
+static void check_lease(struct hv_harvest *h, struct hv_actions *out) {
+    if (h->leading.role == HV_LEADER && !hv_leading_lease(&h->leading, h->now)) {
+        fence(h, out);
+    }
+}
+
+static void take_spare_id(struct hv_harvest *h) {
+    memcpy(h->leader_id, h->spare_id, HV_UUID_BYTES);
+    h->spare = false;
+}
+
+static void want_spare_id(struct hv_harvest *h, struct hv_actions *out) {
+    if (!h->spare && !h->spare_asked) {
+        h->spare_asked = true;
+        hv_actions_add(out, HV_ACT_NEED_LEADER_ID);
+    }
+}
+
+static void promote_if_due(struct hv_harvest *h, struct hv_actions *out) {
+    bool waiting = h->leading.role == HV_CANDIDATE || h->leading.role == HV_FENCED;
+    if (!waiting || h->stop != RUNNING || !h->spare || !hv_leading_lease(&h->leading, h->now) ||
+        hv_sender_in_flight(&h->sender) > 0) {
+        return;
+    }
+    hv_leading_move(&h->leading, HV_LEADER);
+    take_spare_id(h);
+    hv_claim_restart(&h->claim, h->now);
+    h->queue_check = h->now + QUEUE_CHECK;
+    struct hv_action *action = hv_actions_notify(out, HV_NOTICE_ACQUIRED);
+    memcpy(action->uuid, h->leader_id, HV_UUID_BYTES);
+}
+
+static void on_revoked(struct hv_harvest *h, bool lost, struct hv_actions *out) {
+    enum hv_role role = h->leading.role;
+    h->leading.answer_owed = !lost;
+    if (role == HV_LEADER && !lost) {
+        hv_leading_move(&h->leading, HV_REVOKING);
+        if (h->stop == RUNNING) {
+            h->drain_until = h->now + h->config.drain_timeout;
+        }
+        end_term(h, NULL, out);
+    } else if (role != HV_STANDBY && role != HV_REVOKING) {
+        hv_leading_move(&h->leading, HV_STANDBY);
+        if (role == HV_LEADER) {
+            hv_actions_notify(out, HV_NOTICE_FENCED)->reason = "the group took the leader partition away";
+            end_term(h, "leadership is lost", out);
+        }
+    } else if (role == HV_REVOKING && lost) {
+        hv_sender_give_up(&h->sender, "leadership is lost", h->now, out);
+    }
+}
+
+static void on_assigned(struct hv_harvest *h, bool owns, struct hv_actions *out) {
+    if (!owns) {
+        on_revoked(h, true, out);
+    } else if (h->leading.role == HV_STANDBY) {
+        hv_leading_assigned(&h->leading, h->now);
+    }
+}
+
+static bool drained(const struct hv_harvest *h) {
+    bool settled = hv_settle_pending(&h->settle) == 0 || h->now >= h->drain_until;
+    return hv_sender_in_flight(&h->sender) == 0 && settled;
+}
+
+/* A hand-over: once nothing is in flight and what was acknowledged is purged (or time is up), the group gets its answer. */
+static void advance_hand_over(struct hv_harvest *h, struct hv_actions *out) {
+    if (h->leading.role == HV_REVOKING) {
+        if (h->now >= h->drain_until || !hv_leading_lease(&h->leading, h->now)) {
+            hv_sender_give_up(&h->sender, "the hand-over cannot wait", h->now, out);
+        }
+        if (!drained(h)) {
+            return;
+        }
+        hv_leading_move(&h->leading, HV_STANDBY);
+        hv_actions_notify(out, HV_NOTICE_REVOKED);
+    }
+    if (h->leading.answer_owed && h->leading.role == HV_STANDBY && hv_sender_in_flight(&h->sender) == 0) {
+        h->leading.answer_owed = false;
+        hv_actions_add(out, HV_ACT_ANSWER);
+    }
+}
+
+/* ---- stopping ---- */
+
+static void begin_stop(struct hv_harvest *h, struct hv_actions *out) {
+    if (h->stop != RUNNING) {
+        return;
+    }
+    h->stop = DRAINING;
+    h->drain_until = h->now + h->config.drain_timeout;
+    end_term(h, NULL, out);
+}
+
+static void hurry(struct hv_harvest *h, struct hv_actions *out) {
+    begin_stop(h, out);
+    h->drain_until = h->now;
+}
+
+static void advance_stop(struct hv_harvest *h, struct hv_actions *out) {
+    if (h->stop == DRAINING) {
+        if (h->now >= h->drain_until) {
+            hv_sender_give_up(&h->sender, "stopping cannot wait", h->now, out);
+        }
+        if (!drained(h)) {
+            return;
+        }
+        if (h->leading.role == HV_LEADER || h->leading.role == HV_REVOKING) {
+            hv_leading_move(&h->leading, HV_STANDBY);
+            hv_actions_notify(out, HV_NOTICE_REVOKED);
+        }
+        h->stop = LEAVING;
+        h->drain_until = h->now + LEAVE_LIMIT;
+        hv_actions_add(out, HV_ACT_LEAVE);
+    } else if (h->stop == LEAVING && h->now >= h->drain_until) {
+        h->stop = STOPPED;
+        hv_actions_add(out, HV_ACT_STOPPED);
+    }
+}
+
+static void on_left(struct hv_harvest *h, struct hv_actions *out) {
+    if (h->leading.role != HV_STANDBY) {
+        hv_leading_move(&h->leading, HV_STANDBY);
+    }
+    h->leading.answer_owed = false;
+    if (h->stop == LEAVING) {
+        h->stop = STOPPED;
+        hv_actions_add(out, HV_ACT_STOPPED);
+    }
+}
+
+/* ---- claimed rows ---- */
+
+static void release(struct hv_actions *out, void *payload) {
+    hv_actions_add(out, HV_ACT_RELEASE)->payload = payload;
+}
+
+/* The row of a blocked shard's first record came again: that record is tried, alone. */
+static void reread(struct hv_harvest *h, struct hv_shard *shard, uint32_t index) {
+    if (shard->mode == HV_SHARD_REREADING && shard->next == index) {
+        hv_sender_unblock(&h->sender, shard);
+    }
+}
+
+static void take_row(struct hv_harvest *h, const struct hv_claimed *row, struct hv_actions *out) {
+    uint32_t number = row->key_hash % h->shards.count;
+    struct hv_shard *shard = &h->shards.list[number];
+    if (shard->spilled || (shard->mode != HV_SHARD_OPEN && hv_shard_unsent(shard) >= h->shards.keep)) {
+        shard->spilled = true;
+        release(out, row->payload);
+        return;
+    }
+    uint32_t index = hv_slots_take(&h->slots, row->id);
+    struct hv_slot *slot = hv_slot(&h->slots, index);
+    slot->payload = row->payload;
+    slot->bytes = row->bytes;
+    slot->shard = number;
+    slot->since = h->now;
+    slot->defective = row->defective;
+    hv_shards_insert(&h->shards, index);
+}
+
+/* A row that we hold comes again after a refresh or a reset. If it was not sent yet its content is taken anew. */
+static void take_known_row(struct hv_harvest *h, uint32_t index, const struct hv_claimed *row, struct hv_actions *out) {
+    struct hv_slot *slot = hv_slot(&h->slots, index);
+    if (slot->state != HV_SLOT_UNSENT) {
+        release(out, row->payload);
+        return;
+    }
+    struct hv_shard *shard = &h->shards.list[slot->shard];
+    reread(h, shard, index);
+    if (row->key_hash % h->shards.count != slot->shard) {
+        if (shard->mode != HV_SHARD_OPEN && shard->next == index) {
+            hv_sender_unblock(&h->sender, shard);
+        }
+        hv_sender_forget(&h->sender, index, out);
+        take_row(h, row, out);
+        return;
+    }
+    release(out, slot->payload);
+    h->shards.unsent_bytes += row->bytes;
+    h->shards.unsent_bytes -= slot->bytes;
+    slot->payload = row->payload;
+    slot->bytes = row->bytes;
+    slot->since = h->now;
+    slot->defective = row->defective;
+}
+
+static void on_claimed(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+    hv_claim_marked(&h->claim, event->rows, event->count, h->now);
+    bool ours = leads(h) && h->claim.asked_term == h->term;
+    for (size_t i = 0; i < event->count; i++) {
+        const struct hv_claimed *row = &event->rows[i];
+        assert(row->payload != NULL);
+        assert(i == 0 || event->rows[i - 1].id < row->id);
+        if (!ours) {
+            release(out, row->payload);
+            continue;
+        }
+        uint32_t known = hv_slots_find(&h->slots, row->id);
+        if (known != HV_NO_SLOT) {
+            take_known_row(h, known, row, out);
+        } else {
+            take_row(h, row, out);
+        }
+    }
+}
+
+/* How many rows may be claimed now: none while enough wait to be sent, a shard is full, or memory for them is. */
+static uint32_t claim_room(const struct hv_harvest *h) {
+    uint32_t waiting = 0;
+    for (uint32_t i = 0; i < h->shards.count; i++) {
+        const struct hv_shard *shard = &h->shards.list[i];
+        if (shard->mode != HV_SHARD_OPEN) {
+            continue;
+        }
+        uint32_t unsent = hv_shard_unsent(shard);
+        if (unsent >= h->config.send_buffer) {
+            return 0;
+        }
+        waiting += unsent;
+    }
+    uint32_t enough = h->config.max_in_flight_records / 2;
+    if (waiting > 0 && (waiting >= enough || h->shards.unsent_bytes >= h->config.max_in_flight_bytes)) {
+        return 0;
+    }
+    return hv_slots_left(&h->slots);
+}
+
+/* ---- refreshing ---- */
+
+static void refresh_if_due(struct hv_harvest *h, struct hv_actions *out) {
+    if (h->claim.refresh == NULL || h->claim.state != HV_CLAIM_IDLE || !h->spare) {
+        return;
+    }
+    struct hv_action *action = hv_actions_notify(out, HV_NOTICE_REFRESHED);
+    action->reason = h->claim.refresh;
+    take_spare_id(h);
+    memcpy(action->uuid, h->leader_id, HV_UUID_BYTES);
+    hv_claim_restart(&h->claim, h->now);
+    for (uint32_t i = 0; i < h->shards.count; i++) {
+        h->shards.list[i].spilled = false;
+    }
+}
+
+static bool queued_too_long(const struct hv_harvest *h, const struct hv_shard *shard) {
+    if (shard->mode != HV_SHARD_OPEN || shard->next == HV_NO_SLOT) {
+        return false;
+    }
+    return h->now - h->slots.table[shard->next].since >= h->config.queue_timeout;
+}
+
+/* A record that waited for long is not sent from an old copy: what is unsent is forgotten and marked anew. */
+static void check_queues(struct hv_harvest *h, struct hv_actions *out) {
+    if (h->now < h->queue_check) {
+        return;
+    }
+    h->queue_check = h->now + QUEUE_CHECK;
+    /* Not while a mark is out: its rows would come before those that are forgotten here. */
+    if (h->claim.refresh != NULL || h->claim.state != HV_CLAIM_IDLE) {
+        return;
+    }
+    bool any = false, moving_again = false;
+    for (uint32_t i = 0; i < h->shards.count; i++) {
+        const struct hv_shard *shard = &h->shards.list[i];
+        any = any || queued_too_long(h, shard);
+        moving_again = moving_again || (shard->spilled && shard->mode == HV_SHARD_OPEN &&
+                                        hv_shard_unsent(shard) <= h->shards.keep / 2);
+    }
+    if (any) {
+        for (uint32_t i = 0; i < h->shards.count; i++) {
+            if (h->shards.list[i].mode == HV_SHARD_OPEN) {
+                hv_sender_forget_unsent(&h->sender, &h->shards.list[i], 0, out);
+            }
+        }
+        h->claim.refresh = "a record was queued for longer than queue_timeout";
+    } else if (moving_again && h->now >= h->spill_refresh) {
+        h->spill_refresh = h->now + SPILL_REFRESH;
+        h->claim.refresh = "a shard moves again that had more rows than are kept";
+    }
+}
+
+/* ---- the turn ---- */
+
+static void send_heartbeat(struct hv_harvest *h, struct hv_actions *out) {
+    int64_t stamp;
+    if (h->stop != LEAVING && h->stop != STOPPED && hv_leading_beat(&h->leading, h->now, &stamp)) {
+        hv_actions_add(out, HV_ACT_HEARTBEAT)->stamp = stamp;
+    }
+}
+
+static void read_meter(struct hv_harvest *h, struct hv_actions *out) {
+    struct hv_meter_reading reading;
+    if (hv_meter_read(&h->meter, h->now, &reading)) {
+        hv_actions_notify(out, HV_NOTICE_METER)->meter = reading;
+    }
+}
+
+/* While a refresh waits, nothing may be claimed: the rows that nobody knows of must come before newer ones. */
+static bool may_claim(const struct hv_harvest *h) {
+    return leads(h) && h->claim.refresh == NULL;
+}
+
+static hv_time next_deadline(const struct hv_harvest *h, bool more) {
+    if (more) {
+        return h->now;
+    }
+    bool leading = leads(h);
+    hv_time deadline = h->stop == STOPPED ? HV_NEVER : hv_leading_deadline(&h->leading);
+    deadline = hv_time_min(deadline, hv_sender_deadline(&h->sender, leading));
+    deadline = hv_time_min(deadline, hv_settle_deadline(&h->settle));
+    if (leading) {
+        deadline = hv_time_min(deadline, h->queue_check);
+    }
+    if (may_claim(h)) {
+        deadline = hv_time_min(deadline, hv_claim_deadline(&h->claim, claim_room(h)));
+    }
+    if (h->stop == DRAINING || h->stop == LEAVING || h->leading.role == HV_REVOKING) {
+        /* Past it, only events move things on; while the client purges, its own limit does. */
+        hv_time limit = h->drain_until > h->now ? h->drain_until : HV_NEVER;
+        deadline = hv_time_min(deadline, limit);
+    }
+    return deadline;
+}
+
+static void turn(struct hv_harvest *h, struct hv_actions *out) {
+    want_spare_id(h, out);
+    send_heartbeat(h, out);
+    hv_sender_advance(&h->sender, leads(h), h->now, out);
+    if (!leads(h)) {
+        forget_all_unsent(h, out); /* failed reports make records unsent again */
+    }
+    advance_hand_over(h, out);
+    advance_stop(h, out);
+    promote_if_due(h, out);
+    bool more = false;
+    if (leads(h)) {
+        check_queues(h, out);
+        refresh_if_due(h, out);
+        more = hv_sender_feed(&h->sender, h->now, out);
+        /* Feeding may have found suspects, or blocked what purging could go on with. */
+        hv_sender_advance(&h->sender, true, h->now, out);
+    }
+    if (may_claim(h)) {
+        bool alone = hv_settle_pending(&h->settle) == 0 && hv_sender_in_flight(&h->sender) == 0;
+        hv_claim_advance(&h->claim, h->leader_id, claim_room(h), alone, h->term, h->now, out);
+    }
+    hv_settle_advance(&h->settle, h->stop != RUNNING || h->leading.role == HV_REVOKING, h->now, out);
+    read_meter(h, out);
+    h->deadline = next_deadline(h, more);
+}
+
+static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+    switch (event->type) {
+    case HV_EV_TURN:
+        turn(h, out);
+        break;
+    case HV_EV_LEADER_ID:
+        memcpy(h->spare_id, event->uuid, HV_UUID_BYTES);
+        h->spare = true;
+        h->spare_asked = false;
+        break;
+    case HV_EV_ASSIGNED:
+        on_assigned(h, event->flag, out);
+        break;
+    case HV_EV_REVOKED:
+        on_revoked(h, event->flag, out);
+        break;
+    case HV_EV_HEARTBEAT:
+        hv_leading_heartbeat(&h->leading, event->stamp);
+        break;
+    case HV_EV_LEFT:
+        on_left(h, out);
+        break;
+    case HV_EV_CLAIM_UP:
+        hv_claim_up(&h->claim);
+        break;
+    case HV_EV_CLAIM_DOWN:
+        hv_claim_down(&h->claim, event->flag, h->now);
+        break;
+    case HV_EV_CLAIM_REFUSED:
+        hv_claim_refused(&h->claim, h->now);
+        break;
+    case HV_EV_CLAIMED:
+        on_claimed(h, event, out);
+        break;
+    case HV_EV_WRITERS:
+        hv_claim_writers(&h->claim, event->hashes, event->count, h->now);
+        break;
+    case HV_EV_SETTLE_UP:
+        hv_settle_up(&h->settle);
+        break;
+    case HV_EV_SETTLE_DOWN:
+        hv_settle_down(&h->settle, h->now);
+        break;
+    case HV_EV_SETTLE_REFUSED:
+        hv_settle_refused(&h->settle, event->flag, h->now, out);
+        break;
+    case HV_EV_PURGED:
+        hv_settle_purged(&h->settle);
+        break;
+    case HV_EV_RESET:
+        hv_claim_look_at(&h->claim, hv_settle_was_reset(&h->settle, event->ids, event->count, h->now, out), h->now);
+        break;
+    case HV_EV_CLIENT_READY:
+        hv_sender_client_ready(&h->sender, event->lane);
+        break;
+    case HV_EV_CLIENT_FAILED:
+        hv_sender_client_failed(&h->sender, event->lane, event->reason, h->now, out);
+        break;
+    case HV_EV_REPORT:
+        if (hv_sender_report(&h->sender, event, h->now, out)) {
+            hv_meter_count(&h->meter);
+        }
+        break;
+    case HV_EV_BOUNCED:
+        hv_sender_bounced(&h->sender, event, h->now, out);
+        break;
+    case HV_EV_STOP:
+        begin_stop(h, out);
+        break;
+    case HV_EV_HURRY:
+        hurry(h, out);
+        break;
+    }
+}
+
+void hv_harvest_step(struct hv_harvest *h, const struct hv_event *event, hv_time now, struct hv_actions *out) {
+    assert(now >= h->now);
+    h->now = now;
+    check_lease(h, out);
+    dispatch(h, event, out);
+}
+
+hv_time hv_harvest_deadline(const struct hv_harvest *h) {
+    return h->deadline;
+}
+
+void hv_harvest_look(const struct hv_harvest *h, struct hv_harvest_figures *ret) {
+    *ret = (struct hv_harvest_figures){
+        .role = h->leading.role,
+        .lease = hv_leading_lease(&h->leading, h->now),
+        .held = h->slots.used,
+        .unsent = h->shards.unsent,
+        .in_flight = hv_sender_in_flight(&h->sender),
+        .unpurged = hv_settle_pending(&h->settle) + h->settle.stuck.count,
+        .blocked_shards = h->sender.blocked,
+        .watermark = h->claim.watermark.low,
+        .acknowledged = h->meter.total,
+        .stopping = h->stop != RUNNING,
+        .stopped = h->stop == STOPPED,
+    };
+    memcpy(ret->leader_id, h->leader_id, HV_UUID_BYTES);
+}

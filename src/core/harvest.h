@@ -1,0 +1,40 @@
+/* The protocol as one pure machine: events go in, actions come out. Reads no clock, rolls no dice of its own, opens no socket,
+ * never blocks. The runtime interprets its actions with real libraries, the simulator with a model and seeded faults. */
+#ifndef HV_CORE_HARVEST_H
+#define HV_CORE_HARVEST_H
+
+#include "core/config.h"
+#include "core/event.h"
+#include "core/leading.h"
+
+struct hv_harvest;
+
+/* Time starts at `now`. The configuration is copied. Never NULL (ends the program when memory is exhausted). */
+struct hv_harvest *hv_harvest_new(const struct hv_core_config *config, hv_time now);
+
+/* Payloads that are still held go to `release` (may be NULL) with `user`. NULL is fine. */
+void hv_harvest_free(struct hv_harvest *h, void (*release)(void *user, void *payload), void *user);
+
+/* Feeds one event at time `now` (which never goes back) and appends what is to be done to `out`. The lease is checked first. The last
+ * event of each turn is HV_EV_TURN; actions must be carried out, in order, before the next turn. */
+void hv_harvest_step(struct hv_harvest *h, const struct hv_event *event, hv_time now, struct hv_actions *out);
+
+/* When the next HV_EV_TURN is wanted if nothing else happens; not after `now` of the last one: at once. HV_NEVER: not at all. */
+hv_time hv_harvest_deadline(const struct hv_harvest *h);
+
+/* Figures for status, tests and invariants. */
+struct hv_harvest_figures {
+    enum hv_role role;
+    bool lease;                /* stands as of the last step */
+    uint32_t held;             /* records in memory: unsent + in_flight + unpurged */
+    uint32_t unsent, in_flight, unpurged;
+    uint32_t blocked_shards;
+    int64_t watermark;
+    uint64_t acknowledged;     /* since the start */
+    uint8_t leader_id[HV_UUID_BYTES]; /* of the current or last leadership */
+    bool stopping, stopped;
+};
+
+void hv_harvest_look(const struct hv_harvest *h, struct hv_harvest_figures *ret);
+
+#endif

@@ -1,0 +1,385 @@
+/* See sending.h. */
+#include "core/sending.h"
+
+#include <assert.h>
+
+#include "base/fsm.h"
+
+#define FEED_MAX 1000              /* records handed over in one turn */
+#define QUANTUM 32                 /* records of one shard in a row while others wait */
+#define PURGE_LIMIT HV_SECONDS(5)  /* measured: 1 ms, 90 at most */
+#define SUSPECTS_IDLE HV_SECONDS(60)
+#define FULL_PAUSE HV_MS(10)
+#define STALL_NOTICE HV_SECONDS(5)
+
+static const struct hv_fsm_state lane_states[] = {
+    [HV_LANE_CLOSED] = {"closed", HV_TO(HV_LANE_OPENING)},
+    [HV_LANE_OPENING] = {"opening", HV_TO(HV_LANE_READY) | HV_TO(HV_LANE_WAITING)},
+    [HV_LANE_READY] = {"ready", HV_TO(HV_LANE_PURGING) | HV_TO(HV_LANE_CLOSED)},
+    [HV_LANE_PURGING] = {"purging", HV_TO(HV_LANE_WAITING)},
+    [HV_LANE_WAITING] = {"waiting", HV_TO(HV_LANE_CLOSED)},
+};
+
+static void lane_move(struct hv_lane *lane, enum hv_lane_state to) {
+    lane->state = hv_fsm_move("lane", lane_states, lane->state, to);
+}
+
+void hv_sender_init(struct hv_sender *sender, struct hv_slots *slots, struct hv_shards *shards, struct hv_random *dice,
+                    const struct hv_core_config *config) {
+    *sender = (struct hv_sender){
+        .slots = slots,
+        .shards = shards,
+        .dice = dice,
+        .config = config,
+        .acked = HV_LIST_EMPTY,
+        .shard_limit = config->max_in_flight_records / 4 > 0 ? config->max_in_flight_records / 4 : 1,
+    };
+    for (int i = 0; i < HV_LANES; i++) {
+        hv_backoff_init(&sender->lanes[i].backoff, config->io_error_backoff, config->io_error_backoff_max);
+    }
+}
+
+uint32_t hv_sender_in_flight(const struct hv_sender *sender) {
+    return sender->lanes[HV_LANE_RECORDS].in_flight + sender->lanes[HV_LANE_SUSPECTS].in_flight;
+}
+
+static void start_purge(struct hv_sender *sender, enum hv_lane_id id, const char *reason, hv_time now,
+                        struct hv_actions *out) {
+    struct hv_lane *lane = &sender->lanes[id];
+    lane_move(lane, HV_LANE_PURGING);
+    lane->until = now + PURGE_LIMIT;
+    struct hv_action *action = hv_actions_add(out, HV_ACT_PURGE_CLIENT);
+    action->lane = (uint8_t)id;
+    if (id == HV_LANE_RECORDS) {
+        hv_actions_notify(out, HV_NOTICE_REWINDING)->reason = reason;
+    }
+}
+
+static void make_suspect(struct hv_shard *shard, int64_t id, const char *reason) {
+    if (!shard->suspect || id > shard->suspect_until) {
+        shard->suspect_until = id;
+    }
+    shard->suspect = true;
+    shard->reason = reason;
+}
+
+void hv_sender_block(struct hv_sender *sender, struct hv_shard *shard, hv_time now, struct hv_actions *out) {
+    const struct hv_slot *slot = hv_slot(sender->slots, shard->next);
+    struct hv_backoff wait = {.min = sender->config->io_error_backoff,
+                              .max = sender->config->blocked_backoff_max,
+                              .failures = shard->failures};
+    hv_shard_move(shard, HV_SHARD_BLOCKED);
+    sender->blocked++;
+    make_suspect(shard, slot->id, shard->reason);
+    shard->until = now + hv_backoff_next(&wait, sender->dice);
+    shard->failures = wait.failures;
+    struct hv_action *action = hv_actions_notify(out, HV_NOTICE_BLOCKED);
+    action->id = slot->id;
+    action->payload = slot->payload;
+    action->reason = slot->defective ? NULL : shard->reason;
+    action->duration = shard->until - now;
+    action->count = shard->failures;
+    if (hv_sender_forget_unsent(sender, shard, sender->shards->keep, out) > 0) {
+        shard->spilled = true;
+    }
+}
+
+void hv_sender_unblock(struct hv_sender *sender, struct hv_shard *shard) {
+    assert(shard->mode != HV_SHARD_OPEN && sender->blocked > 0);
+    hv_shard_move(shard, HV_SHARD_OPEN);
+    shard->reset_asked = false;
+    sender->blocked--;
+}
+
+void hv_sender_forget(struct hv_sender *sender, uint32_t index, struct hv_actions *out) {
+    struct hv_slot *slot = hv_slot(sender->slots, index);
+    hv_shards_remove_unsent(sender->shards, index);
+    hv_actions_add(out, HV_ACT_RELEASE)->payload = slot->payload;
+    slot->payload = NULL;
+    hv_slots_give(sender->slots, index);
+}
+
+uint32_t hv_sender_forget_unsent(struct hv_sender *sender, struct hv_shard *shard, uint32_t keep,
+                                 struct hv_actions *out) {
+    uint32_t forgotten = 0;
+    while (hv_shard_unsent(shard) > keep) {
+        uint32_t index = shard->queue.last;
+        while (hv_slot(sender->slots, index)->state != HV_SLOT_UNSENT) {
+            index = hv_slot(sender->slots, index)->prev; /* only while failed reports are still to come */
+        }
+        hv_sender_forget(sender, index, out);
+        forgotten++;
+    }
+    return forgotten;
+}
+
+static void acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_id lane, hv_time now,
+                         struct hv_actions *out) {
+    struct hv_slot *slot = hv_slot(sender->slots, index);
+    struct hv_shard *shard = &sender->shards->list[slot->shard];
+    hv_shards_acked(sender->shards, index, now);
+    hv_list_append(sender->slots, &sender->acked, index);
+    hv_actions_add(out, HV_ACT_RELEASE)->payload = slot->payload;
+    slot->payload = NULL;
+    hv_backoff_reset(&sender->lanes[lane].backoff);
+    if (lane == HV_LANE_SUSPECTS && shard->failures > 0) {
+        shard->failures = 0;
+        hv_actions_notify(out, HV_NOTICE_UNBLOCKED)->id = slot->id;
+    }
+    if (sender->stalled) {
+        sender->stalled = false;
+        hv_actions_notify(out, HV_NOTICE_FLOWING)->duration = now - sender->last_progress;
+    }
+    sender->last_progress = now;
+}
+
+static void not_acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_id lane, const struct hv_event *event,
+                             hv_time now, struct hv_actions *out) {
+    struct hv_slot *slot = hv_slot(sender->slots, index);
+    struct hv_shard *shard = &sender->shards->list[slot->shard];
+    hv_shards_failed(sender->shards, index);
+    if (shard->in_flight == 0) {
+        hv_shard_rewind(sender->shards, shard);
+    }
+    if (event->delivery == HV_REFUSED) {
+        make_suspect(shard, slot->id, event->reason);
+    }
+    if (lane == HV_LANE_SUSPECTS) {
+        shard->reason = event->reason;
+        if (event->delivery != HV_PURGED) {
+            hv_sender_block(sender, shard, now, out);
+        }
+    } else if (sender->lanes[lane].state == HV_LANE_READY) {
+        start_purge(sender, lane, event->reason, now, out);
+    }
+}
+
+bool hv_sender_report(struct hv_sender *sender, const struct hv_event *event, hv_time now, struct hv_actions *out) {
+    uint32_t index = hv_slots_by_ticket(sender->slots, event->ticket);
+    if (index == HV_NO_SLOT) {
+        return false;
+    }
+    const struct hv_slot *slot = hv_slot(sender->slots, index);
+    enum hv_lane_id id = slot->lane;
+    struct hv_lane *lane = &sender->lanes[id];
+    assert(lane->in_flight > 0 && lane->in_flight_bytes >= slot->bytes);
+    lane->in_flight--;
+    lane->in_flight_bytes -= slot->bytes;
+    lane->last_used = now;
+    if (event->delivery == HV_DELIVERED) {
+        acknowledged(sender, index, id, now, out);
+        return true;
+    }
+    not_acknowledged(sender, index, id, event, now, out);
+    return false;
+}
+
+void hv_sender_bounced(struct hv_sender *sender, const struct hv_event *event, hv_time now, struct hv_actions *out) {
+    uint32_t index = hv_slots_by_ticket(sender->slots, event->ticket);
+    if (index == HV_NO_SLOT) {
+        return;
+    }
+    struct hv_slot *slot = hv_slot(sender->slots, index);
+    struct hv_shard *shard = &sender->shards->list[slot->shard];
+    enum hv_lane_id id = slot->lane;
+    struct hv_lane *lane = &sender->lanes[id];
+    lane->in_flight--;
+    lane->in_flight_bytes -= slot->bytes;
+    hv_shards_failed(sender->shards, index);
+    hv_shard_rewind(sender->shards, shard);
+    if (!event->flag) {
+        sender->pause_until = now + FULL_PAUSE; /* the client is full or finished: again later, without spinning */
+        return;
+    }
+    make_suspect(shard, slot->id, event->reason);
+    if (id == HV_LANE_SUSPECTS) {
+        hv_sender_block(sender, shard, now, out);
+    }
+}
+
+void hv_sender_client_ready(struct hv_sender *sender, enum hv_lane_id lane) {
+    if (sender->lanes[lane].state == HV_LANE_OPENING) {
+        lane_move(&sender->lanes[lane], HV_LANE_READY);
+    }
+}
+
+static void wait_and_reopen(struct hv_sender *sender, struct hv_lane *lane, hv_time now) {
+    lane_move(lane, HV_LANE_WAITING);
+    /* The first failure in a row goes on at once: making a client takes 2 ms and Kafka may be well. */
+    bool first = lane->backoff.failures == 0;
+    hv_time wait = hv_backoff_next(&lane->backoff, sender->dice);
+    lane->until = first ? now : now + wait;
+}
+
+void hv_sender_client_failed(struct hv_sender *sender, enum hv_lane_id id, const char *reason, hv_time now,
+                             struct hv_actions *out) {
+    struct hv_lane *lane = &sender->lanes[id];
+    if (lane->state == HV_LANE_OPENING) {
+        wait_and_reopen(sender, lane, now);
+    } else if (lane->state == HV_LANE_READY) {
+        start_purge(sender, id, reason, now, out);
+    }
+}
+
+void hv_sender_give_up(struct hv_sender *sender, const char *reason, hv_time now, struct hv_actions *out) {
+    for (int id = 0; id < HV_LANES; id++) {
+        if (sender->lanes[id].state == HV_LANE_READY && sender->lanes[id].in_flight > 0) {
+            start_purge(sender, id, reason, now, out);
+        }
+    }
+}
+
+/* Reports that did not come in time will not be waited for: the client goes, so they cannot come any more. */
+static void force_unsent(struct hv_sender *sender, enum hv_lane_id id) {
+    struct hv_lane *lane = &sender->lanes[id];
+    for (uint32_t i = 0; i < sender->slots->capacity && lane->in_flight > 0; i++) {
+        struct hv_slot *slot = hv_slot(sender->slots, i);
+        if (slot->state == HV_SLOT_IN_FLIGHT && slot->lane == id) {
+            hv_shards_failed(sender->shards, i);
+            lane->in_flight--;
+            lane->in_flight_bytes -= slot->bytes;
+        }
+    }
+    assert(lane->in_flight == 0 && lane->in_flight_bytes == 0);
+}
+
+static void end_purge(struct hv_sender *sender, enum hv_lane_id id, hv_time now, struct hv_actions *out) {
+    struct hv_lane *lane = &sender->lanes[id];
+    if (lane->in_flight > 0) {
+        force_unsent(sender, id);
+    }
+    hv_actions_add(out, HV_ACT_CLOSE_CLIENT)->lane = (uint8_t)id;
+    for (uint32_t i = 0; i < sender->shards->count; i++) {
+        hv_shard_rewind(sender->shards, &sender->shards->list[i]);
+    }
+    wait_and_reopen(sender, lane, now);
+}
+
+static bool suspects_wanted(const struct hv_sender *sender) {
+    for (uint32_t i = 0; i < sender->shards->count; i++) {
+        const struct hv_shard *shard = &sender->shards->list[i];
+        if (shard->suspect && hv_shard_may_send(shard, sender->shard_limit)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void watch_for_stall(struct hv_sender *sender, hv_time now, struct hv_actions *out) {
+    if (hv_sender_in_flight(sender) == 0) {
+        sender->last_progress = now;
+        sender->stalled = false;
+    } else if (!sender->stalled && now - sender->last_progress >= STALL_NOTICE) {
+        sender->stalled = true;
+        hv_actions_notify(out, HV_NOTICE_STALLED)->duration = now - sender->last_progress;
+    }
+}
+
+void hv_sender_advance(struct hv_sender *sender, bool leading, hv_time now, struct hv_actions *out) {
+    for (int id = 0; id < HV_LANES; id++) {
+        struct hv_lane *lane = &sender->lanes[id];
+        if (lane->state == HV_LANE_PURGING && (lane->in_flight == 0 || now >= lane->until)) {
+            end_purge(sender, id, now, out);
+        }
+        if (lane->state == HV_LANE_WAITING && now >= lane->until) {
+            lane_move(lane, HV_LANE_CLOSED);
+        }
+        if (lane->state == HV_LANE_CLOSED && leading && (id == HV_LANE_RECORDS || suspects_wanted(sender))) {
+            lane_move(lane, HV_LANE_OPENING);
+            lane->last_used = now;
+            hv_actions_add(out, HV_ACT_OPEN_CLIENT)->lane = (uint8_t)id;
+        }
+    }
+    struct hv_lane *suspects = &sender->lanes[HV_LANE_SUSPECTS];
+    if (suspects->state == HV_LANE_READY && suspects->in_flight == 0 && now - suspects->last_used >= SUSPECTS_IDLE) {
+        lane_move(suspects, HV_LANE_CLOSED);
+        hv_actions_add(out, HV_ACT_CLOSE_CLIENT)->lane = HV_LANE_SUSPECTS;
+    }
+    watch_for_stall(sender, now, out);
+}
+
+static bool window_full(const struct hv_sender *sender) {
+    const struct hv_lane *records = &sender->lanes[HV_LANE_RECORDS], *suspects = &sender->lanes[HV_LANE_SUSPECTS];
+    return records->in_flight + suspects->in_flight >= sender->config->max_in_flight_records ||
+           records->in_flight_bytes + suspects->in_flight_bytes >= sender->config->max_in_flight_bytes;
+}
+
+static void hand_over(struct hv_sender *sender, struct hv_shard *shard, enum hv_lane_id id, hv_time now,
+                      struct hv_actions *out) {
+    uint32_t index = shard->next;
+    struct hv_slot *slot = hv_slot(sender->slots, index);
+    struct hv_lane *lane = &sender->lanes[id];
+    assert(!slot->defective && lane->state == HV_LANE_READY);
+    assert(id == HV_LANE_RECORDS ? !shard->suspect : shard->in_flight == 0);
+    hv_shards_sent(sender->shards, shard, now);
+    slot->lane = (uint8_t)id;
+    lane->in_flight++;
+    lane->in_flight_bytes += slot->bytes;
+    lane->last_used = now;
+    struct hv_action *action = hv_actions_add(out, HV_ACT_PRODUCE);
+    action->lane = (uint8_t)id;
+    action->ticket = hv_slot_ticket(sender->slots, index);
+    action->payload = slot->payload;
+}
+
+/* Sends up to `limit` records of one shard. Returns how many. */
+static uint32_t feed_shard(struct hv_sender *sender, struct hv_shard *shard, uint32_t limit, hv_time now,
+                           struct hv_actions *out) {
+    uint32_t sent = 0;
+    while (sent < limit && !window_full(sender) && hv_shard_may_send(shard, sender->shard_limit)) {
+        const struct hv_slot *slot = hv_slot(sender->slots, shard->next);
+        if (shard->suspect && slot->id > shard->suspect_until) {
+            shard->suspect = false;
+            shard->failures = 0;
+        }
+        if (slot->defective) {
+            if (shard->in_flight == 0) {
+                hv_sender_block(sender, shard, now, out);
+            }
+            break;
+        }
+        enum hv_lane_id id = shard->suspect ? HV_LANE_SUSPECTS : HV_LANE_RECORDS;
+        if (sender->lanes[id].state != HV_LANE_READY) {
+            break;
+        }
+        hand_over(sender, shard, id, now, out);
+        sent++;
+    }
+    return sent;
+}
+
+bool hv_sender_feed(struct hv_sender *sender, hv_time now, struct hv_actions *out) {
+    struct hv_shards *shards = sender->shards;
+    uint32_t total = 0, idle_in_a_row = 0;
+    if (now < sender->pause_until) {
+        return false;
+    }
+    sender->pause_until = 0;
+    while (total < FEED_MAX && idle_in_a_row < shards->count && shards->unsent > 0) {
+        uint32_t sent = feed_shard(sender, &shards->list[shards->cursor], QUANTUM, now, out);
+        idle_in_a_row = sent > 0 ? 0 : idle_in_a_row + 1;
+        total += sent;
+        shards->cursor = (shards->cursor + 1) % shards->count;
+    }
+    return total >= FEED_MAX;
+}
+
+hv_time hv_sender_deadline(const struct hv_sender *sender, bool leading) {
+    hv_time deadline = HV_NEVER;
+    for (int id = 0; id < HV_LANES; id++) {
+        const struct hv_lane *lane = &sender->lanes[id];
+        if (lane->state == HV_LANE_PURGING || (lane->state == HV_LANE_WAITING && leading)) {
+            deadline = hv_time_min(deadline, lane->until);
+        }
+    }
+    if (sender->lanes[HV_LANE_SUSPECTS].state == HV_LANE_READY) {
+        deadline = hv_time_min(deadline, sender->lanes[HV_LANE_SUSPECTS].last_used + SUSPECTS_IDLE);
+    }
+    if (sender->pause_until != 0 && sender->shards->unsent > 0) {
+        deadline = hv_time_min(deadline, sender->pause_until);
+    }
+    if (hv_sender_in_flight(sender) > 0 && !sender->stalled) {
+        deadline = hv_time_min(deadline, sender->last_progress + STALL_NOTICE);
+    }
+    return deadline;
+}

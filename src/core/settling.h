@@ -1,0 +1,53 @@
+/* Settling: everything that happens to a record after its delivery report, on the settling connection: acknowledged rows are purged,
+ * rows that block a shard are reset (leader_id back to NULL, so that they are read again).
+ *
+ * A purge that fails is repeated, it is idempotent. One that the database refuses because of a row is halved until that row stands
+ * alone; then the row waits and the others pass. Purging needs no leadership. */
+#ifndef HV_CORE_SETTLING_H
+#define HV_CORE_SETTLING_H
+
+#include "core/backoff.h"
+#include "core/config.h"
+#include "core/event.h"
+#include "core/sending.h"
+
+enum hv_settle_state { HV_SETTLE_DOWN, HV_SETTLE_IDLE, HV_SETTLE_PURGING, HV_SETTLE_RESETTING };
+
+struct hv_settle {
+    struct hv_slots *slots;
+    struct hv_shards *shards;
+    struct hv_sender *sender;
+    struct hv_random *dice;
+    const struct hv_core_config *config;
+    enum hv_settle_state state;
+    struct hv_list purging; /* in the statement that is out */
+    struct hv_list stuck;   /* refused alone; tried again one at a time */
+    uint32_t batch;         /* rows of the next purge at most */
+    bool one_stuck;         /* the statement that is out is for a stuck row */
+    hv_time retry_at;
+    hv_time stuck_until;
+    struct hv_backoff backoff, stuck_backoff;
+    int64_t *ids;           /* room for the ids of one statement */
+    uint32_t ids_max;
+};
+
+void hv_settle_init(struct hv_settle *settle, struct hv_slots *slots, struct hv_shards *shards, struct hv_sender *sender,
+                    struct hv_random *dice, const struct hv_core_config *config);
+void hv_settle_fini(struct hv_settle *settle);
+
+void hv_settle_up(struct hv_settle *settle);
+/* The connection is gone; what was out will be done again. */
+void hv_settle_down(struct hv_settle *settle, hv_time now);
+void hv_settle_refused(struct hv_settle *settle, bool because_of_a_row, hv_time now, struct hv_actions *out);
+void hv_settle_purged(struct hv_settle *settle);
+/* Returns the lowest id that was unmarked (INT64_MAX: none). Shards whose blocking row is gone are open again. */
+int64_t hv_settle_was_reset(struct hv_settle *settle, const int64_t *ids, size_t count, hv_time now, struct hv_actions *out);
+
+/* Sends what is due. `hurry`: without gathering. */
+void hv_settle_advance(struct hv_settle *settle, bool hurry, hv_time now, struct hv_actions *out);
+
+/* Rows acknowledged and not purged yet, without those that the database refuses to delete. */
+uint32_t hv_settle_pending(const struct hv_settle *settle);
+hv_time hv_settle_deadline(const struct hv_settle *settle);
+
+#endif

@@ -1,0 +1,105 @@
+/* See watermark.h. */
+#include "core/watermark.h"
+
+#include <string.h>
+
+#define REST HV_SECONDS(1)  /* between two advances: the dead rows of a second are walked at worst */
+#define ASK_AGAIN HV_MS(50) /* while writers of the epoch are there... */
+#define ASK_AGAIN_MAX HV_SECONDS(1)
+
+void hv_watermark_restart(struct hv_watermark *mark, hv_time now) {
+    mark->phase = HV_MARK_REST;
+    mark->low = INT64_MIN;
+    mark->highest = INT64_MIN;
+    mark->due = now + REST;
+}
+
+void hv_watermark_lower(struct hv_watermark *mark, int64_t id) {
+    if (id < mark->low) {
+        mark->low = id;
+    }
+    if (mark->phase == HV_MARK_COVER) {
+        mark->phase = HV_MARK_REST; /* a mark that covers must have been sent after this */
+        mark->due = 0;
+    }
+}
+
+bool hv_watermark_wants_writers(struct hv_watermark *mark, hv_time now) {
+    if (now < mark->due || mark->phase == HV_MARK_COVER) {
+        return false;
+    }
+    if (mark->phase == HV_MARK_REST) {
+        if (mark->highest < mark->low || mark->highest == INT64_MAX || mark->highest == INT64_MIN) {
+            mark->due = now + REST;
+            return false;
+        }
+        mark->candidate = mark->highest;
+        mark->phase = HV_MARK_ASK;
+    }
+    mark->due = HV_NEVER;
+    return true;
+}
+
+static bool holds(const uint64_t *hashes, size_t count, uint64_t hash) {
+    for (size_t i = 0; i < count; i++) {
+        if (hashes[i] == hash) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void hv_watermark_writers(struct hv_watermark *mark, const uint64_t *hashes, size_t count, hv_time now) {
+    if (mark->phase == HV_MARK_ASK) {
+        if (count > HV_WRITERS_MAX) {
+            mark->phase = HV_MARK_REST;
+            mark->due = now + REST;
+            return;
+        }
+        if (count > 0) {
+            memcpy(mark->writers, hashes, count * sizeof *hashes);
+        }
+        mark->writer_count = (uint32_t)count;
+        mark->phase = HV_MARK_WAIT;
+    } else if (mark->phase == HV_MARK_WAIT) {
+        uint32_t left = 0;
+        for (uint32_t i = 0; i < mark->writer_count; i++) {
+            if (holds(hashes, count, mark->writers[i])) {
+                mark->writers[left++] = mark->writers[i];
+            }
+        }
+        mark->writer_count = left;
+    } else {
+        return; /* restarted in between */
+    }
+    if (mark->writer_count == 0) {
+        mark->phase = HV_MARK_COVER;
+        mark->due = HV_NEVER;
+    } else {
+        mark->due = now + (mark->writer_count > 16 ? ASK_AGAIN_MAX : ASK_AGAIN);
+    }
+}
+
+void hv_watermark_unanswered(struct hv_watermark *mark, hv_time now) {
+    mark->phase = HV_MARK_REST;
+    mark->due = now + REST;
+}
+
+bool hv_watermark_covering(const struct hv_watermark *mark) {
+    return mark->phase == HV_MARK_COVER;
+}
+
+void hv_watermark_marked(struct hv_watermark *mark, bool covering, int64_t from, bool all, int64_t last, hv_time now) {
+    if (!covering || mark->phase != HV_MARK_COVER || from > mark->low) {
+        return;
+    }
+    if (all || last >= mark->candidate) {
+        mark->low = mark->candidate + 1;
+        mark->phase = HV_MARK_REST;
+        mark->due = now + REST;
+    }
+}
+
+hv_time hv_watermark_deadline(const struct hv_watermark *mark) {
+    return mark->phase == HV_MARK_COVER ? HV_NEVER : mark->due;
+}
