@@ -1,7 +1,8 @@
-/* Properties for Kafka clients as the user and we set them, and what may not be overridden. */
+/* Properties for Kafka clients: what we set, what the user may set over it, and what may not be overridden. */
 #ifndef HV_IO_KAFKA_CONF_H
 #define HV_IO_KAFKA_CONF_H
 
+#include <librdkafka/rdkafka.h>
 #include <stddef.h>
 
 #include "base/error.h"
@@ -18,14 +19,24 @@ struct hv_kafka_properties {
 };
 
 enum hv_kafka_role {
-    HV_KAFKA_RECORDS,  /* the record producer: idempotent, gapless, acks=all */
-    HV_KAFKA_SUSPECTS, /* same without gapless, one record at a time */
+    HV_KAFKA_RECORDS,           /* the record producer: idempotent, gapless, acks=all; section [kafka.producer] */
+    HV_KAFKA_SUSPECTS,          /* same without gapless, every record a batch of its own */
     HV_KAFKA_ELECTION_PRODUCER, /* heartbeats, admin */
-    HV_KAFKA_ELECTION_CONSUMER,
+    HV_KAFKA_ELECTION_CONSUMER, /* section [kafka.consumer] */
+    HV_KAFKA_SHARED,            /* for hv_kafka_property_check only: section [kafka], which every client reads; a property of
+                                   consumers (producers) is taken and reaches consumers (producers) alone */
 };
 
 /* Would librdkafka and we take this property in this role? 0, or -1 with err saying why not (unknown name, bad value, or a
- * property that order and safety depend on, with the reason). Pure in effect; used when settings are read. */
+ * property that order and safety depend on, with the reason; never with the value of a secret). A property that we fix is
+ * taken when it says what we set anyway. Pure in effect; used when settings are read. */
 int hv_kafka_property_check(enum hv_kafka_role role, const struct hv_kafka_property *property, struct hv_error *err);
+
+/* Makes the configuration of a client (any role but SHARED), in this order, later ones winning: our defaults and client_id; the users'
+ * properties of `base` and `specific` (either may be NULL), those of the other kind of client left out; what we fix; `own`.
+ * Returns 0 and *ret, the caller's (rd_kafka_new takes it over on success), or -1 with err. */
+int hv_kafka_conf_make(enum hv_kafka_role role, const char *client_id, const struct hv_kafka_properties *base,
+                       const struct hv_kafka_properties *specific, const struct hv_kafka_properties *own,
+                       rd_kafka_conf_t **ret, struct hv_error *err);
 
 #endif

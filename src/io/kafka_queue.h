@@ -1,0 +1,34 @@
+/* One librdkafka queue on the loop: drained when its eventfd says so, in bounded portions. */
+#ifndef HV_IO_KAFKA_QUEUE_H
+#define HV_IO_KAFKA_QUEUE_H
+
+#include <librdkafka/rdkafka.h>
+
+#include "base/error.h"
+#include "io/loop.h"
+
+enum hv_queue_next {
+    HV_QUEUE_DONE, /* the event was dealt with and is destroyed */
+    HV_QUEUE_MORE, /* not all of it: the same event comes again in the next iteration, before any other */
+    HV_QUEUE_KEPT, /* the callee owns the event now */
+};
+
+struct hv_queue;
+
+/* Serves `queue`, which is taken over (also on failure). `event` is called from the loop only, never from within a call into this
+ * API; one drain ends when the queue is empty, after `poll_duration`, after a bounded number of events, or when `event` asks for
+ * more, and then goes on in the next iteration. Returns 0, or -1 with err. */
+int hv_queue_open(struct hv_loop *loop, rd_kafka_queue_t *queue, hv_time poll_duration,
+                  enum hv_queue_next (*event)(void *user, rd_kafka_event_t *event), void *user, struct hv_queue **ret,
+                  struct hv_error *err);
+
+rd_kafka_queue_t *hv_queue_handle(const struct hv_queue *queue);
+
+/* Drains in the next iteration, asked by nobody's wake-up: after forwarding another queue to this one, from timers. Idempotent. */
+void hv_queue_kick(struct hv_queue *queue);
+
+/* Stops at once: no event is delivered any more, one left over is destroyed, the queue is let go. Memory follows by itself. May be
+ * called from within `event`. NULL is fine. */
+void hv_queue_close(struct hv_queue *queue);
+
+#endif

@@ -1,0 +1,57 @@
+/* What the contract tests of the Kafka adapters share: librdkafka's mock cluster inside the process, a loop that is run until something is
+ * so, a record made by hand, and a handler that takes down what a producer says. */
+#ifndef HV_TESTS_KAFKA_BED_H
+#define HV_TESTS_KAFKA_BED_H
+
+#include <librdkafka/rdkafka.h>
+#include <librdkafka/rdkafka_mock.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "io/kafka_producer.h"
+#include "io/loop.h"
+
+struct bed {
+    struct hv_loop *loop;
+    rd_kafka_t *owner;
+    rd_kafka_mock_cluster_t *cluster;
+    char bootstrap[256];
+};
+
+/* brokers 0: no cluster. */
+void bed_open(struct bed *bed, int brokers);
+void bed_close(struct bed *bed); /* asserts that the loop closes cleanly */
+
+/* Runs the loop until *flag, or fails after `limit` with `what`. */
+void bed_until(struct bed *bed, bool (*so)(void *arg), void *arg, hv_time limit, const char *what);
+void bed_run_for(struct bed *bed, hv_time time);
+double bed_cpu(void); /* seconds of this process so far */
+
+struct reports {
+    size_t count, delivered, purged, failed, refused;
+    size_t largest; /* call of the handler */
+    int last_code;
+    size_t fatal, trouble, logs;
+    char fatal_reason[512], trouble_reason[512];
+    int trouble_code;
+    unsigned char seen[1 << 20]; /* how often a ticket was reported */
+    bool inside;   /* a call into the API is under way: no handler may be called */
+    bool in_handler;
+};
+
+extern const struct hv_producer_handler reports_handler; /* user: a struct reports */
+
+struct hv_producer *bed_producer(struct bed *bed, enum hv_kafka_role role, struct reports *reports,
+                                 const struct hv_kafka_property *more, size_t more_count);
+
+struct hv_record bed_record(const char *topic, const char *key, const void *value, int32_t length);
+
+/* Waits until so many reports came in all. */
+void bed_reports(struct bed *bed, struct reports *reports, size_t count, hv_time limit);
+
+#endif
