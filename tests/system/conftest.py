@@ -10,14 +10,14 @@ import signal
 
 import pytest
 
-from bed.checker import check
+from bed.checker import check, record
 from bed.consumer import Collector
 from bed.daemon import Harvestd
 from bed.kafka import Kafka, fresh_name
 from bed.postgres import TABLE, Postgres
 from bed.proxy import Proxy
 from bed.util import wait_until
-from bed.writer import Application, Maker
+from bed.writer import Application, Maker, insert
 
 
 def pytest_configure(config):
@@ -152,15 +152,26 @@ class Bed:
         self.stack.callback(collector.close)
         return collector.refresh()
 
+    def wait_empty(self, database, deadline=60, table="outbox"):
+        wait_until(lambda: database.count(table=table) == 0, deadline,
+                   lambda: "the outbox to be empty; left: %d rows, first %s" % (
+                       database.count(table=table), _oldest(database, table)), every=0.1)
+
     def judge(self, app, collector, deadline=60, duplicates=None):
         """Waits until the outbox is empty, reads everything, compares; prints and returns the report."""
-        database = app.database
-        wait_until(lambda: database.count(table=app.table) == 0, deadline,
-                   lambda: "the outbox to be empty; left: %d rows, first %s" % (
-                       database.count(table=app.table), _oldest(database, app.table)), every=0.1)
+        self.wait_empty(app.database, deadline, app.table)
         report = check(app.truth, collector.read_to_end())
         print("%s; rolled back transactions: %d" % (report, app.rolled_back))
         return report.assert_ok(duplicates)
+
+    def write(self, database, topic, key, value, headers=(), truth=None, table="outbox", binary=False):
+        """One record in a transaction of its own; its id."""
+        r = record(topic, key, value, headers)
+        with database.connect() as c:
+            row_id = insert(c, [r], table, binary)[0]
+        if truth is not None:
+            truth.committed([(row_id, r)])
+        return row_id
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -77,11 +77,13 @@ class Maker:
 class Application:
     """Writers in threads. Runs until `count` records are committed, or until stop()."""
 
-    def __init__(self, database, maker, seed, writers=4, count=None, rollbacks=0.1, batch=10, pause=0.0, truth=None,
-                 table="outbox"):
+    def __init__(self, database, maker, seed, writers=4, count=None, rollbacks=0.1, batch=10, pause=0.0, hold=0.0,
+                 truth=None, table="outbox"):
+        """pause: mean seconds between two transactions of a writer; hold: some transactions stay open up to so long after
+        their inserts, so that others overtake them."""
         self.database, self.maker = database, maker
         self.truth = truth or Truth()
-        self.count, self.rollbacks, self.batch, self.pause = count, rollbacks, batch, pause
+        self.count, self.rollbacks, self.batch, self.pause, self.hold = count, rollbacks, batch, pause, hold
         self.table = table
         self.key_locks = {k: threading.Lock() for k in maker.keys}
         self.stopping = threading.Event()
@@ -142,7 +144,8 @@ class Application:
                 self.key_locks[k].acquire()
             try:
                 records = [self.maker.make(rng, k) for k in chosen]
-                connection = self._transaction(connection, "%d-%d" % (number, turn), records, rolls_back)
+                hold = rng.random() * self.hold if rng.random() < 0.3 else 0
+                connection = self._transaction(connection, "%d-%d" % (number, turn), records, rolls_back, hold)
             finally:
                 for k in keys:
                     self.key_locks[k].release()
@@ -159,7 +162,7 @@ class Application:
             self.claimed += size
             return size
 
-    def _transaction(self, connection, name, records, rolls_back):
+    def _transaction(self, connection, name, records, rolls_back, hold):
         """One transaction, repeated until its outcome is known; the connection to go on with."""
         if rolls_back:
             self.truth.not_committed(records)
@@ -176,12 +179,14 @@ class Application:
             try:
                 if rolls_back:
                     insert(connection, records, self.table, self.maker.binary)
+                    self.stopping.wait(hold)
                     connection.rollback()
                     with self.lock:
                         self.rolled_back += 1
                     return connection
                 connection.execute("INSERT INTO done VALUES (%s, true)", [name])
                 ids = insert(connection, records, self.table, self.maker.binary)
+                self.stopping.wait(hold)
                 connection.commit()
             except (psycopg.OperationalError, psycopg.InternalError):
                 connection.close()
