@@ -175,7 +175,10 @@ deps:  ## install what building needs (Debian packages)
 # ---- Trying and testing -----------------------------------------------------------------------------------------------
 
 demo:  ## see it work: private Postgres, embedded Kafka broker (BROKER=kafka: a real one), nothing left behind
-	@scripts/demo --broker $(BROKER)
+	@scripts/install-deps $(if $(filter kafka,$(BROKER)),test,demo)
+	@$(if $(filter kafka,$(BROKER)),scripts/get-kafka)
+	@$(MAKE) --no-print-directory all tools
+	@HARVESTD_BUILD=$(abspath $(BUILD)) scripts/demo --broker $(BROKER)
 
 check:  ## everything that must pass: builds, static checks, unit, simulator, contract and system tests
 	scripts/install-deps test
