@@ -2,7 +2,8 @@
 #
 # Layers: src/base < core < io < rt < app; libharvest holds all but app. Everything that is made goes to $(BUILD).
 # Variables: BUILD (build), SANITIZE (e.g. address,undefined; builds to build/asan), PREFIX, DESTDIR, CC, CFLAGS, LDFLAGS,
-# V (1: whole commands), BROKER (of demo: mock or kafka), PYTEST_ARGS (e.g. "-k purge -x").
+# V (1: whole commands), BROKER (of demo: mock or kafka), TESTS (files for pytest),
+# PYTEST_ARGS (e.g. "-k purge -x").
 
 VERSION   := 0.1.0
 SOVERSION := 0
@@ -14,8 +15,11 @@ BROKER    ?= mock
 # Debian's Python with Debian's packages, whatever else is first on the PATH.
 PYTHON      := /usr/bin/python3
 PYTEST_ARGS ?=
-PYTEST       = PYTHONDONTWRITEBYTECODE=1 HARVESTD_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -p no:cacheprovider \
-               --timeout=300 $(PYTEST_ARGS)
+TESTS       ?= tests/contract tests/system
+# HARVESTD: the daemon that the tests start, with a wrapper in front if one is wanted. HARVESTD_BUILD: the other programs.
+HARVESTD     = $(abspath $(BUILD)/harvestd)
+PYTEST       = PYTHONDONTWRITEBYTECODE=1 HARVESTD="$(HARVESTD)" HARVESTD_BUILD=$(abspath $(BUILD)) \
+               $(PYTHON) -m pytest -c tests/system/pytest.ini -p no:cacheprovider $(PYTEST_ARGS)
 
 # ---- Compiler ---------------------------------------------------------------------------------------------------------
 
@@ -199,21 +203,23 @@ sim: $(SIM)  ## the simulator: random schedules with faults over the pure core
 	$(if $(SIM),timeout 300 $(SIM),@echo "no simulator"; exit 1)
 
 system: all tests  ## contract and system tests, with real Postgres and real Kafka
-	$(PYTEST) -m 'not long' tests
+	$(PYTEST) $(TESTS)
 
 bench: all $(BENCHES)  ## drain of 300,000 rows beside two limits, with real Postgres and real Kafka
 	HARVESTD_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/bench/bench.py
 
-sanitize:  ## unit tests, simulator and a system run under address, undefined-behaviour and leak sanitizers
-	$(MAKE) SANITIZE=address,undefined BUILD=build/asan tests unit sim
-	$(MAKE) SANITIZE=address,undefined BUILD=build/asan PYTEST_ARGS="-m sanitize $(PYTEST_ARGS)" system
+sanitize:  ## unit tests, simulator and system tests under address, undefined-behaviour and leak sanitizers
+	$(MAKE) SANITIZE=address,undefined BUILD=build/asan tests
+	$(MAKE) SANITIZE=address,undefined BUILD=build/asan unit
+	$(MAKE) SANITIZE=address,undefined BUILD=build/asan sim
+	$(MAKE) SANITIZE=address,undefined BUILD=build/asan system
 
-valgrind: all tests  ## a short system run under valgrind
-	HARVESTD_WRAPPER="valgrind --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite" \
-	$(PYTEST) -m valgrind tests
+valgrind: tests  ## a short system run under valgrind
+	$(MAKE) HARVESTD="valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
+	    $(abspath $(BUILD)/harvestd)" TESTS=tests/system/test_delivery.py system
 
 check-long: tests  ## the tests that take long
-	$(PYTEST) -m long tests
+	$(PYTEST) -m long $(TESTS)
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16

@@ -11,7 +11,10 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "io/kafka_conf.h"
+
 #define FIELDS_MAX 34 /* key, value, 16 headers */
+#define PROPERTIES_MAX 32
 
 struct lines {
     char *text;
@@ -67,20 +70,26 @@ static int next_line(struct lines *lines, char *fields[FIELDS_MAX]) {
     return count;
 }
 
-static rd_kafka_t *make_client(char **properties, rd_kafka_queue_t **queue) {
-    char reason[512];
-    rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    for (; *properties != NULL; properties++) {
-        char *value = strchr(*properties, '=');
+/* The daemon's own settings of its record producer, with properties from the command line over them. */
+static rd_kafka_t *make_client(char **arguments, rd_kafka_queue_t **queue) {
+    struct hv_kafka_property list[PROPERTIES_MAX];
+    struct hv_kafka_properties properties = {.list = list};
+    for (; *arguments != NULL && properties.count < PROPERTIES_MAX; arguments++) {
+        char *value = strchr(*arguments, '=');
         if (value == NULL) {
-            die(*properties, "is not PROPERTY=VALUE");
+            die(*arguments, "is not PROPERTY=VALUE");
         }
         *value++ = '\0';
-        if (rd_kafka_conf_set(conf, *properties, value, reason, sizeof reason) != RD_KAFKA_CONF_OK) {
-            die(*properties, reason);
-        }
+        list[properties.count++] = (struct hv_kafka_property){.name = *arguments, .value = value};
     }
+    rd_kafka_conf_t *conf;
+    struct hv_error err;
+    if (hv_kafka_conf_make(HV_KAFKA_RECORDS, "bench", &properties, NULL, NULL, &conf, &err) != 0) {
+        die("librdkafka", err.text);
+    }
+    rd_kafka_conf_set(conf, "log.queue", "false", NULL, 0); /* nobody reads it here */
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR);
+    char reason[512];
     rd_kafka_t *client = rd_kafka_new(RD_KAFKA_PRODUCER, conf, reason, sizeof reason);
     if (client == NULL) {
         die("librdkafka", reason);
