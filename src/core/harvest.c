@@ -300,7 +300,7 @@ static void on_claimed(struct hv_harvest *h, const struct hv_event *event, struc
     for (size_t i = 0; i < event->count; i++) {
         const struct hv_claimed *row = &event->rows[i];
         assert(row->payload != NULL);
-        assert(i == 0 || event->rows[i - 1].id < row->id);
+        assert(i == 0 || event->rows[i - 1].id <= row->id);
         if (!ours) {
             release(out, row->payload);
             continue;

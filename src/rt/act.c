@@ -1,0 +1,170 @@
+/* Carries out what the core wants, by the adapters. */
+#include <assert.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "io/ident.h"
+#include "rt/state.h"
+
+#define LEAVE_LIMIT HV_SECONDS(5) /* below the core's own limit */
+
+static void new_leader_id(struct hv_runtime *rt) {
+    uint8_t *uuid = hv_calloc(1, HV_UUID_BYTES);
+    hv_ident_new(uuid);
+    hv_rt_tell(rt, (struct hv_event){.type = HV_EV_LEADER_ID, .uuid = uuid}, uuid);
+}
+
+static void open_client(struct hv_runtime *rt, enum hv_lane_id lane) {
+    const struct hv_settings *s = rt->settings;
+    size_t count = s->kafka.count + s->kafka_producer.count;
+    struct hv_kafka_property *merged = hv_calloc(count, sizeof *merged);
+    for (size_t i = 0; i < count; i++) {
+        merged[i] = i < s->kafka.count ? s->kafka.list[i] : s->kafka_producer.list[i - s->kafka.count];
+    }
+    const struct hv_kafka_properties properties = {.list = merged, .count = count};
+    enum hv_kafka_role role = lane == HV_LANE_RECORDS ? HV_KAFKA_RECORDS : HV_KAFKA_SUSPECTS;
+    struct hv_rt_client *client = &rt->clients[lane];
+    assert(client->producer == NULL);
+    struct hv_error err;
+    struct hv_event answer = {.type = HV_EV_CLIENT_READY, .lane = (uint8_t)lane};
+    if (hv_producer_open(rt->loop, role, &properties, s->name, s->poll_duration, &hv_rt_producer_handler, client,
+                         &client->producer, &err) < 0) {
+        hv_log(rt->logger, HV_ERROR, "kafka", "cannot make a producer", HV_FIELDS(HV_STR("reason", err.text)));
+        client->producer = NULL;
+        answer.type = HV_EV_CLIENT_FAILED;
+        answer.reason = "cannot make a client";
+    }
+    free(merged);
+    hv_rt_tell(rt, answer, NULL);
+}
+
+static void close_client(struct hv_runtime *rt, enum hv_lane_id lane) {
+    if (rt->clients[lane].producer != NULL) {
+        hv_producer_close(rt->clients[lane].producer);
+        rt->clients[lane].producer = NULL;
+    }
+}
+
+static void bounce(struct hv_runtime *rt, const struct hv_action *action, bool for_good, const char *reason) {
+    rt->bounced = true;
+    hv_rt_tell(rt,
+               (struct hv_event){.type = HV_EV_BOUNCED, .ticket = action->ticket, .flag = for_good, .reason = reason},
+               NULL);
+}
+
+static void produce(struct hv_runtime *rt, const struct hv_action *action) {
+    struct hv_producer *producer = rt->clients[action->lane].producer;
+    if (rt->bounced || producer == NULL) {
+        bounce(rt, action, false, NULL);
+        return;
+    }
+    const struct hv_record *record = action->payload;
+    struct hv_error err;
+    switch (hv_producer_send(producer, record, action->ticket, &err)) {
+    case HV_SENT:
+        break;
+    case HV_SEND_FULL:
+    case HV_SEND_FATAL:
+        bounce(rt, action, false, NULL);
+        break;
+    case HV_SEND_REFUSED:
+        hv_log(rt->logger, HV_DEBUG, "record", "not taken by the client",
+               HV_FIELDS(HV_INT("id", record->id), HV_STR("reason", err.text)));
+        bounce(rt, action, true, "the Kafka client refuses it (size, topic)");
+        break;
+    }
+}
+
+/* A connection that went down in this iteration has told so; that event answers the core's statement as well. */
+static bool usable(const struct hv_outbox *outbox) {
+    return hv_outbox_is_idle(outbox);
+}
+
+static void act_on_database(struct hv_runtime *rt, const struct hv_action *action) {
+    bool claims = action->type == HV_ACT_CLAIM || action->type == HV_ACT_WRITERS;
+    struct hv_outbox *outbox = rt->databases[claims ? 0 : 1].outbox;
+    if (!usable(outbox)) {
+        return;
+    }
+    switch (action->type) {
+    case HV_ACT_CLAIM:
+        hv_outbox_mark(outbox, action->uuid, action->from_id, action->limit);
+        break;
+    case HV_ACT_WRITERS:
+        hv_outbox_writers(outbox);
+        break;
+    case HV_ACT_PURGE:
+        hv_outbox_purge(outbox, action->ids, action->count);
+        break;
+    default:
+        hv_outbox_reset(outbox, action->ids, action->count);
+        break;
+    }
+}
+
+static void leave(struct hv_runtime *rt) {
+    if (rt->election != NULL) {
+        hv_election_close(rt->election, LEAVE_LIMIT, hv_rt_left);
+        rt->election = NULL;
+    } else {
+        hv_rt_left(rt);
+    }
+}
+
+static void act(struct hv_runtime *rt, const struct hv_action *action) {
+    switch (action->type) {
+    case HV_ACT_NEED_LEADER_ID:
+        new_leader_id(rt);
+        break;
+    case HV_ACT_HEARTBEAT:
+        if (rt->election != NULL) {
+            hv_election_beat(rt->election, action->stamp, rt->settings->name);
+        }
+        break;
+    case HV_ACT_ANSWER:
+        if (rt->election != NULL) {
+            hv_election_answer(rt->election);
+        }
+        break;
+    case HV_ACT_LEAVE:
+        leave(rt);
+        break;
+    case HV_ACT_CLAIM:
+    case HV_ACT_WRITERS:
+    case HV_ACT_PURGE:
+    case HV_ACT_RESET:
+        act_on_database(rt, action);
+        break;
+    case HV_ACT_OPEN_CLIENT:
+        open_client(rt, action->lane);
+        break;
+    case HV_ACT_PURGE_CLIENT:
+        if (rt->clients[action->lane].producer != NULL) {
+            hv_producer_purge(rt->clients[action->lane].producer);
+        }
+        break;
+    case HV_ACT_CLOSE_CLIENT:
+        close_client(rt, action->lane);
+        break;
+    case HV_ACT_PRODUCE:
+        produce(rt, action);
+        break;
+    case HV_ACT_RELEASE:
+        hv_record_free(action->payload);
+        break;
+    case HV_ACT_NOTIFY:
+        hv_rt_notice(rt, action);
+        break;
+    case HV_ACT_STOPPED:
+        hv_rt_close(rt);
+        break;
+    }
+}
+
+void hv_rt_act(struct hv_runtime *rt) {
+    rt->bounced = false;
+    for (size_t i = 0; i < rt->actions.count; i++) {
+        act(rt, &rt->actions.list[i]);
+    }
+    rt->actions.count = 0;
+}

@@ -1,0 +1,79 @@
+/* What the core has to say, as log lines: state changes at info, each once; troubles of a record with its id and what to do. */
+#include "core/record.h"
+#include "rt/state.h"
+
+static double seconds(hv_time duration) {
+    return (double)duration / 1e6;
+}
+
+static void say_leading(struct hv_runtime *rt, const char *message, const struct hv_action *action, const uint8_t *uuid) {
+    enum hv_log_level level = action->notice == HV_NOTICE_FENCED ? HV_WARN : HV_INFO;
+    const struct hv_settings *s = rt->settings;
+    if (uuid != NULL) {
+        hv_log(rt->logger, level, "leader", message,
+               HV_FIELDS(HV_UUID("leader_id", uuid), HV_STR("name", s->name), HV_STR("reason", action->reason)));
+    } else {
+        hv_log(rt->logger, level, "leader", message, HV_FIELDS(HV_STR("name", s->name), HV_STR("reason", action->reason)));
+    }
+}
+
+static void say_blocked(struct hv_runtime *rt, const struct hv_action *action) {
+    const struct hv_record *record = action->payload;
+    const char *reason = record->defect != HV_SOUND ? hv_defect_text(record->defect) : action->reason;
+    /* The first time it is news, later tries are detail. */
+    enum hv_log_level level = action->count <= 1 ? HV_WARN : HV_DEBUG;
+    hv_log(rt->logger, level, "record", "blocked",
+           HV_FIELDS(HV_INT("id", action->id), HV_STR("topic", record->topic), HV_STR("reason", reason),
+                     HV_INT("size", record->value_length), HV_REAL("retry_in", seconds(action->duration)),
+                     HV_STR("advice", "mend or delete the row, or mend the topic; the records of its shard wait behind it")));
+}
+
+static void say_meter(struct hv_runtime *rt, const struct hv_meter_reading *meter) {
+    hv_log(rt->logger, HV_DEBUG, "meter", "read",
+           HV_FIELDS(HV_STR("name", rt->settings->name), HV_INT("total", (int64_t)meter->total_count),
+                     HV_REAL("total_rate", meter->total_rate), HV_INT("lap", (int64_t)meter->lap_count),
+                     HV_REAL("lap_rate", meter->lap_rate)));
+}
+
+void hv_rt_notice(struct hv_runtime *rt, const struct hv_action *action) {
+    switch (action->notice) {
+    case HV_NOTICE_ACQUIRED:
+        say_leading(rt, "acquired", action, action->uuid);
+        break;
+    case HV_NOTICE_REFRESHED:
+        say_leading(rt, "refreshed", action, action->uuid);
+        break;
+    case HV_NOTICE_REVOKED:
+        say_leading(rt, "revoked", action, NULL);
+        break;
+    case HV_NOTICE_FENCED:
+        say_leading(rt, "fenced", action, NULL);
+        break;
+    case HV_NOTICE_REWINDING:
+        hv_log(rt->logger, HV_WARN, "kafka", "rewinding", HV_FIELDS(HV_STR("reason", action->reason)));
+        break;
+    case HV_NOTICE_STALLED:
+        hv_log(rt->logger, HV_WARN, "kafka", "stalled",
+               HV_FIELDS(HV_REAL("for", seconds(action->duration)),
+                         HV_STR("advice", "Kafka acknowledges nothing; waiting as long as the lease holds")));
+        break;
+    case HV_NOTICE_FLOWING:
+        hv_log(rt->logger, HV_INFO, "kafka", "flowing again", HV_FIELDS(HV_REAL("after", seconds(action->duration))));
+        break;
+    case HV_NOTICE_BLOCKED:
+        say_blocked(rt, action);
+        break;
+    case HV_NOTICE_UNBLOCKED:
+        hv_log(rt->logger, HV_INFO, "record", "unblocked",
+               HV_FIELDS(HV_INT("id", action->id), HV_STR("how", action->flag ? "its row is gone" : "it was delivered")));
+        break;
+    case HV_NOTICE_UNPURGEABLE:
+        hv_log(rt->logger, HV_WARN, "record", "delivered, but its row cannot be deleted",
+               HV_FIELDS(HV_INT("id", action->id), HV_REAL("retry_in", seconds(action->duration)),
+                         HV_STR("advice", "see what refuses the DELETE: a trigger or a constraint")));
+        break;
+    case HV_NOTICE_METER:
+        say_meter(rt, &action->meter);
+        break;
+    }
+}

@@ -1,0 +1,205 @@
+/* See runtime.h. Life of a runtime and its turn: events in, the core, actions out. */
+#include "rt/runtime.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "io/ident.h"
+#include "rt/state.h"
+
+void hv_rt_tell(struct hv_runtime *rt, struct hv_event event, void *owned) {
+    hv_inbox_put(&rt->inbox, event, owned);
+    hv_loop_wake(rt->loop);
+}
+
+/* The clock as it is now, not as the loop cached it: a process that was paused must see that its lease is over before it does
+ * anything else. */
+static hv_time read_now(struct hv_runtime *rt) {
+    rt->last_now = hv_time_max(rt->last_now, hv_loop_clock());
+    return rt->last_now;
+}
+
+static void turn(void *user) {
+    struct hv_runtime *rt = user;
+    if (rt->closing) {
+        return;
+    }
+    hv_time now = read_now(rt);
+    struct hv_inbox inbox = rt->inbox;
+    rt->inbox = (struct hv_inbox){0};
+    for (size_t i = 0; i < inbox.count; i++) {
+        hv_harvest_step(rt->core, &inbox.list[i].event, now, &rt->actions);
+    }
+    hv_inbox_free(&inbox);
+    const struct hv_event end = {.type = HV_EV_TURN};
+    hv_harvest_step(rt->core, &end, now, &rt->actions);
+    hv_rt_act(rt);
+    if (!rt->closing) {
+        hv_loop_set_deadline(rt->loop, hv_harvest_deadline(rt->core));
+    }
+}
+
+static struct hv_core_config core_config(const struct hv_settings *s, hv_time now, uint64_t seed) {
+    return (struct hv_core_config){
+        .send_concurrency = s->send_concurrency,
+        .max_in_flight_records = s->max_in_flight_records,
+        .max_in_flight_bytes = s->max_in_flight_bytes,
+        .send_buffer = s->send_buffer,
+        .mark_query_records = s->mark_query_records,
+        .mark_query_bytes = s->mark_query_bytes,
+        .purge_query_records = s->purge_query_records,
+        .mark_backoff = s->mark_backoff,
+        .idle_backoff_max = s->idle_backoff_max,
+        .io_error_backoff = s->io_error_backoff,
+        .io_error_backoff_max = s->io_error_backoff_max,
+        .blocked_backoff_max = s->blocked_backoff_max,
+        .queue_timeout = s->queue_timeout,
+        .rescan_interval = s->rescan_interval,
+        .heartbeat_interval = s->min_poll_interval,
+        .heartbeat_timeout = s->heartbeat_timeout,
+        .drain_timeout = s->drain_timeout,
+        .min_metrics_interval = s->min_metrics_interval,
+        .wall_offset = (hv_loop_wall_clock() - now) * 1000,
+        .seed = seed,
+    };
+}
+
+static int open_database(struct hv_runtime *rt, int which, const char *role, uint64_t seed, struct hv_error *err) {
+    struct hv_rt_database *db = &rt->databases[which];
+    const struct hv_settings *s = rt->settings;
+    char application[64];
+    snprintf(application, sizeof application, "harvestd %s %s", role, s->name);
+    *db = (struct hv_rt_database){.rt = rt, .role = role, .claims = which == 0};
+    const struct hv_pg_options options = {
+        .conninfo = s->data_source,
+        .application_name = application,
+        .connect_timeout = s->connect_timeout,
+        .statement_timeout = s->statement_timeout,
+        .backoff_min = s->io_error_backoff,
+        .backoff_max = s->io_error_backoff_max,
+        .seed = seed + (uint64_t)which,
+    };
+    if (hv_outbox_open(rt->loop, &options, s->outbox_table, &hv_rt_outbox_handler, db, &db->outbox, err) < 0) {
+        return -1;
+    }
+    rt->databases_open++;
+    return 0;
+}
+
+static int open_election(struct hv_runtime *rt, struct hv_error *err) {
+    const struct hv_settings *s = rt->settings;
+    const struct hv_election_options options = {
+        .base = &s->kafka,
+        .consumer = &s->kafka_consumer,
+        .client_id = s->name,
+        .group_id = s->leader_group_id,
+        .topic = s->leader_topic,
+        .assignor = hv_assignor_name((enum hv_assignor)s->leader_assignor),
+        .heartbeat_timeout = s->heartbeat_timeout,
+        .poll_interval = s->min_poll_interval,
+        .poll_duration = s->poll_duration,
+    };
+    return hv_election_open(rt->loop, &options, &hv_rt_election_handler, rt, &rt->election, err);
+}
+
+static void free_payload(void *user, void *payload) {
+    (void)user;
+    hv_record_free(payload);
+}
+
+static void destroy(struct hv_runtime *rt) {
+    for (size_t i = 0; i < rt->inbox.count; i++) {
+        const struct hv_event *event = &rt->inbox.list[i].event;
+        for (size_t row = 0; event->type == HV_EV_CLAIMED && row < event->count; row++) {
+            hv_record_free(event->rows[row].payload);
+        }
+    }
+    hv_inbox_free(&rt->inbox);
+    hv_actions_free(&rt->actions);
+    hv_harvest_free(rt->core, free_payload, NULL);
+    free(rt);
+}
+
+static void on_loop_closed(void *user) {
+    struct hv_runtime *rt = user;
+    void (*stopped)(void *, int) = rt->stopped;
+    void *stopped_user = rt->user;
+    int status = rt->status;
+    destroy(rt);
+    if (stopped != NULL) {
+        stopped(stopped_user, status);
+    }
+}
+
+static void on_database_closed(void *user) {
+    struct hv_rt_database *db = user;
+    if (--db->rt->databases_open == 0) {
+        hv_loop_close(db->rt->loop, on_loop_closed);
+    }
+}
+
+/* Everything is closed; the group was left before. */
+void hv_rt_close(struct hv_runtime *rt) {
+    struct hv_harvest_figures figures;
+    hv_harvest_look(rt->core, &figures);
+    rt->status = figures.in_flight > 0 || figures.unpurged > 0;
+    rt->closing = true;
+    for (int lane = 0; lane < HV_LANES; lane++) {
+        if (rt->clients[lane].producer != NULL) {
+            hv_producer_close(rt->clients[lane].producer);
+            rt->clients[lane].producer = NULL;
+        }
+    }
+    int open = rt->databases_open;
+    for (int i = 0; i < open; i++) {
+        hv_outbox_close(rt->databases[i].outbox, on_database_closed);
+    }
+    if (open == 0) {
+        hv_loop_close(rt->loop, on_loop_closed);
+    }
+}
+
+int hv_runtime_open(uv_loop_t *loop, const struct hv_settings *settings, struct hv_logger *logger,
+                    void (*stopped)(void *user, int status), void *user, struct hv_runtime **ret, struct hv_error *err) {
+    struct hv_runtime *rt = hv_calloc(1, sizeof *rt);
+    rt->settings = settings;
+    rt->logger = logger;
+    rt->user = user;
+    if (hv_loop_open(loop, turn, rt, &rt->loop, err) < 0) {
+        free(rt);
+        return -1;
+    }
+    uint64_t seed;
+    uint8_t random[HV_UUID_BYTES];
+    hv_ident_new(random);
+    memcpy(&seed, random, sizeof seed);
+    hv_time now = read_now(rt);
+    const struct hv_core_config config = core_config(settings, now, seed);
+    rt->core = hv_harvest_new(&config, now);
+    for (int lane = 0; lane < HV_LANES; lane++) {
+        rt->clients[lane] = (struct hv_rt_client){.rt = rt, .lane = (enum hv_lane_id)lane};
+    }
+    if (open_database(rt, 0, "claim", seed, err) < 0 || open_database(rt, 1, "settle", seed, err) < 0 ||
+        open_election(rt, err) < 0) {
+        hv_rt_close(rt);
+        return -1;
+    }
+    rt->stopped = stopped;
+    hv_loop_wake(rt->loop);
+    *ret = rt;
+    return 0;
+}
+
+void hv_runtime_stop(struct hv_runtime *rt) {
+    hv_rt_tell(rt, (struct hv_event){.type = HV_EV_STOP}, NULL);
+}
+
+void hv_runtime_hurry(struct hv_runtime *rt) {
+    hv_rt_tell(rt, (struct hv_event){.type = HV_EV_HURRY}, NULL);
+}
+
+void hv_runtime_look(const struct hv_runtime *rt, struct hv_harvest_figures *ret) {
+    hv_harvest_look(rt->core, ret);
+}

@@ -1,0 +1,64 @@
+/* The inside of a runtime, shared by the files of rt/. */
+#ifndef HV_RT_STATE_H
+#define HV_RT_STATE_H
+
+#include "io/kafka_election.h"
+#include "io/kafka_producer.h"
+#include "io/loop.h"
+#include "io/pg_outbox.h"
+#include "rt/inbox.h"
+#include "rt/runtime.h"
+
+/* One of the two connections, and what was last said of it in the log. */
+struct hv_rt_database {
+    struct hv_runtime *rt;
+    const char *role; /* "claim", "settle" */
+    bool claims;
+    bool up;
+    struct hv_outbox *outbox;
+    char said[HV_ERROR_MAX]; /* the trouble that the log holds already */
+};
+
+struct hv_rt_client {
+    struct hv_runtime *rt;
+    enum hv_lane_id lane;
+    struct hv_producer *producer; /* NULL: closed */
+};
+
+struct hv_runtime {
+    const struct hv_settings *settings;
+    struct hv_logger *logger;
+    struct hv_loop *loop;
+    struct hv_harvest *core;
+    struct hv_inbox inbox;
+    struct hv_actions actions;
+    struct hv_rt_database databases[2];
+    struct hv_rt_client clients[HV_LANES];
+    struct hv_election *election;
+    char kafka_said[HV_ERROR_MAX];
+    hv_time last_now;
+    bool bounced; /* in the actions being carried out, a record was not taken: the later ones are not handed over */
+    bool closing;
+    int databases_open;
+    int status;
+    void (*stopped)(void *user, int status);
+    void *user;
+};
+
+/* rt/listen.c: what the adapters call. */
+extern const struct hv_outbox_handler hv_rt_outbox_handler;       /* user: struct hv_rt_database */
+extern const struct hv_producer_handler hv_rt_producer_handler;   /* user: struct hv_rt_client */
+extern const struct hv_election_handler hv_rt_election_handler;   /* user: struct hv_runtime */
+void hv_rt_left(void *user);
+
+/* rt/act.c: carries out the actions of a turn, in order, and empties the list. */
+void hv_rt_act(struct hv_runtime *rt);
+
+/* rt/notice.c: what is told to the log. */
+void hv_rt_notice(struct hv_runtime *rt, const struct hv_action *action);
+
+/* rt/runtime.c */
+void hv_rt_tell(struct hv_runtime *rt, struct hv_event event, void *owned); /* for the next turn, which is due now */
+void hv_rt_close(struct hv_runtime *rt);
+
+#endif
