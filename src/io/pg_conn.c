@@ -592,6 +592,10 @@ void hv_pg_close(struct hv_pg *pg, void (*closed)(void *user)) {
     uv_close((uv_handle_t *)&pg->timer, on_timer_closed);
 }
 
+const char *hv_pg_host(const struct hv_pg *pg) {
+    return pg->host;
+}
+
 bool hv_pg_is_up(const struct hv_pg *pg) {
     return pg->state == IDLE || pg->state == BUSY;
 }

@@ -1,0 +1,366 @@
+/* See pg_outbox.h. A session is told to the handler only after a probe of the table; `pending` says which answer is awaited. */
+#include "io/pg_outbox.h"
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/pg_failure.h"
+#include "io/pg_table.h"
+
+/* Postgres' object identifiers of parameter types; they never change. */
+enum { OID_INT8 = 20, OID_TEXT = 25, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
+
+enum pending { NOTHING, PROBE, MARK, PURGE, RESET, WRITERS };
+
+#define SQL_MAX 2048
+
+struct hv_outbox {
+    struct hv_pg *pg;
+    const struct hv_outbox_handler *handler;
+    void *user;
+    void (*closed)(void *user);
+    enum pending pending;
+    bool ready;         /* the probe of this session passed */
+    bool answer_unused; /* the session is being dropped because a complete answer could not be used */
+    char probe_sqlstate[6]; /* of the refusal that the session is being dropped for */
+    struct hv_table_types types;
+    char table[HV_TABLE_QUOTED_MAX];
+    char probe_sql[SQL_MAX], mark_sql[SQL_MAX], purge_sql[SQL_MAX], reset_sql[SQL_MAX];
+};
+
+int hv_outbox_quote_table(const char *table, char *out, size_t size, struct hv_error *err) {
+    return hv_table_quote(table, out, size, err);
+}
+
+/* ---- statements ---- */
+
+/* One row, whatever the table holds: the rights, and NULLs that carry the columns' types. */
+static const char probe_form[] =
+    "SELECT o.id, o.kafka_topic, o.kafka_key, o.kafka_value, o.kafka_header_keys, o.kafka_header_values, o.leader_id, "
+    "pg_catalog.has_column_privilege($1, 'leader_id', 'UPDATE'), pg_catalog.has_table_privilege($1, 'DELETE') "
+    "FROM (SELECT 1) AS one LEFT JOIN (SELECT id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, "
+    "kafka_header_values, leader_id FROM %s LIMIT 0) AS o ON true";
+
+/* ARRAY(...) is evaluated first and by itself, and its ids are then looked up one by one: with IN (...) the planner may
+ * join instead, and reads the whole table on every mark as long as it has no statistics. */
+static const char mark_form[] =
+    "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM %s WHERE id >= $2 "
+    "AND (leader_id IS NULL OR leader_id <> $1) ORDER BY id LIMIT $3)) "
+    "RETURNING id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values";
+
+static const char purge_form[] = "DELETE FROM %s WHERE id = ANY ($1)";
+
+static const char reset_form[] = "UPDATE %s SET leader_id = NULL WHERE id = ANY ($1) RETURNING id";
+
+/* By name each time: a table that was dropped and made again has another oid. Prepared transactions have no pid. */
+static const char writers_sql[] =
+    "SELECT DISTINCT virtualtransaction FROM pg_catalog.pg_locks WHERE locktype = 'relation' "
+    "AND relation = (SELECT pg_catalog.to_regclass($1)) "
+    "AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) AND granted "
+    "AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') "
+    "AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid()";
+
+static void put_i32(uint8_t *out, int32_t value) {
+    uint32_t v = (uint32_t)value;
+    for (int i = 0; i < 4; i++) {
+        out[i] = (uint8_t)(v >> (24 - 8 * i));
+    }
+}
+
+static void put_i64(uint8_t *out, int64_t value) {
+    uint64_t v = (uint64_t)value;
+    for (int i = 0; i < 8; i++) {
+        out[i] = (uint8_t)(v >> (56 - 8 * i));
+    }
+}
+
+/* A binary int8[]; the caller frees it. NULL without memory. */
+static uint8_t *make_id_array(const int64_t *ids, size_t count, int *length) {
+    size_t size = 20 + 12 * count;
+    assert(count > 0 && size < INT32_MAX);
+    uint8_t *array = malloc(size);
+    if (array == NULL) {
+        return NULL;
+    }
+    put_i32(array, 1); /* dimensions */
+    put_i32(array + 4, 0);
+    put_i32(array + 8, OID_INT8);
+    put_i32(array + 12, (int32_t)count);
+    put_i32(array + 16, 1); /* lower bound */
+    for (size_t i = 0; i < count; i++) {
+        put_i32(array + 20 + 12 * i, 8);
+        put_i64(array + 24 + 12 * i, ids[i]);
+    }
+    *length = (int)size;
+    return array;
+}
+
+static void send_statement(struct hv_outbox *outbox, enum pending pending, const char *sql, int count, const Oid *types,
+                           const void *const *values, const int *lengths) {
+    static const int binary[] = {1, 1, 1};
+    assert(outbox->pending == NOTHING && count <= 3);
+    const char *texts[3];
+    for (int i = 0; i < count; i++) {
+        texts[i] = values[i];
+    }
+    outbox->pending = pending;
+    hv_pg_send(outbox->pg, sql, count, types, texts, lengths, binary);
+}
+
+static void send_ids(struct hv_outbox *outbox, enum pending pending, const char *sql, const int64_t *ids, size_t count) {
+    static const Oid types[] = {OID_INT8_ARRAY};
+    int length = 0;
+    uint8_t *array = make_id_array(ids, count, &length);
+    if (array == NULL) {
+        hv_pg_drop(outbox->pg, HV_PG_STATEMENT, "out of memory for a statement");
+        return;
+    }
+    send_statement(outbox, pending, sql, 1, types, (const void *const[]){array}, &length);
+    free(array);
+}
+
+void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64_t from_id, uint32_t limit) {
+    static const Oid types[] = {OID_UUID, OID_INT8, OID_INT8};
+    static const int lengths[] = {16, 8, 8};
+    assert(hv_outbox_is_idle(outbox) && limit > 0);
+    uint8_t from[8], rows[8];
+    put_i64(from, from_id);
+    put_i64(rows, limit);
+    send_statement(outbox, MARK, outbox->mark_sql, 3, types, (const void *const[]){leader_id, from, rows}, lengths);
+}
+
+void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, size_t count) {
+    assert(hv_outbox_is_idle(outbox));
+    send_ids(outbox, PURGE, outbox->purge_sql, ids, count);
+}
+
+void hv_outbox_reset(struct hv_outbox *outbox, const int64_t *ids, size_t count) {
+    assert(hv_outbox_is_idle(outbox));
+    send_ids(outbox, RESET, outbox->reset_sql, ids, count);
+}
+
+static void send_with_table_name(struct hv_outbox *outbox, enum pending pending, const char *sql) {
+    static const Oid types[] = {OID_TEXT};
+    int length = (int)strlen(outbox->table);
+    send_statement(outbox, pending, sql, 1, types, (const void *const[]){outbox->table}, &length);
+}
+
+void hv_outbox_writers(struct hv_outbox *outbox) {
+    assert(hv_outbox_is_idle(outbox));
+    send_with_table_name(outbox, WRITERS, writers_sql);
+}
+
+bool hv_outbox_is_idle(const struct hv_outbox *outbox) {
+    return outbox->ready && outbox->pending == NOTHING && hv_pg_is_idle(outbox->pg);
+}
+
+/* ---- answers ---- */
+
+/* The statement was carried out, but we cannot tell what it did. */
+static void drop_with_answer_unused(struct hv_outbox *outbox, enum hv_pg_trouble trouble, const char *reason) {
+    outbox->answer_unused = true;
+    hv_pg_drop(outbox->pg, trouble, reason);
+}
+
+static int by_id(const void *a, const void *b) {
+    const struct hv_record *x = *(struct hv_record *const *)a, *y = *(struct hv_record *const *)b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static int by_value(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Builds records of all rows, sorted by id. Returns -1, with none left, without memory. */
+static int build_records(const PGresult *result, const struct hv_table_types *types, struct hv_record **records) {
+    int count = PQntuples(result);
+    bool sorted = true;
+    for (int i = 0; i < count; i++) {
+        struct hv_row row;
+        hv_table_read_row(result, i, types, &row);
+        if (hv_record_build(&row, &records[i]) < 0) {
+            while (i-- > 0) {
+                hv_record_free(records[i]);
+            }
+            return -1;
+        }
+        sorted = sorted && (i == 0 || records[i - 1]->id <= records[i]->id);
+    }
+    if (!sorted) {
+        qsort(records, (size_t)count, sizeof records[0], by_id);
+    }
+    return 0;
+}
+
+static void on_marked(struct hv_outbox *outbox, const PGresult *result) {
+    if (!hv_table_types_match(result, &outbox->types)) {
+        drop_with_answer_unused(outbox, HV_PG_WRONG_TYPE, "the table's columns changed their types");
+        return;
+    }
+    size_t count = (size_t)PQntuples(result);
+    struct hv_record **records = calloc(count + 1, sizeof *records);
+    if (records == NULL || build_records(result, &outbox->types, records) < 0) {
+        free(records);
+        drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for the rows of a mark");
+        return;
+    }
+    outbox->handler->marked(outbox->user, records, count);
+    free(records);
+}
+
+static void on_reset(struct hv_outbox *outbox, const PGresult *result) {
+    size_t count = (size_t)PQntuples(result);
+    int64_t *ids = calloc(count + 1, sizeof *ids);
+    if (ids == NULL) {
+        drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for the rows of a reset");
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        ids[i] = hv_table_read_id(result, (int)i);
+    }
+    qsort(ids, count, sizeof ids[0], by_value);
+    outbox->handler->was_reset(outbox->user, ids, count);
+    free(ids);
+}
+
+/* FNV-1a, 64 bits. */
+static uint64_t hash64(const char *data, size_t length) {
+    uint64_t hash = 14695981039346656037u;
+    for (size_t i = 0; i < length; i++) {
+        hash = (hash ^ (uint8_t)data[i]) * 1099511628211u;
+    }
+    return hash;
+}
+
+static void on_writers(struct hv_outbox *outbox, const PGresult *result) {
+    size_t count = (size_t)PQntuples(result);
+    uint64_t *hashes = calloc(count + 1, sizeof *hashes);
+    if (hashes == NULL) {
+        drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for the list of writers");
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        hashes[i] = hash64(PQgetvalue(result, (int)i, 0), (size_t)PQgetlength(result, (int)i, 0));
+    }
+    outbox->handler->writers(outbox->user, hashes, count);
+    free(hashes);
+}
+
+static void on_probed(struct hv_outbox *outbox, const PGresult *result) {
+    struct hv_error why;
+    enum hv_pg_trouble trouble;
+    if (hv_table_check(result, outbox->table, &outbox->types, &trouble, &why) < 0) {
+        hv_pg_drop(outbox->pg, trouble, why.text);
+        return;
+    }
+    outbox->ready = true;
+    outbox->handler->up(outbox->user, hv_pg_host(outbox->pg));
+}
+
+static void on_result(void *user, PGresult *result) {
+    struct hv_outbox *outbox = user;
+    enum pending pending = outbox->pending;
+    outbox->pending = NOTHING;
+    switch (pending) {
+    case PROBE:
+        on_probed(outbox, result);
+        break;
+    case MARK:
+        on_marked(outbox, result);
+        break;
+    case PURGE:
+        outbox->handler->purged(outbox->user, (size_t)strtoull(PQcmdTuples(result), NULL, 10));
+        break;
+    case RESET:
+        on_reset(outbox, result);
+        break;
+    case WRITERS:
+        on_writers(outbox, result);
+        break;
+    case NOTHING:
+        assert(!"an answer to nothing");
+    }
+}
+
+static void on_up(void *user, const char *host) {
+    struct hv_outbox *outbox = user;
+    (void)host;
+    outbox->ready = false;
+    outbox->probe_sqlstate[0] = 0;
+    outbox->answer_unused = false;
+    outbox->pending = NOTHING;
+    send_with_table_name(outbox, PROBE, outbox->probe_sql);
+}
+
+static void on_down(void *user, const struct hv_pg_failure *failure) {
+    struct hv_outbox *outbox = user;
+    struct hv_pg_failure told = *failure;
+    told.outcome_unknown = outbox->answer_unused || (failure->outcome_unknown && outbox->pending != PROBE);
+    if (outbox->probe_sqlstate[0] != 0) {
+        memcpy(told.sqlstate, outbox->probe_sqlstate, sizeof told.sqlstate);
+    }
+    outbox->ready = false;
+    outbox->answer_unused = false;
+    outbox->probe_sqlstate[0] = 0;
+    outbox->pending = NOTHING;
+    outbox->handler->down(outbox->user, &told);
+}
+
+static void on_refused(void *user, const struct hv_pg_failure *failure) {
+    struct hv_outbox *outbox = user;
+    enum pending pending = outbox->pending;
+    outbox->pending = NOTHING;
+    if (pending == PROBE) {
+        memcpy(outbox->probe_sqlstate, failure->sqlstate, sizeof outbox->probe_sqlstate);
+        hv_pg_drop(outbox->pg, failure->trouble, failure->error.text);
+    } else {
+        outbox->handler->refused(outbox->user, failure);
+    }
+}
+
+/* ---- open and close ---- */
+
+int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, const char *table,
+                   const struct hv_outbox_handler *handler, void *user, struct hv_outbox **ret, struct hv_error *err) {
+    static const struct hv_pg_handler pg_handler = {on_up, on_down, on_result, on_refused};
+    struct hv_outbox *outbox = calloc(1, sizeof *outbox);
+    if (outbox == NULL) {
+        return hv_error_set(err, "out of memory");
+    }
+    outbox->handler = handler;
+    outbox->user = user;
+    if (hv_table_quote(table, outbox->table, sizeof outbox->table, err) < 0) {
+        free(outbox);
+        return -1;
+    }
+    snprintf(outbox->probe_sql, SQL_MAX, probe_form, outbox->table);
+    snprintf(outbox->mark_sql, SQL_MAX, mark_form, outbox->table, outbox->table);
+    snprintf(outbox->purge_sql, SQL_MAX, purge_form, outbox->table);
+    snprintf(outbox->reset_sql, SQL_MAX, reset_form, outbox->table);
+    if (hv_pg_open(loop, options, &pg_handler, outbox, &outbox->pg, err) < 0) {
+        free(outbox);
+        return -1;
+    }
+    *ret = outbox;
+    return 0;
+}
+
+static void on_pg_closed(void *arg) {
+    struct hv_outbox *outbox = arg;
+    void (*closed)(void *user) = outbox->closed;
+    void *user = outbox->user;
+    free(outbox);
+    if (closed != NULL) {
+        closed(user);
+    }
+}
+
+void hv_outbox_close(struct hv_outbox *outbox, void (*closed)(void *user)) {
+    outbox->closed = closed;
+    outbox->ready = false;
+    hv_pg_close(outbox->pg, on_pg_closed);
+}
