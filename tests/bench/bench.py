@@ -42,7 +42,7 @@ BATCH = 1000  # rows a statement of mark + delete alone
 POSTGRES = dict(fsync="on", synchronous_commit="on", shared_buffers="256MB", max_wal_size="4GB",
                 checkpoint_timeout="30min", log_lock_waits="off")
 # Records that producer alone keeps in flight: what the daemon's window allows by default.
-IN_FLIGHT = 10000
+IN_FLIGHT = 5000
 
 
 class Broker(bed.kafka.Kafka):
