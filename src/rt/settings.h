@@ -79,6 +79,7 @@ struct hv_setting {
     bool derived;             /* the default follows from other settings or the machine */
     bool reloadable;          /* may change while the daemon runs */
     bool secret;              /* the value is never printed */
+    bool continues;           /* in a file the value may go on in lines that are indented */
     int64_t min, max;         /* numbers: microseconds, records or bytes, both inclusive; strings: bytes */
     const char *choices[HV_SETTING_CHOICES_MAX + 1]; /* NULL-terminated; the index is the value */
     const char *help;         /* one line */

@@ -1,0 +1,129 @@
+/* harvestd run: the daemon. Sets the process up (signals, allocator, log, loop), runs the runtime on the loop, ends when it has
+ * stopped. First SIGTERM or SIGINT: stop in order; second: hurry; third: end at once.
+ *
+ * Who closes what: the signal handles and the log's poll handle are closed when the runtime reports that it has stopped; the loop then
+ * runs dry and is closed; last the log is flushed. */
+#include <malloc.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "app/commands.h"
+#include "app/log_sink.h"
+#include "rt/runtime.h"
+
+enum { SIGNALS = 3 };
+static const int signal_numbers[SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
+
+struct daemon {
+    const struct hv_settings *settings;
+    struct hv_logger logger;
+    struct hv_log_sink *sink;
+    uv_loop_t loop;
+    uv_signal_t signals[SIGNALS];
+    unsigned signals_open, stop_signals;
+    struct hv_runtime *runtime; /* NULL once it has stopped */
+    int status;
+};
+
+static const char *signal_name(int number) {
+    return number == SIGTERM ? "SIGTERM" : number == SIGINT ? "SIGINT" : "SIGHUP";
+}
+
+/* The third signal: someone does not want to wait, not even for the log. */
+static void end_at_once(struct daemon *d) {
+    hv_log(&d->logger, HV_WARN, "main", "ended at once: what was in flight may be sent again", NULL);
+    _exit(1);
+}
+
+static void on_signal(uv_signal_t *handle, int number) {
+    struct daemon *d = handle->data;
+    const struct hv_field *fields = HV_FIELDS(HV_STR("signal", signal_name(number)));
+    if (number == SIGHUP) {
+        hv_log(&d->logger, HV_INFO, "main", "a new configuration is not read while running: restart instead", fields);
+        return;
+    }
+    if (d->runtime == NULL)
+        return;
+    switch (++d->stop_signals) {
+    case 1:
+        hv_log(&d->logger, HV_INFO, "main", "stopping", fields);
+        hv_runtime_stop(d->runtime);
+        break;
+    case 2:
+        hv_log(&d->logger, HV_INFO, "main", "hurrying: not waiting for what is in flight", fields);
+        hv_runtime_hurry(d->runtime);
+        break;
+    default:
+        end_at_once(d);
+    }
+}
+
+static int open_signals(struct daemon *d, struct hv_error *err) {
+    for (; d->signals_open < SIGNALS; d->signals_open++) {
+        uv_signal_t *handle = &d->signals[d->signals_open];
+        int bad = uv_signal_init(&d->loop, handle);
+        if (bad == 0) {
+            handle->data = d;
+            bad = uv_signal_start(handle, on_signal, signal_numbers[d->signals_open]);
+            if (bad != 0)
+                uv_close((uv_handle_t *)handle, NULL);
+        }
+        if (bad != 0)
+            return hv_error_set(err, "signals cannot be caught: %s", uv_strerror(bad));
+    }
+    return 0;
+}
+
+/* Nothing of ours keeps the loop alive after this. */
+static void let_go_of_loop(struct daemon *d) {
+    while (d->signals_open > 0)
+        uv_close((uv_handle_t *)&d->signals[--d->signals_open], NULL);
+    hv_log_sink_detach(d->sink);
+}
+
+static void on_stopped(void *user, int status) {
+    struct daemon *d = user;
+    d->runtime = NULL;
+    d->status = status;
+    let_go_of_loop(d);
+}
+
+static int start(struct daemon *d, struct hv_error *err) {
+    if (hv_log_sink_attach(d->sink, &d->loop, err) != 0 || open_signals(d, err) != 0)
+        return -1;
+    hv_log(&d->logger, HV_INFO, "main", "started",
+           HV_FIELDS(HV_STR("version", HV_VERSION), HV_INT("pid", getpid()), HV_STR("name", d->settings->name)));
+    return hv_runtime_open(&d->loop, d->settings, &d->logger, on_stopped, d, &d->runtime, err);
+}
+
+int hv_cmd_run(const struct hv_settings *settings) {
+    static struct daemon d; /* lives as long as the process: static, so that a late callback finds it */
+    struct hv_error err = {""};
+    signal(SIGPIPE, SIG_IGN);
+    mallopt(M_ARENA_MAX, 2); /* before there are threads: librdkafka's would take an arena each */
+    d.settings = settings;
+    d.logger.level = (enum hv_log_level)settings->log_level;
+    d.logger.format = (enum hv_log_format)settings->log_format;
+    d.sink = hv_log_sink_open(STDERR_FILENO, &d.logger);
+    int bad = uv_loop_init(&d.loop);
+    if (bad != 0) {
+        hv_log(&d.logger, HV_ERROR, "main", "cannot start", HV_FIELDS(HV_STR("reason", uv_strerror(bad))));
+        hv_log_sink_close(d.sink, HV_SECONDS(1));
+        return 1;
+    }
+    if (start(&d, &err) != 0) {
+        hv_log(&d.logger, HV_ERROR, "main", "cannot start", HV_FIELDS(HV_STR("reason", err.text)));
+        d.status = 1;
+        let_go_of_loop(&d);
+    }
+    uv_run(&d.loop, UV_RUN_DEFAULT);
+    if (uv_loop_close(&d.loop) != 0)
+        hv_log(&d.logger, HV_ERROR, "main", "the loop was left with open handles", NULL);
+    hv_log(&d.logger, HV_INFO, "main", "stopped", HV_FIELDS(HV_INT("status", d.status)));
+    hv_log_sink_close(d.sink, HV_SECONDS(1));
+    return d.status == 0 ? 0 : 1;
+}

@@ -1,0 +1,65 @@
+/* harvestd: command line in, exit code out. What the commands do is in cmd_*.c. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "app/commands.h"
+#include "app/config.h"
+#include "app/options.h"
+
+enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_WRONG = 2 };
+
+/* A socket must not become standard error because we were started without one. */
+static void open_standard_descriptors(void) {
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) == -1 && errno == EBADF && open("/dev/null", O_RDWR) != fd)
+            _exit(EXIT_FAILED);
+}
+
+/* What was printed is worth nothing if it did not arrive. */
+static int finish_output(int code) {
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    fprintf(stderr, "harvestd: standard output cannot be written: %s\n", strerror(errno));
+    return EXIT_FAILED;
+}
+
+static int with_settings(const struct hv_options *options) {
+    struct hv_settings settings;
+    int code = EXIT_FAILED;
+    if (hv_config_load(options, options->command == HV_COMMAND_SCHEMA, &settings, stderr) != 0)
+        return EXIT_WRONG;
+    if (options->command == HV_COMMAND_RUN)
+        code = hv_cmd_run(&settings);
+    else if (options->command == HV_COMMAND_CHECK)
+        code = hv_cmd_check(&settings);
+    else if (options->command == HV_COMMAND_SCHEMA)
+        code = hv_cmd_schema(&settings);
+    hv_settings_free(&settings);
+    return code;
+}
+
+int main(int argc, char **argv) {
+    struct hv_options options;
+    struct hv_error err;
+    open_standard_descriptors();
+    if (hv_options_parse(argc, argv, &options, &err) != 0) {
+        fprintf(stderr, "harvestd: %s\n", err.text);
+        return EXIT_WRONG;
+    }
+    switch (options.command) {
+    case HV_COMMAND_HELP:
+        hv_options_help(stdout);
+        return finish_output(EXIT_DONE);
+    case HV_COMMAND_HELP_CONFIG:
+        hv_options_help_config(stdout);
+        return finish_output(EXIT_DONE);
+    case HV_COMMAND_VERSION:
+        return finish_output(hv_cmd_version());
+    default:
+        return finish_output(with_settings(&options));
+    }
+}

@@ -1,0 +1,367 @@
+/* Reading, checking and keeping settings; see settings.h. What there is to set is in settings_table.c. */
+#include "rt/settings.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "base/text.h"
+#include "io/pg_dsn.h"
+#include "io/pg_outbox.h"
+
+/* ---- Single values ---- */
+
+static void *field_of(const struct hv_settings *settings, const struct hv_setting *setting) {
+    return (char *)settings + setting->offset;
+}
+
+static const char *show_number(const struct hv_setting *setting, int64_t number, char *out, size_t size) {
+    if (setting->type == HV_SET_DURATION)
+        return hv_show_duration(number, out, size);
+    if (setting->type == HV_SET_SIZE)
+        return hv_show_size((uint64_t)number, out, size);
+    snprintf(out, size, "%" PRId64, number);
+    return out;
+}
+
+static int set_number(void *field, const struct hv_setting *setting, const char *value, struct hv_error *err) {
+    uint64_t number = 0;
+    hv_time duration = 0;
+    int bad = setting->type == HV_SET_DURATION ? hv_parse_duration(value, &duration, err)
+              : setting->type == HV_SET_SIZE   ? hv_parse_size(value, &number, err)
+                                               : hv_parse_count(value, &number, err);
+    if (bad)
+        return -1;
+    if (setting->type == HV_SET_DURATION)
+        number = (uint64_t)duration;
+    if (number < (uint64_t)setting->min || number > (uint64_t)setting->max) {
+        char shown[100], low[32], high[32];
+        return hv_error_set(err, "%s is out of range; it is %s to %s", hv_text_show(value, shown, sizeof shown),
+                            show_number(setting, setting->min, low, sizeof low),
+                            show_number(setting, setting->max, high, sizeof high));
+    }
+    if (setting->type == HV_SET_DURATION)
+        *(hv_time *)field = duration;
+    else if (setting->type == HV_SET_SIZE)
+        *(uint64_t *)field = number;
+    else
+        *(uint32_t *)field = (uint32_t)number;
+    return 0;
+}
+
+static int set_choice(int *field, const struct hv_setting *setting, const char *value, struct hv_error *err) {
+    char list[128], shown[100];
+    struct hv_text t;
+    hv_text_init(&t, list, sizeof list);
+    for (int i = 0; setting->choices[i] != NULL; i++) {
+        if (strcmp(setting->choices[i], value) == 0) {
+            *field = i;
+            return 0;
+        }
+        hv_text_printf(&t, "%s%s", i == 0 ? "" : setting->choices[i + 1] == NULL ? " or " : ", ", setting->choices[i]);
+    }
+    return hv_error_set(err, "%s is not one of %s", hv_text_show(value, shown, sizeof shown), list);
+}
+
+/* Kafka's rule for names of topics. */
+static int check_topic(const char *value, struct hv_error *err) {
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    char shown[100];
+    size_t length = strlen(value);
+    if (length >= 1 && length <= 249 && value[strspn(value, allowed)] == '\0' && strcmp(value, ".") != 0 &&
+        strcmp(value, "..") != 0)
+        return 0;
+    return hv_error_set(err, "%s cannot name a Kafka topic: 1 to 249 of a-z A-Z 0-9 . _ -, and not . or ..",
+                        hv_text_show(value, shown, sizeof shown));
+}
+
+static int check_string(const struct hv_setting *setting, const char *value, struct hv_error *err) {
+    char shown[100], quoted[600];
+    size_t length = strlen(value);
+    if (length < (size_t)setting->min)
+        return hv_error_set(err, "the value is empty");
+    if (length > (size_t)setting->max)
+        return hv_error_set(err, "the value is %zu bytes long; %" PRId64 " are allowed", length, setting->max);
+    if (strcmp(setting->name, "data_source") == 0)
+        return hv_pg_dsn_check(value, err);
+    if (strcmp(setting->name, "outbox_table") == 0)
+        return hv_outbox_quote_table(value, quoted, sizeof quoted, err);
+    if (strcmp(setting->name, "leader_topic") == 0)
+        return check_topic(value, err);
+    for (size_t i = 0; i < length;) {
+        uint32_t code = 0;
+        size_t n = hv_utf8_length(value + i, length - i, &code);
+        /* The heartbeat on the leader topic is "<stamp>%<name>". */
+        if (n == 0 || code < 0x20 || (code >= 0x7f && code < 0xa0) || code == '%')
+            return hv_error_set(err, "%s holds a '%%', a control character or what is no UTF-8",
+                                hv_text_show(value, shown, sizeof shown));
+        i += n;
+    }
+    return 0;
+}
+
+static int set_value(struct hv_settings *settings, const struct hv_setting *setting, const char *value,
+                     struct hv_error *err) {
+    void *field = field_of(settings, setting);
+    if (setting->type == HV_SET_CHOICE)
+        return set_choice(field, setting, value, err);
+    if (setting->type != HV_SET_STRING)
+        return set_number(field, setting, value, err);
+    if (check_string(setting, value, err) != 0)
+        return -1;
+    free(*(char **)field);
+    *(char **)field = hv_must(strdup(value));
+    return 0;
+}
+
+/* ---- Properties passed through to librdkafka ---- */
+
+static struct hv_kafka_properties *properties_of(struct hv_settings *settings, const char *section) {
+    return strcmp(section, "kafka") == 0            ? &settings->kafka
+           : strcmp(section, "kafka.producer") == 0 ? &settings->kafka_producer
+                                                    : &settings->kafka_consumer;
+}
+
+static void put_property(struct hv_kafka_properties *properties, const char *name, const char *value) {
+    struct hv_kafka_property *list = (struct hv_kafka_property *)properties->list;
+    struct hv_kafka_property entry = {.name = hv_must(strdup(name)), .value = hv_must(strdup(value))};
+    for (size_t i = 0; i < properties->count; i++) {
+        if (strcmp(list[i].name, name) == 0) {
+            free((char *)list[i].name);
+            free((char *)list[i].value);
+            list[i] = entry;
+            return;
+        }
+    }
+    list = hv_realloc(list, properties->count + 1, sizeof *list);
+    list[properties->count++] = entry;
+    properties->list = list;
+}
+
+static void free_properties(struct hv_kafka_properties *properties) {
+    for (size_t i = 0; i < properties->count; i++) {
+        free((char *)properties->list[i].name);
+        free((char *)properties->list[i].value);
+    }
+    free((void *)properties->list);
+    *properties = (struct hv_kafka_properties){NULL, 0};
+}
+
+static int set_property(struct hv_settings *settings, const char *section, const char *name, const char *value,
+                        struct hv_error *err) {
+    static const struct {
+        const char *section;
+        enum hv_kafka_role role;
+    } roles[] = {
+        {"kafka", HV_KAFKA_RECORDS},
+        {"kafka", HV_KAFKA_ELECTION_PRODUCER},
+        {"kafka", HV_KAFKA_ELECTION_CONSUMER},
+        {"kafka.producer", HV_KAFKA_RECORDS},
+        {"kafka.consumer", HV_KAFKA_ELECTION_CONSUMER},
+    };
+    struct hv_error why = {""};
+    struct hv_kafka_property property = {.name = name, .value = value};
+    for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
+        if (strcmp(roles[i].section, section) != 0 || hv_kafka_property_check(roles[i].role, &property, &why) == 0)
+            continue;
+        if (value[0] != '\0' && hv_settings_is_secret(section, name) && strstr(why.text, value) != NULL)
+            return hv_error_set(err, "librdkafka does not take this value");
+        if (err != NULL)
+            *err = why;
+        return -1;
+    }
+    put_property(properties_of(settings, section), name, value);
+    return 0;
+}
+
+/* ---- Names ---- */
+
+static int unknown_section(const char *section, struct hv_error *err) {
+    char shown[100];
+    struct hv_nearest nearest = {.name = section};
+    for (const char *const *s = hv_settings_sections(); *s != NULL; s++)
+        hv_nearest_try(&nearest, *s);
+    if (nearest.best != NULL)
+        return hv_error_set(err, "unknown section %s; did you mean [%s]?", hv_text_show(section, shown, sizeof shown),
+                            nearest.best);
+    return hv_error_set(err, "unknown section %s; there are [harvest], [limits], [kafka], [kafka.producer], "
+                             "[kafka.consumer] and [log]",
+                        hv_text_show(section, shown, sizeof shown));
+}
+
+static int unknown_name(const char *section, const char *name, struct hv_error *err) {
+    char shown[100];
+    struct hv_nearest here = {.name = name}, anywhere = {.name = name};
+    const struct hv_setting *elsewhere = NULL;
+    size_t count;
+    const struct hv_setting *table = hv_settings_table(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(table[i].section, section) == 0)
+            hv_nearest_try(&here, table[i].name);
+        const char *best = anywhere.best;
+        hv_nearest_try(&anywhere, table[i].name);
+        if (anywhere.best != best)
+            elsewhere = &table[i];
+    }
+    hv_text_show(name, shown, sizeof shown);
+    if (here.best != NULL && (elsewhere == NULL || here.distance <= anywhere.distance))
+        return hv_error_set(err, "unknown setting %s in [%s]; did you mean %s?", shown, section, here.best);
+    if (elsewhere != NULL)
+        return hv_error_set(err, "unknown setting %s in [%s]; did you mean %s in [%s]?", shown, section, elsewhere->name,
+                            elsewhere->section);
+    if (strchr(name, '.') != NULL)
+        return hv_error_set(err, "unknown setting %s in [%s]; librdkafka's properties go to [kafka], [kafka.producer] "
+                                 "or [kafka.consumer]",
+                            shown, section);
+    return hv_error_set(err, "unknown setting %s in [%s]; harvestd --help-config lists all", shown, section);
+}
+
+int hv_settings_set(struct hv_settings *settings, const char *section, const char *name, const char *value,
+                    struct hv_error *err) {
+    struct hv_error why = {""};
+    if (!hv_settings_section_known(section))
+        return unknown_section(section, err);
+    if (hv_settings_section_passed_through(section)) {
+        if (set_property(settings, section, name, value, &why) == 0)
+            return 0;
+    } else {
+        const struct hv_setting *setting = hv_settings_find(section, name);
+        if (setting == NULL)
+            return unknown_name(section, name, err);
+        if (set_value(settings, setting, value, &why) == 0)
+            return 0;
+    }
+    char shown[100];
+    hv_text_show(name, shown, sizeof shown);
+    return hv_error_set(err, "%.*s: %s", (int)strlen(shown) - 2, shown + 1, why.text);
+}
+
+/* ---- All of them ---- */
+
+void hv_settings_init(struct hv_settings *settings) {
+    memset(settings, 0, sizeof *settings);
+    size_t count;
+    const struct hv_setting *table = hv_settings_table(&count);
+    for (size_t i = 0; i < count; i++) {
+        if (table[i].derived)
+            continue;
+        int bad = set_value(settings, &table[i], table[i].default_text, NULL);
+        assert(!bad);
+        (void)bad;
+    }
+    put_property(&settings->kafka, "bootstrap.servers", "localhost:9092");
+}
+
+void hv_settings_free(struct hv_settings *settings) {
+    size_t count;
+    const struct hv_setting *table = hv_settings_table(&count);
+    for (size_t i = 0; i < count; i++)
+        if (table[i].type == HV_SET_STRING)
+            free(*(char **)field_of(settings, &table[i]));
+    free_properties(&settings->kafka);
+    free_properties(&settings->kafka_producer);
+    free_properties(&settings->kafka_consumer);
+    memset(settings, 0, sizeof *settings);
+}
+
+const char *hv_settings_text(const struct hv_settings *settings, const struct hv_setting *setting, char *out,
+                             size_t size) {
+    const void *field = field_of(settings, setting);
+    int64_t number = 0;
+    switch (setting->type) {
+    case HV_SET_STRING:
+        if (setting->secret)
+            snprintf(out, size, "(secret)");
+        else
+            snprintf(out, size, "%s", *(char *const *)field != NULL ? *(char *const *)field : setting->default_text);
+        return out;
+    case HV_SET_CHOICE:
+        snprintf(out, size, "%s", setting->choices[*(const int *)field]);
+        return out;
+    case HV_SET_DURATION:
+        number = *(const hv_time *)field;
+        break;
+    case HV_SET_SIZE:
+        number = (int64_t) * (const uint64_t *)field;
+        break;
+    case HV_SET_COUNT:
+        number = *(const uint32_t *)field;
+        break;
+    }
+    return show_number(setting, number, out, size);
+}
+
+/* ---- What depends on several settings ---- */
+
+static char *default_name(void) {
+    char host[HOST_NAME_MAX + 1] = "", name[HOST_NAME_MAX + 64];
+    if (gethostname(host, sizeof host - 1) != 0 || host[0] == '\0')
+        snprintf(host, sizeof host, "localhost");
+    snprintf(name, sizeof name, "%s_%ld_%lld", host, (long)getpid(), (long long)time(NULL));
+    return hv_must(strdup(name));
+}
+
+/* Two settings of [limits] of one type that have to be in this order. */
+struct order {
+    const char *lower, *upper;
+    bool strictly;
+};
+
+static const struct order orders[] = {
+    {"min_poll_interval", "heartbeat_timeout", true},
+    {"poll_duration", "heartbeat_timeout", true},
+    {"mark_backoff", "idle_backoff_max", false},
+    {"io_error_backoff", "io_error_backoff_max", false},
+    {"io_error_backoff", "blocked_backoff_max", false},
+    {"mark_query_bytes", "max_in_flight_bytes", false},
+};
+
+static int64_t number_of(const struct hv_settings *settings, const struct hv_setting *setting) {
+    return setting->type == HV_SET_DURATION ? *(hv_time *)field_of(settings, setting)
+                                            : (int64_t) * (uint64_t *)field_of(settings, setting);
+}
+
+static bool in_order(const struct hv_settings *settings, const struct order *order, char *message, size_t size) {
+    const struct hv_setting *lower = hv_settings_find("limits", order->lower);
+    const struct hv_setting *upper = hv_settings_find("limits", order->upper);
+    assert(lower->type == upper->type && lower->type != HV_SET_COUNT);
+    if (number_of(settings, lower) < number_of(settings, upper) + (order->strictly ? 0 : 1))
+        return true;
+    char a[32], b[32];
+    snprintf(message, size, "%s: %s has to be %s %s, which is %s", order->lower,
+             hv_settings_text(settings, lower, a, sizeof a), order->strictly ? "less than" : "at most", order->upper,
+             hv_settings_text(settings, upper, b, sizeof b));
+    return false;
+}
+
+unsigned hv_settings_finish(struct hv_settings *settings, hv_settings_complain *complain, void *user) {
+    unsigned troubles = 0;
+    if (settings->name == NULL)
+        settings->name = default_name();
+    if (settings->leader_topic == NULL) {
+        size_t size = strlen(settings->leader_group_id) + sizeof ".neli";
+        settings->leader_topic = hv_must(malloc(size));
+        snprintf(settings->leader_topic, size, "%s.neli", settings->leader_group_id);
+        struct hv_error err;
+        if (check_topic(settings->leader_topic, &err) != 0) {
+            char message[HV_ERROR_MAX + 80];
+            snprintf(message, sizeof message, "leader_group_id: set leader_topic too, its default %s", err.text);
+            complain(user, "harvest", "leader_group_id", message);
+            troubles++;
+        }
+    }
+    for (size_t i = 0; i < sizeof orders / sizeof orders[0]; i++) {
+        char message[200];
+        if (!in_order(settings, &orders[i], message, sizeof message)) {
+            complain(user, "limits", orders[i].lower, message);
+            troubles++;
+        }
+    }
+    return troubles;
+}
