@@ -3,6 +3,7 @@
  *
  * Who closes what: the signal handles and the log's poll handle are closed when the runtime reports that it has stopped; the loop then
  * runs dry and is closed; last the log is flushed. */
+#include <assert.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -26,7 +27,7 @@ struct daemon {
     uv_signal_t signals[SIGNALS];
     unsigned signals_open, stop_signals;
     struct hv_runtime *runtime; /* NULL once it has stopped */
-    int status;
+    bool drained;               /* everything that was in flight was settled before it stopped */
 };
 
 static const char *signal_name(int number) {
@@ -88,7 +89,7 @@ static void let_go_of_loop(struct daemon *d) {
 static void on_stopped(void *user, int status) {
     struct daemon *d = user;
     d->runtime = NULL;
-    d->status = status;
+    d->drained = status == 0;
     let_go_of_loop(d);
 }
 
@@ -100,30 +101,34 @@ static int start(struct daemon *d, struct hv_error *err) {
     return hv_runtime_open(&d->loop, d->settings, &d->logger, on_stopped, d, &d->runtime, err);
 }
 
+/* On the loop until it is empty. 0, or -1 with err: nothing was started. */
+static int run_loop(struct daemon *d, struct hv_error *err) {
+    int bad = uv_loop_init(&d->loop);
+    if (bad != 0)
+        return hv_error_set(err, "no event loop: %s", uv_strerror(bad));
+    bad = start(d, err);
+    if (bad != 0)
+        let_go_of_loop(d);
+    uv_run(&d->loop, UV_RUN_DEFAULT);
+    int open = uv_loop_close(&d->loop);
+    assert(open == 0);
+    (void)open;
+    return bad;
+}
+
 int hv_cmd_run(const struct hv_settings *settings) {
-    static struct daemon d; /* lives as long as the process: static, so that a late callback finds it */
+    struct daemon d = {.settings = settings};
     struct hv_error err = {""};
     signal(SIGPIPE, SIG_IGN);
     mallopt(M_ARENA_MAX, 2); /* before there are threads: librdkafka's would take an arena each */
-    d.settings = settings;
     d.logger.level = (enum hv_log_level)settings->log_level;
     d.logger.format = (enum hv_log_format)settings->log_format;
     d.sink = hv_log_sink_open(STDERR_FILENO, &d.logger);
-    int bad = uv_loop_init(&d.loop);
-    if (bad != 0) {
-        hv_log(&d.logger, HV_ERROR, "main", "cannot start", HV_FIELDS(HV_STR("reason", uv_strerror(bad))));
-        hv_log_sink_close(d.sink, HV_SECONDS(1));
-        return 1;
-    }
-    if (start(&d, &err) != 0) {
+    int bad = run_loop(&d, &err);
+    if (bad != 0)
         hv_log(&d.logger, HV_ERROR, "main", "cannot start", HV_FIELDS(HV_STR("reason", err.text)));
-        d.status = 1;
-        let_go_of_loop(&d);
-    }
-    uv_run(&d.loop, UV_RUN_DEFAULT);
-    if (uv_loop_close(&d.loop) != 0)
-        hv_log(&d.logger, HV_ERROR, "main", "the loop was left with open handles", NULL);
-    hv_log(&d.logger, HV_INFO, "main", "stopped", HV_FIELDS(HV_INT("status", d.status)));
+    else
+        hv_log(&d.logger, HV_INFO, "main", "stopped", HV_FIELDS(HV_STR("drained", d.drained ? "yes" : "no")));
     hv_log_sink_close(d.sink, HV_SECONDS(1));
-    return d.status == 0 ? 0 : 1;
+    return bad == 0 ? 0 : 1;
 }

@@ -74,7 +74,7 @@ static ssize_t put(struct hv_log_sink *sink, const char *bytes, size_t length) {
         n = sink->way == WAY_SOCKET ? send(sink->fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL)
                                     : write(sink->fd, bytes, length);
     while (n < 0 && errno == EINTR);
-    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+    if (n < 0 && errno == EAGAIN)
         return 0;
     return n;
 }
