@@ -84,7 +84,7 @@ endif
 # ---- What is made -----------------------------------------------------------------------------------------------------
 
 .DEFAULT_GOAL := all
-.PHONY: all tests tools help deps install clean demo check check-static unit sim system bench sanitize valgrind check-long
+.PHONY: all tests tools help deps install clean demo check check-static check-install unit sim system bench sanitize valgrind check-long
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
@@ -189,12 +189,19 @@ check:  ## everything that must pass: builds, static checks, unit, simulator, co
 	scripts/get-kafka
 	$(MAKE) tests $(BENCHES)
 	$(MAKE) check-static
+	$(MAKE) check-install
 	$(MAKE) unit
 	$(MAKE) sim
 	$(MAKE) system
 
 check-static: $(LIB_A) $(LIB_SO) $(DAEMON)  ## the rules that need no run: layers, blocking calls, documented options
 	@set -e; for check in scripts/check-*; do echo "== $$check"; HARVESTD_BUILD=$(BUILD) $$check; done
+
+check-install: all
+	rm -rf $(BUILD)/stage
+	$(MAKE) --no-print-directory install DESTDIR=$(abspath $(BUILD)/stage) PREFIX=/usr >/dev/null
+	$(BUILD)/stage/usr/bin/harvestd --version
+	PKG_CONFIG_PATH=$(BUILD)/stage/usr/lib/pkgconfig pkg-config --exists --print-errors libharvest
 
 unit: $(UNIT)  ## unit tests
 	@$(if $(UNIT),,echo "no unit tests"; exit 1;) set -e; for t in $(UNIT); do echo "== $$t"; timeout 120 $$t; done

@@ -56,7 +56,7 @@ static PGconn *open_connection(void) {
     return c;
 }
 
-/* The same statement as the daemon's; rows of the binary reply go to the batch. */
+/* The same statement as the daemon's (pg_outbox.c); rows of the binary reply go to the batch. */
 static void mark(PGconn *c, const char *sql, int64_t from_id, int limit, struct batch *batch) {
     static const uint8_t leader[16] = "mark+delete only";
     const uint64_t from = htobe64((uint64_t)from_id), limit_bytes = htobe64((uint64_t)limit);
@@ -99,7 +99,7 @@ static void delete(PGconn *c, const char *sql, const struct batch *batch) {
 
 static void *delete_batches(void *records) {
     char sql[512];
-    snprintf(sql, sizeof sql, "DELETE FROM %s WHERE id = ANY($1)", table);
+    snprintf(sql, sizeof sql, "DELETE FROM %s WHERE id = ANY ($1)", table);
     PGconn *c = open_connection();
     for (;;) {
         pthread_mutex_lock(&lock);
@@ -126,9 +126,9 @@ static void *delete_batches(void *records) {
 static void mark_batches(int limit) {
     char sql[1024];
     snprintf(sql, sizeof sql,
-             "UPDATE %s SET leader_id = $1 WHERE id IN (SELECT id FROM %s WHERE id >= $2 AND (leader_id IS NULL OR "
-             "leader_id <> $1) ORDER BY id LIMIT $3) RETURNING id, kafka_topic, kafka_key, kafka_value, "
-             "kafka_header_keys, kafka_header_values",
+             "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM %s WHERE id >= $2 "
+             "AND (leader_id IS NULL OR leader_id <> $1) ORDER BY id LIMIT $3)) "
+             "RETURNING id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values",
              table, table);
     PGconn *c = open_connection();
     for (int64_t from = 0;;) {

@@ -1,0 +1,61 @@
+"""What the README shows is executed: its table, its configuration, its way to write a record."""
+import os
+import re
+import subprocess
+
+import pytest
+
+from bed.daemon import run_once
+from bed.postgres import binaries
+from bed.util import ROOT
+
+
+@pytest.fixture(scope="module")
+def readme():
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
+        return f.read()
+
+
+def block(readme, name):
+    """The code block after the comment <!-- name -->."""
+    found = re.findall(r"<!-- %s -->\n```\w+\n(.*?)```\n" % name, readme, re.S)
+    assert len(found) == 1, "the README has %d blocks called %s" % (len(found), name)
+    return found[0]
+
+
+def test_table_is_what_schema_prints(readme, tmp_path):
+    ini = tmp_path / "harvestd.ini"
+    ini.write_text(block(readme, "ini"))
+    printed = run_once("schema", "-c", str(ini))
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout.strip() == block(readme, "schema").strip()
+
+
+def test_a_record_written_as_shown_arrives(bed, readme, tmp_path):
+    database = bed.database(table=block(readme, "schema"))
+    ini = tmp_path / "harvestd.ini"
+    ini.write_text(block(readme, "ini"))
+    over = ["--set", "harvest.data_source=" + database.data_source(),
+            "--set", "kafka.bootstrap.servers=" + bed.kafka.servers]
+    checked = run_once("check", "-c", str(ini), *over)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+    if "orders" not in bed.kafka.topics():
+        bed.kafka.create_topic("orders")
+    subprocess.run([os.path.join(binaries(), "psql"), "-X", "-v", "ON_ERROR_STOP=1", database.server.dsn(database.name)], check=True, text=True,
+                   input=block(readme, "insert"), stdout=subprocess.DEVNULL)
+    bed.harvestd(database)
+    bed.wait_empty(database)
+    (record,) = bed.collector("orders").read_to_end()
+    assert record.key == b"customer-17"
+    assert record.value == b'{"order": 4711, "state": "paid"}'
+    assert record.headers == (("type", b"OrderPaid"), ("source", b"shop"))
+
+
+def test_make_targets_that_are_named_exist(readme):
+    listed = subprocess.run(["make", "--no-print-directory", "-C", ROOT, "help"], stdout=subprocess.PIPE, text=True,
+                            check=True).stdout
+    known = set(re.findall(r"^  (\S+)", listed, re.M))
+    named = set(re.findall(r"`make ([a-z-]+)", readme)) | set(re.findall(r"^make ([a-z-]+)", readme, re.M))
+    assert {"demo", "check"} <= named
+    assert named <= known
