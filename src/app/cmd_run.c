@@ -1,8 +1,9 @@
-/* harvestd run: the daemon. Sets the process up (signals, allocator, log, loop), runs the runtime on the loop, ends when it has
- * stopped. First SIGTERM or SIGINT: stop in order; second: hurry; third: end at once.
+/* harvestd run: the daemon. Sets the process up (signals, allocator, log, loop), runs the runtime on the
+ * loop, ends when it has stopped. First SIGTERM or SIGINT: stop in order; second: hurry; third: end at
+ * once.
  *
- * Who closes what: the signal handles and the log's poll handle are closed when the runtime reports that it has stopped; the loop then
- * runs dry and is closed; last the log is flushed. */
+ * Who closes what: the signal handles and the log's poll handle are closed when the runtime reports that
+ * it has stopped; the loop then runs dry and is closed; last the log is flushed. */
 #include <assert.h>
 #include <malloc.h>
 #include <signal.h>
@@ -44,7 +45,8 @@ static void on_signal(uv_signal_t *handle, int number) {
     struct daemon *d = handle->data;
     const struct hv_field *fields = HV_FIELDS(HV_STR("signal", signal_name(number)));
     if (number == SIGHUP) {
-        hv_log(&d->logger, HV_INFO, "main", "a new configuration is not read while running: restart instead", fields);
+        hv_log(&d->logger, HV_INFO, "main", "a new configuration is not read while running: restart instead",
+               fields);
         return;
     }
     if (d->runtime == NULL)
@@ -96,8 +98,9 @@ static void on_stopped(void *user, int status) {
 static int start(struct daemon *d, struct hv_error *err) {
     if (hv_log_sink_attach(d->sink, &d->loop, err) != 0 || open_signals(d, err) != 0)
         return -1;
-    hv_log(&d->logger, HV_INFO, "main", "started",
-           HV_FIELDS(HV_STR("version", HV_VERSION), HV_INT("pid", getpid()), HV_STR("name", d->settings->name)));
+    hv_log(
+        &d->logger, HV_INFO, "main", "started",
+        HV_FIELDS(HV_STR("version", HV_VERSION), HV_INT("pid", getpid()), HV_STR("name", d->settings->name)));
     return hv_runtime_open(&d->loop, d->settings, &d->logger, on_stopped, d, &d->runtime, err);
 }
 

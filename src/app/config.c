@@ -93,14 +93,12 @@ static void load_file(struct loading *l, bool optional) {
 /* SECTION.NAME=VALUE. The section is the longest known one: kafka.producer before kafka. */
 static void take_set(struct loading *l, const char *set) {
     struct hv_error err, why;
-    char shown[100], section[64] = "", name[128];
+    char section[64] = "", name[128];
     const char *equals = strchr(set, '=');
     const char *dot = strchr(set, '.');
     if (equals == NULL || dot == NULL || dot > equals) {
-        /* It may hold a secret: show no more than the name. */
-        snprintf(name, sizeof name, "%.*s", equals == NULL ? 0 : (int)(equals - set), set);
-        hv_error_set(&err, "--set %s: write SECTION.NAME=VALUE, such as limits.queue_timeout=1m",
-                     hv_text_show(name, shown, sizeof shown));
+        /* The text is not shown: it may hold a secret. */
+        hv_error_set(&err, "--set: write SECTION.NAME=VALUE, such as limits.queue_timeout=1m");
         complain(l, FROM_COMMAND_LINE, err.text);
         return;
     }
@@ -150,7 +148,8 @@ static void print_troubles(struct loading *l, FILE *errors) {
         fprintf(errors, "... and %zu more\n", l->trouble_count - l->trouble_kept);
 }
 
-int hv_config_load(const struct hv_options *options, bool file_optional, struct hv_settings *ret, FILE *errors) {
+int hv_config_load(const struct hv_options *options, bool file_optional, struct hv_settings *ret,
+                   FILE *errors) {
     struct loading l = {.path = options->config != NULL ? options->config : HV_DEFAULT_CONFIG};
     hv_settings_init(&l.settings);
     load_file(&l, file_optional && options->config == NULL);

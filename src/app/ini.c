@@ -1,6 +1,7 @@
-/* See ini.h. libinih asks our reader for one line after the other. The reader looks at each line first and hands over only what
- * libinih cannot misunderstand: short enough, no NUL, no comment behind a value, indentation that means what it says. A line
- * that is in error is handed over as a comment, so nothing comes of it. */
+/* See ini.h. libinih asks our reader for one line after the other. The reader looks at each line first and
+ * hands over only what libinih cannot misunderstand: short enough, no NUL, no comment behind a value,
+ * indentation that means what it says. A line that is in error is handed over as a comment, so nothing
+ * comes of it. */
 #include "app/ini.h"
 
 #include <assert.h>
@@ -19,8 +20,8 @@
 #include "base/text.h"
 #include "rt/settings.h"
 
-/* Debian's libinih can be told at run time how long a line may be (200 otherwise). Where it cannot, longer lines are refused and
- * indented lines remain. */
+/* Debian's libinih can be told at run time how long a line may be (200 otherwise). Where it cannot, longer
+ * lines are refused and indented lines remain. */
 #pragma weak ini_max_line
 
 enum { NAME_MAX_LENGTH = 49 }; /* libinih cuts longer names and sections silently */
@@ -88,8 +89,9 @@ static bool has_inline_comment(const char *text, size_t length) {
     return false;
 }
 
-static const char inline_comment[] = "a blank followed by ; or # may have been meant as a comment; comments stand on lines of their "
-                                     "own, and if it belongs to the value, write \\; or \\#";
+static const char inline_comment[] =
+    "a blank followed by ; or # may have been meant as a comment; comments stand on lines of their own, and "
+    "if it belongs to the value, write \\; or \\#";
 
 /* `[section]`, then at most blanks or a comment. On success the name is in r->section. */
 static bool vet_section(struct reading *r, const char *text, size_t length) {
@@ -142,7 +144,8 @@ static void explain_no_section(struct reading *r, const char *name) {
              hv_text_show(name, shown, sizeof shown));
 }
 
-/* `name = value`. The key is open for continuation even if it is in error: its continuation has to go the same way. */
+/* `name = value`. The key is open for continuation even if it is in error: its continuation has to go the
+ * same way. */
 static bool vet_key(struct reading *r, const char *text, size_t length, unsigned indent) {
     size_t separator = 0, name_length;
     while (separator < length && text[separator] != '=' && text[separator] != ':')
@@ -158,8 +161,9 @@ static bool vet_key(struct reading *r, const char *text, size_t length, unsigned
     r->key_line = r->line;
     r->key_name[0] = '\0'; /* of a name in error: what continues it is left out */
     if (separator == length) {
-        complain(r, "%s: there is no '='; a line is name = value, [section] or a comment that begins with ; or #",
-                 hv_text_show(name, shown, sizeof shown));
+        complain(
+            r, "%s: there is no '='; a line is name = value, [section] or a comment that begins with ; or #",
+            hv_text_show(name, shown, sizeof shown));
         return false;
     }
     if (name_length == 0 || name_length > NAME_MAX_LENGTH || has_inline_comment(text, name_length)) {
@@ -186,7 +190,8 @@ static bool looks_like_setting(const struct reading *r, const char *text, size_t
     char name[NAME_MAX_LENGTH + 1];
     size_t n = 0;
     bool dotted = false;
-    while (n < length && n < NAME_MAX_LENGTH && (text[n] == '_' || text[n] == '.' || (text[n] >= 'a' && text[n] <= 'z'))) {
+    while (n < length && n < NAME_MAX_LENGTH &&
+           (text[n] == '_' || text[n] == '.' || (text[n] >= 'a' && text[n] <= 'z'))) {
         dotted = dotted || text[n] == '.';
         name[n] = text[n];
         n++;
@@ -196,7 +201,8 @@ static bool looks_like_setting(const struct reading *r, const char *text, size_t
         n++;
     if (n == length || (text[n] != '=' && text[n] != ':'))
         return false;
-    return hv_settings_section_passed_through(r->section) ? dotted : hv_settings_find(r->section, name) != NULL;
+    return hv_settings_section_passed_through(r->section) ? dotted
+                                                          : hv_settings_find(r->section, name) != NULL;
 }
 
 /* A line that is indented more than the name above it. */
@@ -206,7 +212,9 @@ static bool vet_more(struct reading *r, const char *text, size_t length) {
     const struct hv_setting *setting = hv_settings_find(r->section, r->key_name);
     bool continues = setting != NULL ? setting->continues : hv_settings_section_passed_through(r->section);
     if (!continues || looks_like_setting(r, text, length)) {
-        complain(r, "indented more than line %u, this line would continue the value of %s; a setting of its own is not indented",
+        complain(r,
+                 "indented more than line %u, this line would continue the value of %s; a setting of its own "
+                 "is not indented",
                  r->key_line, r->key_name);
         return false;
     }
@@ -217,7 +225,8 @@ static bool vet_more(struct reading *r, const char *text, size_t length) {
     return true;
 }
 
-/* What is this line, and may libinih have it? LINE_NOTHING: no. `text` and *length lose blanks at both ends. */
+/* What is this line, and may libinih have it? LINE_NOTHING: no. `text` and *length lose blanks at both
+ * ends. */
 static enum line_kind vet(struct reading *r, const char **text, size_t *length, size_t room) {
     size_t whole = *length;
     unsigned indent = indent_of(*text, *length);
@@ -232,8 +241,10 @@ static enum line_kind vet(struct reading *r, const char **text, size_t *length, 
         return LINE_NOTHING;
     if (whole > room || whole > HV_INI_LINE_MAX || has_control(*text, *length)) {
         if (whole > room || whole > HV_INI_LINE_MAX)
-            complain(r, "the line is %zu bytes long, %zu are allowed; a long value can go on in lines that are indented", whole,
-                     room < HV_INI_LINE_MAX ? room : (size_t)HV_INI_LINE_MAX);
+            complain(r,
+                     "the line is %zu bytes long, %zu are allowed; a long value can go on in lines that are "
+                     "indented",
+                     whole, room < HV_INI_LINE_MAX ? room : (size_t)HV_INI_LINE_MAX);
         else if (memchr(*text, '\0', *length) != NULL)
             complain(r, "the line holds a NUL byte; the file is to be text in UTF-8");
         else
@@ -297,7 +308,8 @@ static void append(struct reading *r, const char *text) {
         r->value[r->value_length++] = pem ? '\n' : ' ';
     for (size_t i = 0; i < length; i++) {
         /* `\;` and `\#` after a blank or at the start stand for ; and #. */
-        if (text[i] == '\\' && (text[i + 1] == ';' || text[i + 1] == '#') && (i == 0 || is_blank(text[i - 1])))
+        if (text[i] == '\\' && (text[i + 1] == ';' || text[i + 1] == '#') &&
+            (i == 0 || is_blank(text[i - 1])))
             continue;
         r->value[r->value_length++] = text[i];
     }

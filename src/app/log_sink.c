@@ -20,7 +20,8 @@ enum sink_way {
     WAY_DIRECT, /* a plain file, or what never makes one wait: write */
     WAY_OPENED, /* a pipe or terminal, opened anew for ourselves, non-blocking: write */
     WAY_SOCKET, /* cannot be opened anew: send, told not to wait */
-    WAY_ASKING, /* a pipe or terminal that we may not open anew: poll first, then write no more than a pipe takes at once */
+    WAY_ASKING, /* a pipe or terminal that we may not open anew: poll first, then write no more than a pipe
+                   takes at once */
 };
 
 struct hv_log_sink {
@@ -29,7 +30,8 @@ struct hv_log_sink {
     int fd;        /* written to */
     bool fd_owned; /* opened by us */
 
-    /* libuv would set O_NONBLOCK on the descriptor it watches. So it watches an epoll descriptor, which watches ours. */
+    /* libuv would set O_NONBLOCK on the descriptor it watches. So it watches an epoll descriptor, which
+     * watches ours. */
     int epoll_fd;
     uv_poll_t poll;
     bool attached, waiting;
@@ -61,7 +63,8 @@ static void sink_fd(struct hv_log_sink *sink, int fd) {
     sink->fd_owned = true;
 }
 
-/* Writes without waiting. Returns the number of bytes, 0 when it would have to wait, -1 when the other side is gone or the like. */
+/* Writes without waiting. Returns the number of bytes, 0 when it would have to wait, -1 when the other
+ * side is gone or the like. */
 static ssize_t put(struct hv_log_sink *sink, const char *bytes, size_t length) {
     ssize_t n;
     if (sink->way == WAY_ASKING) {
@@ -101,9 +104,10 @@ static void tell_dropped(struct hv_log_sink *sink) {
     char line[512];
     if (sink->dropped == 0 || sizeof sink->ring - sink->length < sizeof sink->ring / 2)
         return;
-    size_t length = hv_log_format_line(line, sizeof line, sink->logger->format, hv_loop_wall_clock(), HV_WARN, "main",
-                                       "log lines were dropped: standard error was too slow or closed",
-                                       HV_FIELDS(HV_INT("dropped", (int64_t)sink->dropped)), 0);
+    size_t length =
+        hv_log_format_line(line, sizeof line, sink->logger->format, hv_loop_wall_clock(), HV_WARN, "main",
+                           "log lines were dropped: standard error was too slow or closed",
+                           HV_FIELDS(HV_INT("dropped", (int64_t)sink->dropped)), 0);
     sink->dropped = 0;
     keep(sink, line, length);
 }
@@ -114,7 +118,8 @@ static void flush(struct hv_log_sink *sink) {
         tell_dropped(sink);
         if (sink->length == 0)
             return;
-        size_t there = sizeof sink->ring - sink->head < sink->length ? sizeof sink->ring - sink->head : sink->length;
+        size_t there =
+            sizeof sink->ring - sink->head < sink->length ? sizeof sink->ring - sink->head : sink->length;
         ssize_t n = put(sink, sink->ring + sink->head, there);
         if (n == 0)
             return;

@@ -25,10 +25,8 @@ static const struct {
     char letter; /* 0: none */
     bool takes_value;
 } options[] = {
-    [OPTION_CONFIG] = {"--config", 'c', true},
-    [OPTION_SET] = {"--set", 's', true},
-    [OPTION_HELP] = {"--help", 'h', false},
-    [OPTION_HELP_CONFIG] = {"--help-config", 0, false},
+    [OPTION_CONFIG] = {"--config", 'c', true},  [OPTION_SET] = {"--set", 's', true},
+    [OPTION_HELP] = {"--help", 'h', false},     [OPTION_HELP_CONFIG] = {"--help-config", 0, false},
     [OPTION_VERSION] = {"--version", 0, false},
 };
 enum { OPTION_COUNT = sizeof options / sizeof options[0] };
@@ -140,15 +138,18 @@ void hv_options_help(FILE *out) {
           "Publishes the rows of a Postgres outbox table to Kafka and deletes them afterwards.\n"
           "\n"
           "Commands:\n"
-          "  run      do that until SIGTERM or SIGINT (the default); a second signal hurries, a third ends at once\n"
-          "  check    look at configuration, database, table, rights, broker and topics; say what is not right\n"
+          "  run      do that until SIGTERM or SIGINT (the default); a second one hurries,\n"
+          "           a third ends it at once\n"
+          "  check    look at configuration, database, table, rights, broker and topics,\n"
+          "           and say what is not right\n"
           "  schema   print the SQL that makes the outbox table\n"
           "  version  print the versions of harvestd and of the libraries it runs with\n"
           "\n"
           "Options:\n"
           "  -c, --config FILE             settings (default: " HV_DEFAULT_CONFIG ")\n"
-          "  -s, --set SECTION.NAME=VALUE  one setting, over the file; may be repeated, the last one counts.\n"
-          "                                Others on this machine can see it: no passwords here.\n"
+          "  -s, --set SECTION.NAME=VALUE  one setting, over the file; may be repeated, the\n"
+          "                                last one counts. Others on this machine can see it:\n"
+          "                                no passwords here.\n"
           "      --help-config             print all settings with their defaults\n"
           "      --version                 as the command version\n"
           "  -h, --help                    print this\n"
@@ -215,10 +216,13 @@ void hv_options_help_config(FILE *out) {
         print_wrapped(out, s->help);
     }
     fputs("\n[kafka]\n"
-          "bootstrap.servers = localhost:9092  (text)\n", out);
-    print_wrapped(out, "where Kafka is; this and any other property of librdkafka set here goes to all Kafka clients");
+          "bootstrap.servers = localhost:9092  (text)\n",
+          out);
+    print_wrapped(out,
+                  "where Kafka is; this and any other property of librdkafka here is for all Kafka clients");
     fputs("\n[kafka.producer]\n", out);
     print_wrapped(out, "properties of librdkafka for the clients that send records, over those of [kafka]");
     fputs("\n[kafka.consumer]\n", out);
-    print_wrapped(out, "properties of librdkafka for the client that takes part in the election, over those of [kafka]");
+    print_wrapped(out,
+                  "properties of librdkafka for the client in the election's group, over those of [kafka]");
 }

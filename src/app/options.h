@@ -27,8 +27,8 @@ struct hv_options {
     size_t set_count;
 };
 
-/* Returns 0, or -1 with err, which names the argument and what may have been meant. --help, --help-config and --version win over
- * whatever else is asked for. */
+/* Returns 0, or -1 with err, which names the argument and what may have been meant. --help, --help-config
+ * and --version win over whatever else is asked for. */
 int hv_options_parse(int argc, char *const *argv, struct hv_options *ret, struct hv_error *err);
 
 void hv_options_help(FILE *out);        /* --help */

@@ -223,8 +223,10 @@ static void add_field(struct line *line, const struct hv_field *field) {
         if (isfinite(field->real))
             add_real(&t, field->real);
         else
-            hv_text_puts(&t, line->format == HV_JSON ? "null" : isnan(field->real) ? "NaN"
-                             : field->real > 0 ? "Inf" : "-Inf");
+            hv_text_puts(&t, line->format == HV_JSON ? "null"
+                             : isnan(field->real)    ? "NaN"
+                             : field->real > 0       ? "Inf"
+                                                     : "-Inf");
         break;
     }
     add_value(line, field->key, value);
@@ -311,7 +313,7 @@ void hv_log(struct hv_logger *logger, enum hv_log_level level, const char *compo
     if (level <= HV_WARN && !may_pass(logger, component, message, now, &repeats))
         return;
     char line[HV_LOG_LINE_MAX + 1];
-    size_t length = hv_log_format_line(line, sizeof line, logger->format, now, level, component, message, fields,
-                                       repeats);
+    size_t length = hv_log_format_line(line, sizeof line, logger->format, now, level, component, message,
+                                       fields, repeats);
     logger->sink(logger->user, level, line, length);
 }

@@ -13,7 +13,7 @@ enum hv_field_type { HV_FIELD_STRING, HV_FIELD_INT, HV_FIELD_FLOAT, HV_FIELD_UUI
 struct hv_field {
     const char *key; /* NULL ends a list */
     enum hv_field_type type;
-    const char *string;  /* may be NULL: the field is left out */
+    const char *string; /* may be NULL: the field is left out */
     int64_t integer;
     double real;
     const uint8_t *uuid; /* 16 bytes */

@@ -57,7 +57,7 @@ void hv_text_int(struct hv_text *text, int64_t number) {
 
 size_t hv_utf8_length(const char *bytes, size_t length, uint32_t *code) {
     const unsigned char *b = (const unsigned char *)bytes;
-    size_t need = b[0] < 0x80                    ? 1
+    size_t need = b[0] < 0x80                   ? 1
                   : b[0] >= 0xc2 && b[0] < 0xe0 ? 2
                   : (b[0] & 0xf0) == 0xe0       ? 3
                   : b[0] >= 0xf0 && b[0] < 0xf5 ? 4
@@ -125,14 +125,14 @@ struct unit {
 };
 
 /* From large to small. */
-static const struct unit duration_units[] = {
-    {"h", 3600000000u}, {"m", 60000000}, {"s", 1000000}, {"ms", 1000}, {"us", 1}, {NULL, 0}};
+static const struct unit duration_units[] = {{"h", 3600000000u}, {"m", 60000000}, {"s", 1000000},
+                                             {"ms", 1000},       {"us", 1},       {NULL, 0}};
 static const struct unit size_units[] = {
     {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}, {NULL, 0}};
 static const struct unit count_units[] = {{"", 1}, {NULL, 0}};
 
-static int parse_with_unit(const char *text, const struct unit *units, const char *expected,
-                           uint64_t *ret, struct hv_error *err) {
+static int parse_with_unit(const char *text, const struct unit *units, const char *expected, uint64_t *ret,
+                           struct hv_error *err) {
     char shown[100];
     uint64_t number;
     const char *end;

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 enum {
     REC = 1 << HV_KAFKA_RECORDS,
     SUS = 1 << HV_KAFKA_SUSPECTS,
@@ -187,6 +189,27 @@ static int canonical(const char *name, const char *value, char *out, size_t size
     return result;
 }
 
+/* Is the name in the manual? If not, the error gets the nearest one that is. */
+static void suggest(const char *manual, const char *name, struct hv_error *err) {
+    struct hv_nearest nearest = {.name = name};
+    char candidates[2][80];
+    int turn = 0; /* the best one so far has to stay while the next is tried */
+    for (const char *row = manual; row != NULL && err != NULL; row = strchr(row, '\n')) {
+        row += *row == '\n' ? 1 : 0;
+        size_t length = strcspn(row, " |\n");
+        if (length == 0 || length >= sizeof candidates[0])
+            continue;
+        memcpy(candidates[turn], row, length);
+        candidates[turn][length] = '\0';
+        hv_nearest_try(&nearest, candidates[turn]);
+        if (nearest.best == candidates[turn])
+            turn = 1 - turn;
+    }
+    size_t said = err == NULL ? 0 : strlen(err->text);
+    if (nearest.best != NULL && nearest.distance > 0)
+        snprintf(err->text + said, sizeof err->text - said, "; did you mean %s?", nearest.best);
+}
+
 /* ---- checking ---- */
 
 static int check_fixed(unsigned roles, const struct hv_kafka_property *property, const char *name, const char *value,
@@ -234,8 +257,10 @@ static unsigned roles_of(enum hv_kafka_role role) {
 static int check_with(const char *manual, enum hv_kafka_role role, const struct hv_kafka_property *property,
                       struct hv_error *err) {
     char value[1024];
-    if (canonical(property->name, property->value, value, sizeof value, err) != 0)
+    if (canonical(property->name, property->value, value, sizeof value, err) != 0) {
+        suggest(manual, property->name, err);
         return -1;
+    }
     struct trait trait = find_trait(manual, property->name);
     unsigned roles = roles_of(role);
     if (!is_for(trait.kind, roles))

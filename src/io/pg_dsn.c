@@ -28,8 +28,8 @@ static int unknown_option(const char *message, struct hv_error *err) {
     if (nearest.best != NULL && word[0] != '\0')
         hv_error_set(err, "it holds an unknown connection option; did you mean %s?", nearest.best);
     else
-        hv_error_set(err, "it holds an unknown connection option; a value with blanks or quotes goes in single "
-                          "quotes, as in password='a b'");
+        hv_error_set(err, "it holds an unknown connection option; a value with blanks or quotes goes in "
+                          "single quotes, as in password='a b'");
     PQconninfoFree(known);
     return -1;
 }
@@ -43,13 +43,15 @@ int hv_pg_dsn_check(const char *data_source, struct hv_error *err) {
     }
     if (message == NULL)
         hv_error_set(err, "out of memory");
-    else if (strncmp(message, "invalid connection option", 25) == 0 || strncmp(message, "invalid URI query", 17) == 0)
+    else if (strncmp(message, "invalid connection option", 25) == 0 ||
+             strncmp(message, "invalid URI query", 17) == 0)
         unknown_option(message, err);
     else if (strncmp(message, "missing \"=\"", 11) == 0)
-        hv_error_set(err, "a '=' is missing: write option=value pairs; a value with blanks or quotes goes in single "
-                          "quotes, as in password='a b'");
+        hv_error_set(err, "a '=' is missing: write option=value pairs; a value with blanks or quotes goes in "
+                          "single quotes, as in password='a b'");
     else if (strncmp(message, "unterminated quoted string", 26) == 0)
-        hv_error_set(err, "a single quote is not closed; within single quotes write \\' for ' and \\\\ for \\");
+        hv_error_set(err,
+                     "a single quote is not closed; within single quotes write \\' for ' and \\\\ for \\");
     else if (strncmp(message, "invalid percent-encoded token", 29) == 0)
         hv_error_set(err, "a %% is not followed by two hexadecimal digits; write %%25 for %% in a URI");
     else

@@ -30,7 +30,8 @@ static const char *show_number(const struct hv_setting *setting, int64_t number,
     return out;
 }
 
-static int set_number(void *field, const struct hv_setting *setting, const char *value, struct hv_error *err) {
+static int set_number(void *field, const struct hv_setting *setting, const char *value,
+                      struct hv_error *err) {
     uint64_t number = 0;
     hv_time duration = 0;
     int bad = setting->type == HV_SET_DURATION ? hv_parse_duration(value, &duration, err)
@@ -42,7 +43,8 @@ static int set_number(void *field, const struct hv_setting *setting, const char 
         number = (uint64_t)duration;
     if (number < (uint64_t)setting->min || number > (uint64_t)setting->max) {
         char shown[100], low[32], high[32];
-        return hv_error_set(err, "%s is out of range; it is %s to %s", hv_text_show(value, shown, sizeof shown),
+        return hv_error_set(err, "%s is out of range; it is %s to %s",
+                            hv_text_show(value, shown, sizeof shown),
                             show_number(setting, setting->min, low, sizeof low),
                             show_number(setting, setting->max, high, sizeof high));
     }
@@ -64,7 +66,8 @@ static int set_choice(int *field, const struct hv_setting *setting, const char *
             *field = i;
             return 0;
         }
-        hv_text_printf(&t, "%s%s", i == 0 ? "" : setting->choices[i + 1] == NULL ? " or " : ", ", setting->choices[i]);
+        const char *between = i == 0 ? "" : setting->choices[i + 1] == NULL ? " or " : ", ";
+        hv_text_printf(&t, "%s%s", between, setting->choices[i]);
     }
     return hv_error_set(err, "%s is not one of %s", hv_text_show(value, shown, sizeof shown), list);
 }
@@ -87,7 +90,8 @@ static int check_string(const struct hv_setting *setting, const char *value, str
     if (length < (size_t)setting->min)
         return hv_error_set(err, "the value is empty");
     if (length > (size_t)setting->max)
-        return hv_error_set(err, "the value is %zu bytes long; %" PRId64 " are allowed", length, setting->max);
+        return hv_error_set(err, "the value is %zu bytes long; %" PRId64 " are allowed", length,
+                            setting->max);
     if (strcmp(setting->name, "data_source") == 0)
         return hv_pg_dsn_check(value, err);
     if (strcmp(setting->name, "outbox_table") == 0)
@@ -153,25 +157,16 @@ static void free_properties(struct hv_kafka_properties *properties) {
     *properties = (struct hv_kafka_properties){NULL, 0};
 }
 
-static int set_property(struct hv_settings *settings, const char *section, const char *name, const char *value,
-                        struct hv_error *err) {
-    static const struct {
-        const char *section;
-        enum hv_kafka_role role;
-    } roles[] = {
-        {"kafka", HV_KAFKA_RECORDS},
-        {"kafka", HV_KAFKA_ELECTION_PRODUCER},
-        {"kafka", HV_KAFKA_ELECTION_CONSUMER},
-        {"kafka.producer", HV_KAFKA_RECORDS},
-        {"kafka.consumer", HV_KAFKA_ELECTION_CONSUMER},
-    };
+static int set_property(struct hv_settings *settings, const char *section, const char *name,
+                        const char *value, struct hv_error *err) {
     struct hv_error why = {""};
     struct hv_kafka_property property = {.name = name, .value = value};
-    for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
-        if (strcmp(roles[i].section, section) != 0 || hv_kafka_property_check(roles[i].role, &property, &why) == 0)
-            continue;
+    enum hv_kafka_role role = strcmp(section, "kafka") == 0            ? HV_KAFKA_SHARED
+                              : strcmp(section, "kafka.producer") == 0 ? HV_KAFKA_RECORDS
+                                                                       : HV_KAFKA_ELECTION_CONSUMER;
+    if (hv_kafka_property_check(role, &property, &why) != 0) {
         if (value[0] != '\0' && hv_settings_is_secret(section, name) && strstr(why.text, value) != NULL)
-            return hv_error_set(err, "librdkafka does not take this value");
+            return hv_error_set(err, "%s: librdkafka refuses this value", name);
         if (err != NULL)
             *err = why;
         return -1;
@@ -188,10 +183,11 @@ static int unknown_section(const char *section, struct hv_error *err) {
     for (const char *const *s = hv_settings_sections(); *s != NULL; s++)
         hv_nearest_try(&nearest, *s);
     if (nearest.best != NULL)
-        return hv_error_set(err, "unknown section %s; did you mean [%s]?", hv_text_show(section, shown, sizeof shown),
-                            nearest.best);
-    return hv_error_set(err, "unknown section %s; there are [harvest], [limits], [kafka], [kafka.producer], "
-                             "[kafka.consumer] and [log]",
+        return hv_error_set(err, "unknown section %s; did you mean [%s]?",
+                            hv_text_show(section, shown, sizeof shown), nearest.best);
+    return hv_error_set(err,
+                        "unknown section %s; there are [harvest], [limits], [kafka], [kafka.producer], "
+                        "[kafka.consumer] and [log]",
                         hv_text_show(section, shown, sizeof shown));
 }
 
@@ -213,11 +209,12 @@ static int unknown_name(const char *section, const char *name, struct hv_error *
     if (here.best != NULL && (elsewhere == NULL || here.distance <= anywhere.distance))
         return hv_error_set(err, "unknown setting %s in [%s]; did you mean %s?", shown, section, here.best);
     if (elsewhere != NULL)
-        return hv_error_set(err, "unknown setting %s in [%s]; did you mean %s in [%s]?", shown, section, elsewhere->name,
-                            elsewhere->section);
+        return hv_error_set(err, "unknown setting %s in [%s]; did you mean %s in [%s]?", shown, section,
+                            elsewhere->name, elsewhere->section);
     if (strchr(name, '.') != NULL)
-        return hv_error_set(err, "unknown setting %s in [%s]; librdkafka's properties go to [kafka], [kafka.producer] "
-                                 "or [kafka.consumer]",
+        return hv_error_set(err,
+                            "unknown setting %s in [%s]; librdkafka's properties go to [kafka], "
+                            "[kafka.producer] or [kafka.consumer]",
                             shown, section);
     return hv_error_set(err, "unknown setting %s in [%s]; harvestd --help-config lists all", shown, section);
 }
@@ -227,19 +224,14 @@ int hv_settings_set(struct hv_settings *settings, const char *section, const cha
     struct hv_error why = {""};
     if (!hv_settings_section_known(section))
         return unknown_section(section, err);
-    if (hv_settings_section_passed_through(section)) {
-        if (set_property(settings, section, name, value, &why) == 0)
-            return 0;
-    } else {
-        const struct hv_setting *setting = hv_settings_find(section, name);
-        if (setting == NULL)
-            return unknown_name(section, name, err);
-        if (set_value(settings, setting, value, &why) == 0)
-            return 0;
-    }
-    char shown[100];
-    hv_text_show(name, shown, sizeof shown);
-    return hv_error_set(err, "%.*s: %s", (int)strlen(shown) - 2, shown + 1, why.text);
+    if (hv_settings_section_passed_through(section))
+        return set_property(settings, section, name, value, err);
+    const struct hv_setting *setting = hv_settings_find(section, name);
+    if (setting == NULL)
+        return unknown_name(section, name, err);
+    if (set_value(settings, setting, value, &why) == 0)
+        return 0;
+    return hv_error_set(err, "%s: %s", name, why.text);
 }
 
 /* ---- All of them ---- */
@@ -273,13 +265,15 @@ void hv_settings_free(struct hv_settings *settings) {
 const char *hv_settings_text(const struct hv_settings *settings, const struct hv_setting *setting, char *out,
                              size_t size) {
     const void *field = field_of(settings, setting);
+    const char *string;
     int64_t number = 0;
     switch (setting->type) {
     case HV_SET_STRING:
-        if (setting->secret)
-            snprintf(out, size, "(secret)");
-        else
-            snprintf(out, size, "%s", *(char *const *)field != NULL ? *(char *const *)field : setting->default_text);
+        string = *(char *const *)field;
+        snprintf(out, size, "%s",
+                 setting->secret  ? "(secret)"
+                 : string != NULL ? string
+                                  : setting->default_text);
         return out;
     case HV_SET_CHOICE:
         snprintf(out, size, "%s", setting->choices[*(const int *)field]);
@@ -314,12 +308,9 @@ struct order {
 };
 
 static const struct order orders[] = {
-    {"min_poll_interval", "heartbeat_timeout", true},
-    {"poll_duration", "heartbeat_timeout", true},
-    {"mark_backoff", "idle_backoff_max", false},
-    {"io_error_backoff", "io_error_backoff_max", false},
-    {"io_error_backoff", "blocked_backoff_max", false},
-    {"mark_query_bytes", "max_in_flight_bytes", false},
+    {"min_poll_interval", "heartbeat_timeout", true},   {"poll_duration", "heartbeat_timeout", true},
+    {"mark_backoff", "idle_backoff_max", false},        {"io_error_backoff", "io_error_backoff_max", false},
+    {"io_error_backoff", "blocked_backoff_max", false}, {"mark_query_bytes", "max_in_flight_bytes", false},
 };
 
 static int64_t number_of(const struct hv_settings *settings, const struct hv_setting *setting) {
@@ -327,17 +318,25 @@ static int64_t number_of(const struct hv_settings *settings, const struct hv_set
                                             : (int64_t) * (uint64_t *)field_of(settings, setting);
 }
 
-static bool in_order(const struct hv_settings *settings, const struct order *order, char *message, size_t size) {
+/* Returns NULL when they are in order, or else the one to complain about: the one that was changed. */
+static const char *find_culprit(const struct hv_settings *settings, const struct order *order, char *message,
+                                size_t size) {
     const struct hv_setting *lower = hv_settings_find("limits", order->lower);
     const struct hv_setting *upper = hv_settings_find("limits", order->upper);
     assert(lower->type == upper->type && lower->type != HV_SET_COUNT);
     if (number_of(settings, lower) < number_of(settings, upper) + (order->strictly ? 0 : 1))
-        return true;
-    char a[32], b[32];
-    snprintf(message, size, "%s: %s has to be %s %s, which is %s", order->lower,
-             hv_settings_text(settings, lower, a, sizeof a), order->strictly ? "less than" : "at most", order->upper,
-             hv_settings_text(settings, upper, b, sizeof b));
-    return false;
+        return NULL;
+    char low[32], high[32];
+    hv_settings_text(settings, lower, low, sizeof low);
+    hv_settings_text(settings, upper, high, sizeof high);
+    if (strcmp(low, lower->default_text) != 0) {
+        snprintf(message, size, "%s: %s has to be %s %s, which is %s", lower->name, low,
+                 order->strictly ? "less than" : "at most", upper->name, high);
+        return lower->name;
+    }
+    snprintf(message, size, "%s: %s has to be %s %s, which is %s", upper->name, high,
+             order->strictly ? "more than" : "at least", lower->name, low);
+    return upper->name;
 }
 
 unsigned hv_settings_finish(struct hv_settings *settings, hv_settings_complain *complain, void *user) {
@@ -351,15 +350,17 @@ unsigned hv_settings_finish(struct hv_settings *settings, hv_settings_complain *
         struct hv_error err;
         if (check_topic(settings->leader_topic, &err) != 0) {
             char message[HV_ERROR_MAX + 80];
-            snprintf(message, sizeof message, "leader_group_id: set leader_topic too, its default %s", err.text);
+            snprintf(message, sizeof message, "leader_group_id: set leader_topic too, its default %s",
+                     err.text);
             complain(user, "harvest", "leader_group_id", message);
             troubles++;
         }
     }
     for (size_t i = 0; i < sizeof orders / sizeof orders[0]; i++) {
         char message[200];
-        if (!in_order(settings, &orders[i], message, sizeof message)) {
-            complain(user, "limits", orders[i].lower, message);
+        const char *culprit = find_culprit(settings, &orders[i], message, sizeof message);
+        if (culprit != NULL) {
+            complain(user, "limits", culprit, message);
             troubles++;
         }
     }

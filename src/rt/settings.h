@@ -82,8 +82,8 @@ struct hv_setting {
     bool continues;           /* in a file the value may go on in lines that are indented */
     int64_t min, max;         /* numbers: microseconds, records or bytes, both inclusive; strings: bytes */
     const char *choices[HV_SETTING_CHOICES_MAX + 1]; /* NULL-terminated; the index is the value */
-    const char *help;         /* one line */
-    size_t offset;            /* of the field in struct hv_settings */
+    const char *help;                                /* one line */
+    size_t offset;                                   /* of the field in struct hv_settings */
 };
 
 /* The table, grouped by section. Sets *count. */

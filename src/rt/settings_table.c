@@ -10,7 +10,8 @@
 #define GIB (1024 * MIB)
 #define HOUR HV_SECONDS(3600)
 
-#define IN(section_, name_, field) .section = (section_), .name = (name_), .offset = offsetof(struct hv_settings, field)
+#define IN(section_, name_, field)                                                                           \
+    .section = (section_), .name = (name_), .offset = offsetof(struct hv_settings, field)
 #define DEFAULT(text) .default_text = (text)
 #define RANGE(low, high) .min = (low), .max = (high)
 #define RELOAD .reloadable = true
@@ -23,33 +24,35 @@
 static const struct hv_setting table[] = {
     {TEXT(name), DEFAULT("<host>_<pid>_<unix time>"), .derived = true, RANGE(1, 200),
      .help = "name of this instance, in log lines and leader heartbeats"},
-    {TEXT(data_source), DEFAULT("host=localhost port=5432 user=postgres password= dbname=postgres sslmode=disable"),
+    {TEXT(data_source),
+     DEFAULT("host=localhost port=5432 user=postgres password= dbname=postgres sslmode=disable"),
      RANGE(1, 65536), .secret = true, .continues = true,
      .help = "how to reach Postgres: libpq's option=value string or URI, also with several hosts"},
     {TEXT(outbox_table), DEFAULT("outbox"), RANGE(1, 260),
      .help = "the outbox: table or schema.table, folded to lower case as in SQL unless in \"double quotes\""},
     {TEXT(leader_group_id), DEFAULT("harvestd"), RANGE(1, 249),
-     .help = "Kafka consumer group of the instances of which one leads (goharvest: file name of the program; here "
-             "fixed, so that a renamed program does not found a second group)"},
+     .help = "Kafka consumer group of the instances of which one leads (goharvest: file name of the program; "
+             "here fixed, so that a renamed program does not found a second group)"},
     {TEXT(leader_topic), DEFAULT("<leader_group_id>.neli"), .derived = true, RANGE(1, 249),
      .help = "Kafka topic of the leader's heartbeats; made when missing, if rights allow"},
     {IN("harvest", "leader_assignor", leader_assignor), .type = HV_SET_CHOICE, DEFAULT("cooperative-sticky"),
      .choices = {"cooperative-sticky", "range"},
-     .help = "how the group picks its leader; goharvest: range, needed to share a group with it, but with it each "
-             "standby that joins or restarts can take the lead for seconds, so the default here is not that"},
+     .help = "how the group picks its leader; goharvest: range, needed to share a group with it, but with it "
+             "each standby that joins or restarts can take the lead for seconds, so the default here is not "
+             "that"},
 
     {DURATION(min_poll_interval), DEFAULT("100ms"), RANGE(HV_MS(1), HV_SECONDS(60)), RELOAD,
      .help = "interval of the leader's heartbeats"},
     {DURATION(heartbeat_timeout), DEFAULT("5s"), RANGE(HV_MS(100), HV_SECONDS(600)),
-     .help = "a leader that reads no heartbeat of its own for so long stops; the group's session time-out is three "
-             "times this, and brokers refuse one below 6s unless set up otherwise"},
+     .help = "a leader that reads no heartbeat of its own for so long stops; the group's session time-out is "
+             "three times this, and brokers refuse one below 6s unless set up otherwise"},
     {DURATION(queue_timeout), DEFAULT("30s"), RANGE(HV_SECONDS(1), 24 * HOUR), RELOAD,
      .help = "a record that was marked and waits longer to be sent leads to a new mark of everything"},
     {DURATION(mark_backoff), DEFAULT("10ms"), RANGE(HV_MS(1), HV_SECONDS(60)), RELOAD,
      .help = "wait after a mark that found nothing"},
     {DURATION(idle_backoff_max), DEFAULT("100ms"), RANGE(HV_MS(1), HV_SECONDS(60)), RELOAD,
-     .help = "mark_backoff grows to this while nothing is found (goharvest: always mark_backoff, which keeps an idle "
-             "machine busy)"},
+     .help = "mark_backoff grows to this while nothing is found (goharvest: always mark_backoff, which keeps "
+             "an idle machine busy)"},
     {DURATION(io_error_backoff), DEFAULT("500ms"), RANGE(HV_MS(1), HOUR), RELOAD,
      .help = "first wait after an error of the database"},
     {DURATION(io_error_backoff_max), DEFAULT("10s"), RANGE(HV_MS(1), HOUR), RELOAD,
@@ -59,16 +62,17 @@ static const struct hv_setting table[] = {
     {DURATION(poll_duration), DEFAULT("1ms"), RANGE(HV_US(100), HV_SECONDS(1)), RELOAD,
      .help = "longest time for reading delivery reports before other work gets its turn"},
     {COUNT(max_in_flight_records), DEFAULT("5000"), RANGE(1, 1000000), RELOAD,
-     .help = "records handed to the Kafka client and not acknowledged, all shards together (goharvest: 1000; here one "
-             "client serves all shards and needs more in flight to fill its batches)"},
+     .help = "records handed to the Kafka client and not acknowledged, all shards together (goharvest: 1000; "
+             "here one client serves all shards and needs more in flight to fill its batches)"},
     {SIZE(max_in_flight_bytes), DEFAULT("8MiB"), RANGE(64 * KIB, 4 * GIB), RELOAD,
      .help = "bytes of those records; bounds the memory of large values"},
     {COUNT(send_concurrency), DEFAULT("64"), RANGE(1, 4096),
-     .help = "number of shards, in-memory queues by key: the unit of order, and what a record that Kafka refuses holds "
-             "up (goharvest: 8, because there each shard is a Kafka client; here all share one)"},
+     .help =
+         "number of shards, in-memory queues by key: the unit of order, and what a record that Kafka refuses "
+         "holds up (goharvest: 8, because there each shard is a Kafka client; here all share one)"},
     {COUNT(send_buffer), DEFAULT("2000"), RANGE(1, 1000000), RELOAD,
-     .help = "unsent records a shard may hold before claiming halts (goharvest: 10, without effect; here one hot key "
-             "has to fill its batches from a single shard)"},
+     .help = "unsent records a shard may hold before claiming halts (goharvest: 10, without effect; here one "
+             "hot key has to fill its batches from a single shard)"},
     {COUNT(mark_query_records), DEFAULT("1000"), RANGE(1, 100000), RELOAD,
      .help = "rows of one mark at most (goharvest: 100; larger statements spare round trips)"},
     {SIZE(mark_query_bytes), DEFAULT("1MiB"), RANGE(4 * KIB, 1 * GIB), RELOAD,
@@ -84,15 +88,17 @@ static const struct hv_setting table[] = {
     {DURATION(drain_timeout), DEFAULT("10s"), RANGE(0, HOUR), RELOAD,
      .help = "how long stopping waits for acknowledgements and their purge"},
     {DURATION(rescan_interval), DEFAULT("5s"), RANGE(HV_MS(100), HOUR), RELOAD,
-     .help = "how often a mark looks from the first id again, for ids that were drawn long before they were written"},
+     .help = "how often a mark looks from the first id again, for ids that were drawn long before they were "
+             "written"},
 
     {IN("log", "level", log_level), .type = HV_SET_CHOICE, DEFAULT("info"), RELOAD,
      .choices = {"error", "warn", "info", "debug"}, .help = "least severe level that is logged"},
-    {IN("log", "format", log_format), .type = HV_SET_CHOICE, DEFAULT("logfmt"), RELOAD, .choices = {"logfmt", "json"},
-     .help = "form of the log lines on standard error"},
+    {IN("log", "format", log_format), .type = HV_SET_CHOICE, DEFAULT("logfmt"), RELOAD,
+     .choices = {"logfmt", "json"}, .help = "form of the log lines on standard error"},
 };
 
-static const char *const sections[] = {"harvest", "limits", "kafka", "kafka.producer", "kafka.consumer", "log", NULL};
+static const char *const sections[] = {"harvest",        "limits", "kafka", "kafka.producer",
+                                       "kafka.consumer", "log",    NULL};
 
 const struct hv_setting *hv_settings_table(size_t *count) {
     *count = sizeof table / sizeof table[0];

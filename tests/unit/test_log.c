@@ -26,21 +26,23 @@ static const uint8_t uuid[16] = {0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
 
 static void a_line_in_logfmt(void **state) {
     (void)state;
-    assert_string_equal(line_of(HV_LOGFMT, "acquired",
-                                HV_FIELDS(HV_STR("name", "host_1_2"), HV_UUID("leader_id", uuid), HV_INT("n", -7),
-                                          HV_REAL("rate", 1234.5), HV_STR("none", NULL))),
-                        "time=2026-01-02T03:04:05.678Z level=info component=leader msg=\"acquired\" name=host_1_2 "
-                        "leader_id=01234567-89ab-cdef-0001-0203040506ff n=-7 rate=1234.5\n");
+    assert_string_equal(
+        line_of(HV_LOGFMT, "acquired",
+                HV_FIELDS(HV_STR("name", "host_1_2"), HV_UUID("leader_id", uuid), HV_INT("n", -7),
+                          HV_REAL("rate", 1234.5), HV_STR("none", NULL))),
+        "time=2026-01-02T03:04:05.678Z level=info component=leader msg=\"acquired\" name=host_1_2 "
+        "leader_id=01234567-89ab-cdef-0001-0203040506ff n=-7 rate=1234.5\n");
 }
 
 static void a_line_in_json(void **state) {
     (void)state;
-    assert_string_equal(line_of(HV_JSON, "acquired",
-                                HV_FIELDS(HV_STR("name", "a b"), HV_UUID("leader_id", uuid), HV_INT("n", -7),
-                                          HV_REAL("rate", 0.25), HV_REAL("bad", NAN), HV_STR("none", NULL))),
-                        "{\"time\":\"2026-01-02T03:04:05.678Z\",\"level\":\"info\",\"component\":\"leader\","
-                        "\"msg\":\"acquired\",\"name\":\"a b\",\"leader_id\":\"01234567-89ab-cdef-0001-0203040506ff\","
-                        "\"n\":-7,\"rate\":0.25,\"bad\":null}\n");
+    assert_string_equal(
+        line_of(HV_JSON, "acquired",
+                HV_FIELDS(HV_STR("name", "a b"), HV_UUID("leader_id", uuid), HV_INT("n", -7),
+                          HV_REAL("rate", 0.25), HV_REAL("bad", NAN), HV_STR("none", NULL))),
+        "{\"time\":\"2026-01-02T03:04:05.678Z\",\"level\":\"info\",\"component\":\"leader\","
+        "\"msg\":\"acquired\",\"name\":\"a b\",\"leader_id\":\"01234567-89ab-cdef-0001-0203040506ff\","
+        "\"n\":-7,\"rate\":0.25,\"bad\":null}\n");
 }
 
 static void no_fields_at_all(void **state) {
@@ -67,7 +69,8 @@ static void values_are_quoted_when_they_have_to_be(void **state) {
         {"a\xff\xc3", " k=\"a\xef\xbf\xbd\xef\xbf\xbd\"\n", "\"a\xef\xbf\xbd\xef\xbf\xbd\"}"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        assert_non_null(strstr(line_of(HV_LOGFMT, "m", HV_FIELDS(HV_STR("k", cases[i].value))), cases[i].logfmt));
+        assert_non_null(
+            strstr(line_of(HV_LOGFMT, "m", HV_FIELDS(HV_STR("k", cases[i].value))), cases[i].logfmt));
         assert_non_null(strstr(line_of(HV_JSON, "m", HV_FIELDS(HV_STR("k", cases[i].value))), cases[i].json));
     }
 }
@@ -77,11 +80,13 @@ static void real_numbers(void **state) {
     static const struct {
         double real;
         const char *text;
-    } cases[] = {{0, " k=0\n"},          {-0.0001, " k=0\n"},      {1.0006, " k=1.001\n"}, {-2.05, " k=-2.05\n"},
-                 {0.001, " k=0.001\n"},  {1e15, " k=1000000000000000\n"}, {INFINITY, " k=Inf\n"},
-                 {-INFINITY, " k=-Inf\n"}, {NAN, " k=NaN\n"},      {999.9999, " k=1000\n"}};
+    } cases[] = {{0, " k=0\n"},          {-0.0001, " k=0\n"},      {1.0006, " k=1.001\n"},
+                 {-2.05, " k=-2.05\n"},  {0.001, " k=0.001\n"},    {1e15, " k=1000000000000000\n"},
+                 {INFINITY, " k=Inf\n"}, {-INFINITY, " k=-Inf\n"}, {NAN, " k=NaN\n"},
+                 {999.9999, " k=1000\n"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        assert_non_null(strstr(line_of(HV_LOGFMT, "m", HV_FIELDS(HV_REAL("k", cases[i].real))), cases[i].text));
+        assert_non_null(
+            strstr(line_of(HV_LOGFMT, "m", HV_FIELDS(HV_REAL("k", cases[i].real))), cases[i].text));
     line_of(HV_JSON, "m", HV_FIELDS(HV_REAL("k", 1.7e308)));
 }
 
@@ -145,8 +150,8 @@ static void a_cut_line_is_still_a_line(void **state) {
         for (int format = HV_LOGFMT; format <= HV_JSON; format++) {
             memset(out, '#', sizeof out);
             size_t n = hv_log_format_line(out, size, (enum hv_log_format)format, NOON, HV_INFO, "c", "m",
-                                          HV_FIELDS(HV_INT("first", 1), HV_STR("v", value + 150), HV_INT("last", 123),
-                                                    HV_STR("w", value + 280)),
+                                          HV_FIELDS(HV_INT("first", 1), HV_STR("v", value + 150),
+                                                    HV_INT("last", 123), HV_STR("w", value + 280)),
                                           3);
             assert_true(n <= size - 1);
             assert_true(size == sizeof out || out[size] == '#');

@@ -57,9 +57,9 @@ static void durations_that_can_be_read(void **state) {
     static const struct {
         const char *text;
         hv_time micros;
-    } cases[] = {{"0s", 0},           {"250us", 250},        {"100ms", 100000},
-                 {"5s", 5000000},     {"2m", 120000000},     {"1h", 3600000000},
-                 {"0005s", 5000000},  {"9223372036854775807us", INT64_MAX}};
+    } cases[] = {
+        {"0s", 0},         {"250us", 250},     {"100ms", 100000},  {"5s", 5000000},
+        {"2m", 120000000}, {"1h", 3600000000}, {"0005s", 5000000}, {"9223372036854775807us", INT64_MAX}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         hv_time t = -1;
         struct hv_error err = {""};
@@ -70,9 +70,28 @@ static void durations_that_can_be_read(void **state) {
 
 static void durations_that_cannot_be_read(void **state) {
     (void)state;
-    static const char *const cases[] = {
-        "",    "5",    "s",   "ms",   "-5s",  "+5s", " 5s",  "5s ", "5 s", "5S",  "5sec", "1.5s", "1m30s", "0x5s", "1e3s",
-        "5\n", "5s\n", "ten", "5days", "9223372036854775808us", "99999999999999999999s", "9223372036854775807h"};
+    static const char *const cases[] = {"",
+                                        "5",
+                                        "s",
+                                        "ms",
+                                        "-5s",
+                                        "+5s",
+                                        " 5s",
+                                        "5s ",
+                                        "5 s",
+                                        "5S",
+                                        "5sec",
+                                        "1.5s",
+                                        "1m30s",
+                                        "0x5s",
+                                        "1e3s",
+                                        "5\n",
+                                        "5s\n",
+                                        "ten",
+                                        "5days",
+                                        "9223372036854775808us",
+                                        "99999999999999999999s",
+                                        "9223372036854775807h"};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         hv_time t = -1;
         struct hv_error err = {""};
@@ -102,7 +121,8 @@ static void sizes_and_counts(void **state) {
     assert_int_equal(n, 123);
     assert_int_equal(hv_parse_size("1GiB", &n, NULL), 0);
     assert_int_equal(n, 1 << 30);
-    static const char *const bad[] = {"", "8MB", "8M", "8mib", "8 MiB", "-1", "KiB", "1.5MiB", "9223372036854775807GiB"};
+    static const char *const bad[] = {
+        "", "8MB", "8M", "8mib", "8 MiB", "-1", "KiB", "1.5MiB", "9223372036854775807GiB"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         assert_int_equal(hv_parse_size(bad[i], &n, NULL), -1);
     assert_int_equal(hv_parse_count("5000", &n, NULL), 0);
