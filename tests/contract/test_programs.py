@@ -1,0 +1,46 @@
+"""Runs the contract tests: each tests/contract/test_*.c is a program that puts one adapter to the test against its real library.
+
+A program is given HV_TEST_PG, a connection string of a private Postgres (superuser), started only if one asks for it. Brokers,
+proxies and scripted servers are the programs' own affair. A program has a time limit and a process of its own."""
+import glob
+import os
+import subprocess
+import sys
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, os.path.join(ROOT, "tests", "system"))
+
+from bed.postgres import Postgres  # noqa: E402
+
+BUILD = os.environ.get("HARVESTD_BUILD", os.path.join(ROOT, "build"))
+SOURCES = sorted(glob.glob(os.path.join(HERE, "test_*.c")))
+LIMIT = 200  # seconds
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    server = Postgres()
+    try:
+        yield server.create().start()
+    finally:
+        server.destroy()
+
+
+@pytest.mark.parametrize("name", [os.path.basename(path)[:-2] for path in SOURCES])
+def test_program(name, request):
+    environment = dict(os.environ)
+    sources = [os.path.join(HERE, name + ".c")] + glob.glob(os.path.join(HERE, "pg_*.c")) * name.startswith("test_pg")
+    if any("HV_TEST_PG" in open(path, encoding="utf-8").read() for path in sources):
+        environment["HV_TEST_PG"] = request.getfixturevalue("postgres").data_source()
+    done = subprocess.run([os.path.join(BUILD, "tests", name)], env=environment, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=LIMIT)
+    print(done.stdout)
+    assert done.returncode == 0, "%s ended with %d" % (name, done.returncode)
+    assert "[  PASSED  ]" in done.stdout, "%s ran no test" % name
+
+
+def test_there_are_programs():
+    assert SOURCES
