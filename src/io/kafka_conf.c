@@ -44,7 +44,7 @@ static const struct setting settings[] = {
 
     {REC | SUS, "enable.idempotence", "true", "the order of records depends on it"},
     {REC, "enable.gapless.guarantee", "true", "the order of records depends on it"},
-    {SUS, "enable.gapless.guarantee", "false", NULL}, /* one refused record must not end the client */
+    {SUS, "enable.gapless.guarantee", NULL, ""}, /* one refused record must not end the client */
     {REC | SUS, "request.required.acks", "all", "acknowledged records are deleted from the outbox"},
     {REC | SUS, "queuing.strategy", "fifo", "the order of records depends on it"},
     {REC | SUS, "delivery.report.only.error", "false", "records are deleted from the outbox when they are reported"},
@@ -62,7 +62,7 @@ static const struct setting settings[] = {
     {REC | SUS, "topic.metadata.propagation.max.ms", "10000", NULL},
 
     {BEAT, "enable.idempotence", "false", ""}, /* a late heartbeat is worth nothing, so none is repeated for long */
-    {BEAT, "enable.gapless.guarantee", "false", ""},
+    {BEAT, "enable.gapless.guarantee", NULL, ""},
     {BEAT, "request.required.acks", "1", ""},
     {BEAT, "queue.buffering.max.ms", "0", ""},
     {BEAT, "compression.codec", "none", ""},
@@ -281,6 +281,10 @@ int hv_kafka_property_check(enum hv_kafka_role role, const struct hv_kafka_prope
     return result;
 }
 
+bool hv_kafka_log_is_noise(const char *facility, const char *text) {
+    return strcmp(facility, "CONFWARN") == 0 && strstr(text, "enable.gapless.guarantee") != NULL;
+}
+
 /* ---- making ---- */
 
 static int apply_ours(rd_kafka_conf_t *conf, enum hv_kafka_role role, bool fixed, struct hv_error *err) {
@@ -294,14 +298,27 @@ static int apply_ours(rd_kafka_conf_t *conf, enum hv_kafka_role role, bool fixed
     return 0;
 }
 
+/* Is the user's value of this (true) name passed over in this role? */
+static bool is_passed_over(enum hv_kafka_role role, const char *name) {
+    for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
+        const struct setting *s = &settings[i];
+        if (s->roles & 1u << role && s->why != NULL && *s->why == '\0' && strcmp(s->name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* The users' properties are checked again: an embedding program may not have asked. */
 static int apply_users(rd_kafka_conf_t *conf, enum hv_kafka_role role, const char *manual, bool shared,
                        const struct hv_kafka_properties *properties, struct hv_error *err) {
     for (size_t i = 0; properties != NULL && i < properties->count; i++) {
         const struct hv_kafka_property *p = &properties->list[i];
-        if (!is_for(find_trait(manual, p->name).kind, 1u << role))
+        struct trait trait = find_trait(manual, p->name);
+        if (!is_for(trait.kind, 1u << role))
             continue;
-        if (check_with(manual, shared ? HV_KAFKA_SHARED : role, p, err) != 0 || set(conf, p->name, p->value, err) != 0)
+        if (check_with(manual, shared ? HV_KAFKA_SHARED : role, p, err) != 0)
+            return -1;
+        if (!is_passed_over(role, trait.name) && set(conf, p->name, p->value, err) != 0)
             return -1;
     }
     return 0;

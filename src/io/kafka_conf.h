@@ -3,6 +3,7 @@
 #define HV_IO_KAFKA_CONF_H
 
 #include <librdkafka/rdkafka.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/error.h"
@@ -38,5 +39,8 @@ int hv_kafka_property_check(enum hv_kafka_role role, const struct hv_kafka_prope
 int hv_kafka_conf_make(enum hv_kafka_role role, const char *client_id, const struct hv_kafka_properties *base,
                        const struct hv_kafka_properties *specific, const struct hv_kafka_properties *own,
                        rd_kafka_conf_t **ret, struct hv_error *err);
+
+/* Is this line of librdkafka's log about nothing but what we set ourselves (that the gapless guarantee is experimental)? */
+bool hv_kafka_log_is_noise(const char *facility, const char *text);
 
 #endif

@@ -134,7 +134,8 @@ static enum hv_queue_next on_event(void *user, rd_kafka_event_t *event) {
         on_error(p, event);
         return HV_QUEUE_DONE;
     case RD_KAFKA_EVENT_LOG:
-        if (rd_kafka_event_log(event, &facility, &text, &level) == 0)
+        if (rd_kafka_event_log(event, &facility, &text, &level) == 0 &&
+            !hv_kafka_log_is_noise(facility, text))
             p->handler->log(p->user, level, facility, text);
         return HV_QUEUE_DONE;
     default:
