@@ -14,6 +14,7 @@ enum { FROM_FILE_AS_WHOLE = 0 };
 
 struct trouble {
     unsigned line; /* FROM_FILE_AS_WHOLE, a line, or FROM_COMMAND_LINE */
+    size_t order;  /* of coming */
     char text[HV_ERROR_MAX];
 };
 
@@ -40,6 +41,7 @@ static void complain(void *user, unsigned line, const char *message) {
     l->troubles = hv_realloc(l->troubles, l->trouble_kept + 1, sizeof *l->troubles);
     struct trouble *t = &l->troubles[l->trouble_kept++];
     t->line = line;
+    t->order = l->trouble_kept;
     snprintf(t->text, sizeof t->text, "%s", message);
 }
 
@@ -130,7 +132,9 @@ static void take_conflict(void *user, const char *section, const char *name, con
 
 static int by_line(const void *a, const void *b) {
     const struct trouble *x = a, *y = b;
-    return x->line != y->line ? (x->line < y->line ? -1 : 1) : 0;
+    if (x->line != y->line)
+        return x->line < y->line ? -1 : 1;
+    return x->order < y->order ? -1 : 1;
 }
 
 static void print_troubles(struct loading *l, FILE *errors) {

@@ -1,0 +1,261 @@
+/* app/options and app/config: the command line, and the whole configuration with all its troubles at once. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "app/config.h"
+#include "app/options.h"
+
+static struct hv_options options;
+static struct hv_error err;
+
+static int parse(const char *first, ...) {
+    char *argv[20] = {(char *)"harvestd"};
+    int argc = 1;
+    va_list args;
+    va_start(args, first);
+    for (const char *a = first; a != NULL; a = va_arg(args, const char *))
+        argv[argc++] = (char *)a;
+    va_end(args);
+    err.text[0] = '\0';
+    return hv_options_parse(argc, argv, &options, &err);
+}
+
+static void commands(void **state) {
+    (void)state;
+    assert_int_equal(parse(NULL), 0);
+    assert_int_equal(options.command, HV_COMMAND_RUN);
+    assert_null(options.config);
+    assert_int_equal(parse("run", NULL), 0);
+    assert_int_equal(options.command, HV_COMMAND_RUN);
+    assert_int_equal(parse("check", NULL), 0);
+    assert_int_equal(options.command, HV_COMMAND_CHECK);
+    assert_int_equal(parse("-c", "x", "schema", NULL), 0);
+    assert_int_equal(options.command, HV_COMMAND_SCHEMA);
+    assert_int_equal(parse("version", NULL), 0);
+    assert_int_equal(options.command, HV_COMMAND_VERSION);
+    assert_int_equal(parse("--version", NULL), 0);
+    assert_int_equal(options.command, HV_COMMAND_VERSION);
+    assert_int_equal(parse("check", "--help", NULL), 0);
+    assert_int_equal(options.command, HV_COMMAND_HELP);
+    assert_int_equal(parse("-h", NULL), 0);
+    assert_int_equal(options.command, HV_COMMAND_HELP);
+    assert_int_equal(parse("--help-config", NULL), 0);
+    assert_int_equal(options.command, HV_COMMAND_HELP_CONFIG);
+}
+
+static void files_and_settings(void **state) {
+    (void)state;
+    assert_int_equal(parse("--config", "a b", "run", "-s", "x.y=1", "--set=x.z=--2", "-sw.v=", NULL), 0);
+    assert_string_equal(options.config, "a b");
+    assert_int_equal(options.set_count, 3);
+    assert_string_equal(options.sets[0], "x.y=1");
+    assert_string_equal(options.sets[1], "x.z=--2");
+    assert_string_equal(options.sets[2], "w.v=");
+    assert_int_equal(parse("--config=f", NULL), 0);
+    assert_string_equal(options.config, "f");
+    assert_int_equal(parse("-cf", "--", "check", NULL), 0);
+    assert_string_equal(options.config, "f");
+    assert_int_equal(options.command, HV_COMMAND_CHECK);
+}
+
+#define WRONG(part, ...)                                                                                     \
+    do {                                                                                                     \
+        assert_int_equal(parse(__VA_ARGS__, NULL), -1);                                                      \
+        if (strstr(err.text, part) == NULL)                                                                  \
+            fail_msg("'%s' is not in '%s'", part, err.text);                                                 \
+    } while (0)
+
+static void wrong_use(void **state) {
+    (void)state;
+    WRONG("unknown command 'chekc'; did you mean check?", "chekc");
+    WRONG("unknown command 'frobnicate'; there are run, check, schema and version", "frobnicate");
+    WRONG("unexpected argument 'check'", "run", "check");
+    WRONG("unknown option '--confg'; did you mean --config?", "--confg", "x");
+    WRONG("unknown option '-x'", "-x");
+    WRONG("unknown option '-hx'", "-hx");
+    WRONG("--config needs a value", "--config");
+    WRONG("--set needs a value: SECTION.NAME=VALUE", "-s");
+    WRONG("--config is given twice", "-c", "a", "-c", "b");
+    WRONG("--config names no file", "--config=");
+    WRONG("--help takes no value", "--help=x");
+    WRONG("unknown command ''", "");
+    WRONG("unknown command '-'", "-");
+    WRONG("'\\x1b[2J'", "\x1b[2J");
+}
+
+static void a_flood_of_settings_is_bounded(void **state) {
+    (void)state;
+    static char *argv[HV_OPTION_SETS_MAX + 2];
+    argv[0] = (char *)"harvestd";
+    for (int i = 1; i < HV_OPTION_SETS_MAX + 2; i++)
+        argv[i] = (char *)"-sa.b=c";
+    assert_int_equal(hv_options_parse(HV_OPTION_SETS_MAX + 1, argv, &options, &err), 0);
+    assert_int_equal(hv_options_parse(HV_OPTION_SETS_MAX + 2, argv, &options, &err), -1);
+}
+
+/* ---- the configuration ---- */
+
+static char path[] = "/tmp/harvestd-config-XXXXXX";
+static char said[65536];
+
+static int create_file(void **state) {
+    (void)state;
+    strcpy(path + strlen(path) - 6, "XXXXXX");
+    int fd = mkstemp(path);
+    return fd < 0 ? -1 : close(fd);
+}
+
+static int remove_file(void **state) {
+    (void)state;
+    return unlink(path);
+}
+
+/* Loads a file of this content, with these --set (NULL-terminated). What was said, without the path, is in
+ * `said`. */
+static int load(struct hv_settings *settings, const char *content, const char *const *sets) {
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(fwrite(content, 1, strlen(content), file), strlen(content));
+    assert_int_equal(fclose(file), 0);
+    struct hv_options o = {.config = path};
+    for (; sets != NULL && *sets != NULL; sets++)
+        o.sets[o.set_count++] = *sets;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *errors = open_memstream(&text, &size);
+    int bad = hv_config_load(&o, false, settings, errors);
+    fclose(errors);
+    said[0] = '\0';
+    size_t at = 0;
+    for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"))
+        at += (size_t)snprintf(said + at, sizeof said - at, "%s\n",
+                               strncmp(line, path, strlen(path)) == 0 ? line + strlen(path) : line);
+    free(text);
+    return bad;
+}
+
+static void a_good_file(void **state) {
+    (void)state;
+    struct hv_settings s;
+    static const char *const sets[] = {"limits.send_buffer=7", "kafka.producer.linger.ms=4",
+                                       "kafka.client.id=x=y", "limits.send_buffer=8", NULL};
+    assert_int_equal(load(&s, "[limits]\nsend_buffer = 5\nmark_backoff = 20ms\n[harvest]\nname = n\n", sets),
+                     0);
+    assert_string_equal(said, "");
+    assert_int_equal(s.send_buffer, 8); /* the command line goes over the file, the last over the first */
+    assert_int_equal(s.mark_backoff, HV_MS(20));
+    assert_string_equal(s.name, "n");
+    assert_string_equal(s.leader_topic, "harvestd.neli");
+    assert_string_equal(s.kafka_producer.list[0].name, "linger.ms");
+    assert_string_equal(s.kafka.list[1].value, "x=y");
+    hv_settings_free(&s);
+}
+
+static void all_troubles_at_once_in_the_order_of_lines(void **state) {
+    (void)state;
+    struct hv_settings s;
+    static const char *const sets[] = {"limits.mark_bakcoff=1s", "limits.send_buffer=0", "nonsense",
+                                       "lmits.x=1", NULL};
+    assert_int_equal(
+        load(&s,
+             "[harvest]\nnme = x\nname = a\nname = b\n[limits]\nqueue_timeout = 5\n"
+             "min_poll_interval = 9s\nsend_buffer = 1\n[limits]\nsend_buffer = 2\nmark_backoff\n",
+             sets),
+        -1);
+    assert_string_equal(said, ":2: unknown setting 'nme' in [harvest]; did you mean name?\n"
+                              ":4: name: it is set in line 3 already; leave one of the two\n"
+                              ":6: queue_timeout: '5' is not a duration; write digits and a unit (us, ms, s, "
+                              "m or h), such as 100ms or 5s\n"
+                              ":7: min_poll_interval: 9s has to be less than heartbeat_timeout, which is 5s\n"
+                              ":10: send_buffer: it is set in line 8 already; leave one of the two\n"
+                              ":11: 'mark_backoff': there is no '='; a line is name = value, [section] or a "
+                              "comment that begins with ; or #\n"
+                              "--set unknown setting 'mark_bakcoff' in [limits]; did you mean mark_backoff?\n"
+                              "--set send_buffer: '0' is out of range; it is 1 to 1000000\n"
+                              "--set: write SECTION.NAME=VALUE, such as limits.queue_timeout=1m\n"
+                              "--set unknown section 'lmits'; did you mean [limits]?\n");
+}
+
+static void a_conflict_is_told_where_it_was_made(void **state) {
+    (void)state;
+    struct hv_settings s;
+    static const char *const sets[] = {"limits.heartbeat_timeout=100ms", NULL};
+    assert_int_equal(load(&s, "[limits]\nheartbeat_timeout = 5s\n", sets), -1);
+    assert_string_equal(
+        said, "--set heartbeat_timeout: 100ms has to be more than min_poll_interval, which is 100ms\n");
+    assert_int_equal(load(&s, "[limits]\n\nheartbeat_timeout = 100ms\n", NULL), -1);
+    assert_string_equal(
+        said, ":3: heartbeat_timeout: 100ms has to be more than min_poll_interval, which is 100ms\n");
+}
+
+static void passwords_are_not_told(void **state) {
+    (void)state;
+    struct hv_settings s;
+    static const char *const sets[] = {"harvest.data_source=host=a password=b Topsecret", "Topsecret=1",
+                                       "harvest.data_source host=a password=Topsecret", NULL};
+    assert_int_equal(
+        load(&s,
+             "[harvest]\ndata_source = host=a password=b Topsecret\n[kafka]\nsasl.pasword=Topsecret\n"
+             "ssl.key.password = Topsecret ;\n",
+             sets),
+        -1);
+    assert_non_null(strstr(said, "--set"));
+    assert_null(strstr(said, "Topsecret"));
+}
+
+static void a_flood_of_troubles_is_bounded(void **state) {
+    (void)state;
+    struct hv_settings s;
+    static char content[20000];
+    size_t n = (size_t)sprintf(content, "[limits]\n");
+    for (int i = 0; i < 1000; i++)
+        n += (size_t)sprintf(content + n, "x%d = 1\n", i);
+    assert_int_equal(load(&s, content, NULL), -1);
+    assert_non_null(strstr(said, ":101: "));
+    assert_null(strstr(said, ":102: "));
+    assert_non_null(strstr(said, "... and 900 more\n"));
+}
+
+static void the_file_itself(void **state) {
+    (void)state;
+    struct hv_settings s;
+    assert_int_equal(load(&s, "", NULL), -1);
+    assert_string_equal(said, ": is empty; `harvestd --help-config` lists what can be set\n");
+    assert_int_equal(load(&s, "; only comments\n", NULL), 0);
+    hv_settings_free(&s);
+    char *text = NULL;
+    size_t size = 0;
+    FILE *errors = open_memstream(&text, &size);
+    struct hv_options o = {.config = "/nonexistent/x.ini"};
+    assert_int_equal(hv_config_load(&o, true, &s, errors), -1); /* a file that was named has to be there */
+    fclose(errors);
+    assert_string_equal(text, "/nonexistent/x.ini: cannot be opened: No such file or directory\n");
+    free(text);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, create_file, remove_file)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(commands),
+        cmocka_unit_test(files_and_settings),
+        cmocka_unit_test(wrong_use),
+        cmocka_unit_test(a_flood_of_settings_is_bounded),
+        TEST(a_good_file),
+        TEST(all_troubles_at_once_in_the_order_of_lines),
+        TEST(a_conflict_is_told_where_it_was_made),
+        TEST(passwords_are_not_told),
+        TEST(a_flood_of_troubles_is_bounded),
+        TEST(the_file_itself),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
