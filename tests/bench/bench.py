@@ -30,7 +30,7 @@ from confluent_kafka import Consumer, TopicPartition  # noqa: E402
 
 import bed.kafka  # noqa: E402
 from bed.postgres import TABLE, Postgres  # noqa: E402
-from bed.util import process_cpu_seconds, spawn  # noqa: E402
+from bed.util import children, process_cpu_seconds, spawn  # noqa: E402
 
 BUILD = os.environ.get("HARVESTD_BUILD", os.path.join(ROOT, "build"))
 PARTITIONS = 4
@@ -38,9 +38,10 @@ KEYS = 1000
 VALUE_BYTES = 200
 BATCH = 1000  # rows a statement of mark + delete alone
 
-# For all three alike. Durable as in production; no checkpoint falls into a run (one is made before each).
+# For all alike. Durable as in production; neither a checkpoint nor a vacuum falls into some runs and not into others: both are
+# made before each.
 POSTGRES = dict(fsync="on", synchronous_commit="on", shared_buffers="256MB", max_wal_size="4GB",
-                checkpoint_timeout="30min", log_lock_waits="off")
+                checkpoint_timeout="30min", autovacuum="off", log_lock_waits="off")
 # Records that producer alone keeps in flight: what the daemon's window allows by default.
 IN_FLIGHT = 5000
 
@@ -66,6 +67,30 @@ def make_records(path, count):
                                 "token": "%0100x" % dice.getrandbits(400)}, separators=(",", ":"))
             f.write("customer-%04d\t%s\ttype\torder\ttrace\t%016x\n" % (
                 dice.randrange(KEYS), value.ljust(VALUE_BYTES, "."), dice.getrandbits(64)))
+
+
+class Meter:
+    """CPU that the two servers use while something runs, in µs a record: where the time goes on a machine that all share. Sessions
+    of Postgres that came or went in between are counted as far as they can be seen."""
+
+    def __init__(self, postgres, broker):
+        self.postgres, self.broker, self.seen = postgres.process.pid, broker.process.pid, {}
+        self.read()
+        self.start = dict(self.seen)
+
+    def read(self):
+        for pid in [self.postgres, self.broker, *children(self.postgres)]:
+            try:
+                self.seen[pid] = process_cpu_seconds(pid)
+            except OSError:
+                pass
+
+    def used(self, records):
+        """(Postgres, Kafka)"""
+        self.read()
+        used = {pid: seconds - self.start.get(pid, 0) for pid, seconds in self.seen.items()}
+        broker = used.pop(self.broker)
+        return sum(used.values()) * 1e6 / records, broker * 1e6 / records
 
 
 class Bench:
@@ -108,13 +133,19 @@ class Bench:
 
     def program(self, name, *arguments):
         """Runs a tiny program; what it printed as a dictionary of numbers."""
-        done = subprocess.run([os.path.join(BUILD, "bench", name), *arguments], stdout=subprocess.PIPE, check=True,
-                              timeout=600)
-        figures = {k: float(v) for k, v in (f.split("=") for f in done.stdout.decode().split())}
+        meter = Meter(self.postgres, self.broker)
+        with spawn([os.path.join(BUILD, "bench", name), *arguments], stdout=subprocess.PIPE) as process:
+            while process.poll() is None:
+                meter.read()
+                time.sleep(0.01)
+            out = process.stdout.read().decode()
+        if process.returncode != 0:
+            raise RuntimeError("%s ended with %d" % (name, process.returncode))
+        figures = {k: float(v) for k, v in (f.split("=") for f in out.split())}
         if figures["records"] != self.args.records:
             raise RuntimeError("%s did %d records instead of %d" % (name, figures["records"], self.args.records))
         return dict(rate=figures["records"] / figures["seconds"], cpu=figures["cpu_us"],
-                    memory=figures["rss_kb"] / 1024)
+                    memory=figures["rss_kb"] / 1024, servers=meter.used(self.args.records))
 
     def producer_alone(self):
         topic = self.topic()
@@ -165,20 +196,22 @@ class Bench:
         while not (line := find_line(log, "leader", "acquired")):
             alive(deadline)
             time.sleep(0.002)
-        start, cpu = time.monotonic(), process_cpu_seconds(daemon.pid)
+        start, cpu, meter = time.monotonic(), process_cpu_seconds(daemon.pid), Meter(self.postgres, self.broker)
         with self.database.connect() as c:
             # The end of the index: cheap as long as the newest rows are there.
             while c.execute("SELECT id FROM outbox ORDER BY id DESC LIMIT 1").fetchone():
                 alive(deadline)
                 time.sleep(0.02)
         seconds, cpu = time.monotonic() - start, process_cpu_seconds(daemon.pid) - cpu
+        servers = meter.used(self.args.records)
         with open("/proc/%d/status" % daemon.pid) as f:
             peak_kb = int(re.search(r"VmHWM:\s+(\d+)", f.read()).group(1))
         daemon.send_signal(signal.SIGTERM)
         if daemon.wait(timeout=60) != 0:
             raise RuntimeError("harvestd ended with %d after SIGTERM; %s" % (daemon.returncode, line))
         self.expect_written(topic)
-        return dict(rate=self.args.records / seconds, cpu=cpu * 1e6 / self.args.records, memory=peak_kb / 1024)
+        return dict(rate=self.args.records / seconds, cpu=cpu * 1e6 / self.args.records, memory=peak_kb / 1024,
+                    servers=servers)
 
 
 def find_line(path, component, message):
@@ -194,14 +227,15 @@ def spread(values, form):
 
 
 def report(args, results):
-    print("\n%s records, %d-byte values, 2 headers, %d keys, %d partitions; %d cores shared by all; %d rounds:" % (
+    print("\n%s records, %d-byte values, 2 headers, %d keys, %d partitions; %d cores shared by all; %d rounds" % (
         f"{args.records:,}", VALUE_BYTES, KEYS, PARTITIONS, os.cpu_count(), args.rounds))
+    form = "%-16s %-23s %-18s %-18s %-10s %s"
     print("median (least-most)\n")
-    print("%-18s %-30s %-22s %s" % ("", "records/s", "CPU µs a record", "peak memory MB"))
+    print(form % ("", "records/s", "CPU µs a record", "peak MB", "Postgres", "Kafka (CPU µs a record)"))
     for name, rounds in results.items():
-        print("%-18s %-30s %-22s %s" % (name, spread([r["rate"] for r in rounds], "%.0f"),
-                                        spread([r["cpu"] for r in rounds], "%.2f"),
-                                        spread([r["memory"] for r in rounds], "%.1f")))
+        postgres, broker = (statistics.median(r["servers"][i] for r in rounds) for i in (0, 1))
+        print(form % (name, spread([r["rate"] for r in rounds], "%.0f"), spread([r["cpu"] for r in rounds], "%.2f"),
+                      spread([r["memory"] for r in rounds], "%.1f"), "%.1f" % postgres, "%.1f" % broker))
     if "drain" not in results:
         return
     drain = results["drain"]
@@ -242,8 +276,9 @@ def main():
                     if choice in wanted:
                         figures = step()
                         results.setdefault(name, []).append(figures)
-                        print("round %d  %-15s %8.0f records/s  %6.2f µs CPU a record  %6.1f MB" % (
-                            number, name, figures["rate"], figures["cpu"], figures["memory"]), flush=True)
+                        print("round %d  %-15s %8.0f records/s  %6.2f µs CPU a record  %6.1f MB   load %.1f" % (
+                            number, name, figures["rate"], figures["cpu"], figures["memory"], os.getloadavg()[0]),
+                            flush=True)
         finally:
             broker.destroy()
             postgres.destroy()
