@@ -73,6 +73,12 @@ static bool type_is_fine(const struct column *column, Oid type) {
     return false;
 }
 
+const char *hv_table_column(int column, Oid type, const char **ret_expected, bool *ret_fine) {
+    *ret_expected = columns[column].expected;
+    *ret_fine = type_is_fine(&columns[column], type);
+    return columns[column].name;
+}
+
 static bool is_true(const PGresult *result, int column) {
     return PQgetlength(result, 0, column) == 1 && PQgetvalue(result, 0, column)[0] != 0;
 }

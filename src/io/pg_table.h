@@ -24,6 +24,9 @@ struct hv_table_types {
 /* See hv_outbox_quote_table. */
 int hv_table_quote(const char *table, char *out, size_t size, struct hv_error *err);
 
+/* The column at HV_COL_...: returns its name; *ret_expected says what its type may be, *ret_fine whether this one is. */
+const char *hv_table_column(int column, Oid type, const char **ret_expected, bool *ret_fine);
+
 /* Judges the answer to the probe. Returns 0 and the columns' types, or -1 with what is wrong. */
 int hv_table_check(const PGresult *probe, const char *table, struct hv_table_types *ret_types,
                    enum hv_pg_trouble *ret_trouble, struct hv_error *err);

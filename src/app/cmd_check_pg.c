@@ -1,0 +1,266 @@
+/* harvestd check, the database: connection, table, columns, rights, index, sequence. Blocks. */
+#include <inttypes.h>
+#include <libpq-fe.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "app/cmd_check.h"
+#include "base/memory.h"
+#include "base/text.h"
+#include "io/loop.h"
+#include "io/pg_dsn.h"
+#include "io/pg_failure.h"
+#include "io/pg_outbox.h"
+#include "io/pg_table.h"
+
+struct session {
+    struct hv_check *check;
+    PGconn *conn;
+    char table[600]; /* quoted for SQL */
+};
+
+/* ---- Connection ---- */
+
+/* Through all states of the attempt, within connect_timeout. */
+static bool connected(PGconn *conn, hv_time timeout) {
+    hv_time until = hv_loop_clock() + timeout;
+    PostgresPollingStatusType state = PGRES_POLLING_WRITING;
+    while (PQstatus(conn) != CONNECTION_BAD && state != PGRES_POLLING_OK && state != PGRES_POLLING_FAILED) {
+        struct pollfd fd = {.fd = PQsocket(conn),
+                            .events = state == PGRES_POLLING_READING ? POLLIN : POLLOUT};
+        hv_time left = until - hv_loop_clock();
+        if (left <= 0 || poll(&fd, 1, (int)(left / 1000) + 1) == 0)
+            return false;
+        state = PQconnectPoll(conn);
+    }
+    return true;
+}
+
+static bool connect_database(struct session *s) {
+    const struct hv_settings *settings = s->check->settings;
+    static const char *const keywords[] = {"dbname", "fallback_application_name", "client_encoding", NULL};
+    const char *const values[] = {settings->data_source, "harvestd check", "UTF8", NULL};
+    char where[300], timeout[32];
+    hv_pg_dsn_redact(settings->data_source, where, sizeof where);
+    s->conn = hv_must(PQconnectStartParams(keywords, values, 1));
+    PQsetErrorVerbosity(s->conn,
+                        PQERRORS_VERBOSE); /* the way to the SQLSTATE, see hv_pg_failure_from_attempt */
+    if (!connected(s->conn, settings->connect_timeout)) {
+        hv_check_bad(s->check, hv_pg_advice(HV_PG_UNREACHABLE),
+                     "database: no connection to %s within connect_timeout, %s", where,
+                     hv_show_duration(settings->connect_timeout, timeout, sizeof timeout));
+        return false;
+    }
+    if (PQstatus(s->conn) != CONNECTION_OK) {
+        struct hv_pg_failure failure = {0};
+        hv_pg_failure_from_attempt(&failure, s->conn);
+        hv_check_bad(s->check, hv_pg_advice(failure.trouble), "database: no connection to %s: %s", where,
+                     failure.error.text);
+        return false;
+    }
+    PQsetErrorVerbosity(s->conn, PQERRORS_DEFAULT);
+    char host[300];
+    hv_pg_endpoint_text(host, sizeof host, s->conn);
+    hv_check_ok(s->check, "database: connected to %s, database %s as %s, Postgres %s", host, PQdb(s->conn),
+                PQuser(s->conn), PQparameterStatus(s->conn, "server_version"));
+    return true;
+}
+
+/* Runs a statement with text parameters and results. NULL after it told that the statement failed. */
+static PGresult *ask(struct session *s, const char *point, const char *sql, int count,
+                     const char *const *values) {
+    PGresult *result = PQexecParams(s->conn, sql, count, NULL, values, NULL, NULL, 0);
+    ExecStatusType status = PQresultStatus(result);
+    if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK)
+        return result;
+    struct hv_pg_failure failure = {0};
+    hv_pg_failure_from_result(&failure, result);
+    hv_check_bad(s->check, hv_pg_advice(failure.trouble), "%s: %s", point, failure.error.text);
+    PQclear(result);
+    return NULL;
+}
+
+static bool is_true(const PGresult *result, int row, int column) {
+    return PQgetvalue(result, row, column)[0] == 't';
+}
+
+/* ---- The table ---- */
+
+static const char columns_sql[] =
+    "SELECT a.attname, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, "
+    "pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT') FROM pg_catalog.pg_attribute a WHERE "
+    "a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped";
+
+static int find_row(const PGresult *result, const char *name) {
+    for (int row = 0; row < PQntuples(result); row++)
+        if (strcmp(PQgetvalue(result, row, 0), name) == 0)
+            return row;
+    return -1;
+}
+
+static void check_column(struct session *s, const PGresult *found, int column, char *unreadable,
+                         size_t size) {
+    const char *expected;
+    bool fine;
+    const char *name = hv_table_column(column, 0, &expected, &fine);
+    int row = find_row(found, name);
+    if (row < 0) {
+        hv_check_bad(s->check, hv_pg_advice(HV_PG_NO_COLUMN), "table: column %s is missing; it is to be %s",
+                     name, expected);
+        return;
+    }
+    hv_table_column(column, (Oid)strtoul(PQgetvalue(found, row, 1), NULL, 10), &expected, &fine);
+    if (!fine)
+        hv_check_bad(s->check, hv_pg_advice(HV_PG_WRONG_TYPE), "table: column %s has type %s; it is to be %s",
+                     name, PQgetvalue(found, row, 2), expected);
+    bool not_null = is_true(found, row, 3);
+    if (column == HV_COL_LEADER_ID && not_null)
+        hv_check_bad(s->check, "ALTER TABLE ... ALTER leader_id DROP NOT NULL",
+                     "table: column leader_id is NOT NULL; rows that nobody marked have NULL there");
+    if ((column == HV_COL_TOPIC || column == HV_COL_KEY) && !not_null)
+        hv_check_note(s->check,
+                      "table: column %s may be NULL; a row with NULL there is not sent and blocks its shard",
+                      name);
+    if (!is_true(found, row, 4))
+        snprintf(unreadable + strlen(unreadable), size - strlen(unreadable), " %s", name);
+}
+
+/* Is there a table, and has it the columns? */
+static bool check_columns(struct session *s) {
+    const char *table = s->check->settings->outbox_table;
+    const char *const parameters[] = {s->table};
+    char unreadable[300] = "";
+    unsigned bad = s->check->bad;
+    PGresult *found = ask(s, "table", columns_sql, 1, parameters);
+    if (found == NULL)
+        return false;
+    bool exists = PQntuples(found) > 0;
+    if (!exists)
+        hv_check_bad(s->check, hv_pg_advice(HV_PG_NO_TABLE), "table: there is no %s that this user can see",
+                     table);
+    for (int column = 0; exists && column <= HV_COL_LEADER_ID; column++)
+        check_column(s, found, column, unreadable, sizeof unreadable);
+    if (exists && s->check->bad == bad)
+        hv_check_ok(s->check, "table: %s has all columns, of types that work", table);
+    if (unreadable[0] != '\0')
+        hv_check_bad(s->check, hv_pg_advice(HV_PG_NO_RIGHTS), "rights: no SELECT on%s", unreadable);
+    PQclear(found);
+    return exists;
+}
+
+static const char rights_sql[] =
+    "SELECT pg_catalog.has_table_privilege(c.oid, 'SELECT'), pg_catalog.has_table_privilege(c.oid, 'UPDATE') "
+    "OR EXISTS (SELECT FROM pg_catalog.pg_attribute a   WHERE a.attrelid = c.oid AND a.attname = 'leader_id' "
+    "AND NOT a.attisdropped   AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'UPDATE')), "
+    "pg_catalog.has_table_privilege(c.oid, 'DELETE'), pg_catalog.row_security_active(c.oid), c.relkind IN "
+    "('r', 'p'), pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only') "
+    "FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
+
+static void check_rights(struct session *s) {
+    const char *const parameters[] = {s->table};
+    PGresult *r = ask(s, "rights", rights_sql, 1, parameters);
+    if (r == NULL || PQntuples(r) != 1) {
+        PQclear(r);
+        return;
+    }
+    bool update = is_true(r, 0, 1), delete = is_true(r, 0, 2);
+    if (!update)
+        hv_check_bad(s->check, hv_pg_advice(HV_PG_NO_RIGHTS), "rights: no UPDATE on leader_id");
+    if (!delete)
+        hv_check_bad(s->check, hv_pg_advice(HV_PG_NO_RIGHTS), "rights: no DELETE");
+    if (update && delete &&is_true(r, 0, 0))
+        hv_check_ok(s->check, "rights: SELECT, UPDATE, DELETE");
+    if (is_true(r, 0, 3))
+        hv_check_note(
+            s->check,
+            "rights: row-level security is in force for this user; rows that it hides are not sent");
+    if (!is_true(r, 0, 4))
+        hv_check_bad(s->check, "name a table in outbox_table",
+                     "table: it is a view or the like, not a table");
+    if (is_true(r, 0, 5) || strcmp(PQgetvalue(r, 0, 6), "on") == 0)
+        hv_check_bad(s->check, "connect to the primary, see target_session_attrs=read-write of data_source",
+                     "database: it is read-only");
+    PQclear(r);
+}
+
+/* An index that begins with id; one that makes id alone unique. */
+static const char index_sql[] =
+    "SELECT count(*) > 0, coalesce(bool_or(i.indisunique AND i.indnkeyatts = 1), false) FROM "
+    "pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = "
+    "i.indkey[0] WHERE i.indrelid = pg_catalog.to_regclass($1) AND a.attname = 'id' AND i.indisvalid AND "
+    "i.indpred IS NULL";
+
+static void check_index(struct session *s) {
+    const char *const parameters[] = {s->table};
+    PGresult *r = ask(s, "index", index_sql, 1, parameters);
+    if (r == NULL)
+        return;
+    if (!is_true(r, 0, 0))
+        hv_check_bad(s->check, "make id the primary key: ALTER TABLE ... ADD PRIMARY KEY (id)",
+                     "index: there is none on id, so each mark and each purge reads the whole table");
+    else if (!is_true(r, 0, 1))
+        hv_check_note(s->check,
+                      "index: id is indexed but not unique; rows of the same id are deleted together");
+    else
+        hv_check_ok(s->check, "index: id is indexed and unique");
+    PQclear(r);
+}
+
+static void check_sequence(struct session *s) {
+    static const char sql[] = "SELECT q.seqrelid::regclass, q.seqcache FROM pg_catalog.pg_sequence q WHERE "
+                              "q.seqrelid = pg_catalog.pg_get_serial_sequence($1, 'id')::regclass";
+    const char *const parameters[] = {s->table};
+    PGresult *r = PQexecParams(s->conn, sql, 1, NULL, parameters, NULL, NULL, 0);
+    if (PQresultStatus(r) != PGRES_TUPLES_OK || PQntuples(r) == 0)
+        hv_check_note(
+            s->check,
+            "sequence: id has none of its own; draw ids at the insert, in the order of commits for a key");
+    else if (strcmp(PQgetvalue(r, 0, 1), "1") != 0)
+        hv_check_note(s->check,
+                      "sequence: %s hands out %s ids at a time, so ids do not rise in the order of inserts; "
+                      "ALTER SEQUENCE %s CACHE 1, if the order of a key's records matters",
+                      PQgetvalue(r, 0, 0), PQgetvalue(r, 0, 1), PQgetvalue(r, 0, 0));
+    else
+        hv_check_ok(s->check, "sequence: ids are drawn one by one");
+    PQclear(r);
+}
+
+/* The topics of the oldest rows, for the broker's part of the check. */
+static void find_topics(struct session *s) {
+    char sql[1000];
+    snprintf(sql, sizeof sql,
+             "SELECT DISTINCT kafka_topic::text FROM (SELECT kafka_topic FROM %s ORDER BY id LIMIT 10000) o "
+             "WHERE kafka_topic IS NOT NULL ORDER BY 1 LIMIT %d",
+             s->table, HV_CHECK_TOPICS_MAX);
+    PGresult *r = PQexecParams(s->conn, sql, 0, NULL, NULL, NULL, NULL, 0);
+    if (PQresultStatus(r) == PGRES_TUPLES_OK) /* otherwise the reason was told: a column or a right */
+        for (int row = 0; row < PQntuples(r); row++)
+            s->check->topics[s->check->topic_count++] = hv_must(strdup(PQgetvalue(r, row, 0)));
+    PQclear(r);
+}
+
+static void bound_statements(struct session *s) {
+    char sql[80];
+    snprintf(sql, sizeof sql, "SET statement_timeout = %" PRId64,
+             s->check->settings->statement_timeout / 1000);
+    PQclear(PQexec(s->conn, sql));
+}
+
+void hv_check_database(struct hv_check *check) {
+    struct session s = {.check = check};
+    struct hv_error err;
+    if (hv_outbox_quote_table(check->settings->outbox_table, s.table, sizeof s.table, &err) != 0) {
+        hv_check_bad(check, "correct outbox_table", "table: %s", err.text);
+    } else if (connect_database(&s)) {
+        bound_statements(&s);
+        if (check_columns(&s)) {
+            check_rights(&s);
+            check_index(&s);
+            check_sequence(&s);
+            find_topics(&s);
+        }
+    }
+    PQfinish(s.conn);
+}
