@@ -5,8 +5,10 @@ HARVESTD  the daemon to test (default build/harvestd), a wrapper may stand in fr
 HV_SEED   repeats a random test        HV_LOG  log level of the daemons (default info)"""
 import contextlib
 import os
+import pathlib
 import random
 import signal
+import tempfile
 
 import pytest
 
@@ -52,6 +54,13 @@ def session_kafka():
         yield broker.create().start()
     finally:
         broker.destroy()
+
+
+@pytest.fixture
+def tmp_path():
+    """pytest's own leaves its directories behind."""
+    with tempfile.TemporaryDirectory(prefix="harvestd-test-") as path:
+        yield pathlib.Path(path)
 
 
 @pytest.fixture

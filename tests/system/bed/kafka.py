@@ -35,7 +35,7 @@ def libraries():
 def java(arguments, heap="384m"):
     # Short lives: the fast compiler only, the collector with the smallest start-up.
     return ["java", "-Xmx" + heap, "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
-            "-Djava.net.preferIPv4Stack=true"] + arguments
+            "-XX:-UsePerfData", "-Djava.net.preferIPv4Stack=true"] + arguments
 
 
 class Kafka:
@@ -127,7 +127,7 @@ class Kafka:
         assert self.process is None
         with open(self.log_path, "ab") as log:
             self.process = spawn(
-                java(["-cp", libraries() + "/*",
+                java(["-cp", libraries() + "/*", "-Djava.io.tmpdir=" + self.directory,
                       "-Dlog4j.configuration=file:%s/log4j.properties" % self.directory,
                       "kafka.Kafka", os.path.join(self.directory, "server.properties")]),
                 cwd=self.directory, stdout=log, stderr=log)
