@@ -60,9 +60,10 @@ def test_shows_records_and_sums_up(directory, broker):
     assert len(re.findall(r"^  (orders|payments|customers) +\d +\d+ ", out, re.M)) == received
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["==> Postgres", "==> harvestd.ini", "==> harvestd run", "tombstone"])
-def test_leaves_nothing_behind_when_interrupted(directory, signum, moment):
+@pytest.mark.parametrize("moment, signum", [
+    ("==> Postgres", signal.SIGTERM), ("==> harvestd.ini", signal.SIGINT), ("==> harvestd run", signal.SIGTERM),
+    ("tombstone", signal.SIGINT)])
+def test_leaves_nothing_behind_when_interrupted(directory, moment, signum):
     demo = start(directory)
     seen = []
     while not any(moment in line for line in seen):
