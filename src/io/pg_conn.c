@@ -195,6 +195,9 @@ static void report_failure(struct hv_pg *pg) {
 
 /* The session's socket is gone or useless. What the server said last, as an answer or a notice, is the reason. */
 static void fail_lost(struct hv_pg *pg, const char *message) {
+    if (message[0] == 0) {
+        message = "the server broke the protocol";
+    }
     clear_failure(pg, HV_PG_LOST, pg->state == BUSY);
     if (pg->answer != NULL && PQresultStatus(pg->answer) == PGRES_FATAL_ERROR &&
         PQresultErrorField(pg->answer, PG_DIAG_SQLSTATE) != NULL) {
@@ -266,10 +269,6 @@ static void on_refused(struct hv_pg *pg) {
 /* The server is ready for the next statement: only now is it sure that this one was committed. */
 static void on_answered(struct hv_pg *pg) {
     ExecStatusType status = PQresultStatus(pg->answer);
-    if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK && status != PGRES_FATAL_ERROR) {
-        fail_lost(pg, "the server broke the protocol");
-        return;
-    }
     if (status == PGRES_FATAL_ERROR && (hv_pg_result_is_fatal(pg->answer) || PQstatus(pg->conn) == CONNECTION_BAD)) {
         fail_lost(pg, PQerrorMessage(pg->conn));
         return;
@@ -294,41 +293,49 @@ static void on_answered(struct hv_pg *pg) {
     PQclear(answer);
 }
 
-/* Takes the results that are there. True when the answer is complete. */
-static bool take_results(struct hv_pg *pg) {
+enum progress { UNFINISHED, COMPLETE, BROKEN };
+
+/* Takes the results that are there. Anything but rows, a tag or an error is not what was asked for: COPY modes, which a server
+ * that is none may begin, would yield results for ever. */
+static enum progress take_results(struct hv_pg *pg) {
     while (!PQisBusy(pg->conn)) {
         PGresult *result = PQgetResult(pg->conn); /* does not wait: not busy */
         if (result == NULL) {
-            return pg->answer != NULL;
+            return pg->answer != NULL ? COMPLETE : BROKEN;
         }
+        ExecStatusType status = PQresultStatus(result);
         if (pg->answer == NULL || PQresultStatus(pg->answer) != PGRES_FATAL_ERROR) {
             PQclear(pg->answer);
             pg->answer = result;
         } else {
             PQclear(result);
         }
-        if (PQstatus(pg->conn) == CONNECTION_BAD) {
-            return false;
+        if ((status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK && status != PGRES_FATAL_ERROR) ||
+            PQstatus(pg->conn) == CONNECTION_BAD) {
+            return BROKEN;
         }
     }
-    return false;
+    return UNFINISHED;
 }
 
 /* Reads what has come, several times: decrypted bytes that wait in the TLS layer do not make the socket readable. */
 static void read_session(struct hv_pg *pg) {
-    bool broken = false, complete = false;
-    for (int round = 0; round < CONSUME_ROUNDS && !broken && !complete; round++) {
-        broken = PQconsumeInput(pg->conn) == 0;
+    enum progress progress = UNFINISHED;
+    for (int round = 0; round < CONSUME_ROUNDS && progress == UNFINISHED; round++) {
+        bool read = PQconsumeInput(pg->conn) != 0;
         if (pg->state == IDLE) {
-            broken = broken || (PQisBusy(pg->conn), PQstatus(pg->conn) == CONNECTION_BAD); /* takes notices */
-            break;
+            PQisBusy(pg->conn); /* takes notices */
+            round = CONSUME_ROUNDS;
+        } else {
+            progress = take_results(pg);
         }
-        complete = take_results(pg);
-        broken = broken || PQstatus(pg->conn) == CONNECTION_BAD;
+        if (!read || PQstatus(pg->conn) == CONNECTION_BAD) {
+            progress = BROKEN;
+        }
     }
-    if (complete && !broken) {
+    if (progress == COMPLETE) {
         on_answered(pg);
-    } else if (broken) {
+    } else if (progress == BROKEN) {
         fail_lost(pg, PQerrorMessage(pg->conn));
     }
 }

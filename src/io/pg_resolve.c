@@ -206,16 +206,32 @@ static int explain_nothing_found(const struct hv_pg_resolve *r, struct hv_error 
                         slot->pending ? "the resolver does not answer" : uv_strerror(slot->status));
 }
 
-/* Where the list should begin: after the endpoint that hung. */
-static size_t first_endpoint(const struct endpoint *list, size_t count, const char *hung) {
-    for (size_t i = 0; hung[0] != 0 && i < count; i++) {
-        char text[ADDRESS_MAX + PORT_MAX];
-        snprintf(text, sizeof text, "%s %s", list[i].address, list[i].port);
-        if (strcmp(text, hung) == 0) {
-            return (i + 1) % count;
+static bool is_endpoint(const struct endpoint *e, const char *text) {
+    char own[ADDRESS_MAX + PORT_MAX];
+    snprintf(own, sizeof own, "%s %s", e->address, e->port);
+    return strcmp(own, text) == 0;
+}
+
+/* Begins with what follows the endpoint that hung, and ends with that one, however often it is listed. */
+static void reorder(struct endpoint *list, size_t count, const char *hung) {
+    size_t first = 0, n = 0;
+    while (first < count && !is_endpoint(&list[first], hung)) {
+        first++;
+    }
+    if (first == count) {
+        return;
+    }
+    struct endpoint old[HV_PG_ENDPOINTS_MAX];
+    memcpy(old, list, count * sizeof list[0]);
+    for (int want_hung = 0; want_hung < 2; want_hung++) {
+        for (size_t i = 1; i <= count; i++) {
+            const struct endpoint *e = &old[(first + i) % count];
+            if (is_endpoint(e, hung) == (want_hung == 1)) {
+                list[n++] = *e;
+            }
         }
     }
-    return 0;
+    assert(n == count);
 }
 
 static char *append(char *at, const char *text, bool comma) {
@@ -242,9 +258,9 @@ int hv_pg_resolve_lists(struct hv_pg_resolve *r, const char *hung, struct hv_pg_
     if (host == NULL || address == NULL || port == NULL) {
         return hv_error_set(err, "out of memory");
     }
-    size_t first = first_endpoint(list, count, hung);
+    reorder(list, count, hung);
     for (size_t i = 0; i < count; i++) {
-        const struct endpoint *e = &list[(first + i) % count];
+        const struct endpoint *e = &list[i];
         host = append(host, e->host, i > 0);
         address = append(address, e->address, i > 0);
         port = append(port, e->port, i > 0);
