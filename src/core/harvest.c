@@ -154,7 +154,10 @@ static void on_revoked(struct hv_harvest *h, bool lost, struct hv_actions *out) 
             end_term(h, "leadership is lost", out);
         }
     } else if (role == HV_REVOKING && lost) {
+        /* Nobody waits for us any more, and the partition may come back before all is purged. */
         hv_sender_give_up(&h->sender, "leadership is lost", h->now, out);
+        hv_leading_move(&h->leading, HV_STANDBY);
+        hv_actions_notify(out, HV_NOTICE_REVOKED);
     }
 }
 
@@ -364,8 +367,9 @@ static void check_queues(struct hv_harvest *h, struct hv_actions *out) {
         return;
     }
     h->queue_check = h->now + QUEUE_CHECK;
-    /* Not while a mark is out: its rows would come before those that are forgotten here. */
-    if (h->claim.refresh != NULL || h->claim.state != HV_CLAIM_IDLE) {
+    /* Not while a mark is out: its rows would come before those that are forgotten here. Nor while failed reports are to come: a
+     * record that is in flight would come before an earlier one of its key that failed already and was forgotten. */
+    if (h->claim.refresh != NULL || h->claim.state != HV_CLAIM_IDLE || hv_sender_is_purging(&h->sender)) {
         return;
     }
     bool any = false, moving_again = false;
@@ -414,7 +418,8 @@ static hv_time next_deadline(const struct hv_harvest *h, bool more) {
         return h->now;
     }
     bool leading = leads(h);
-    hv_time deadline = h->stop == STOPPED ? HV_NEVER : hv_leading_deadline(&h->leading);
+    bool beating = h->stop == RUNNING || h->stop == DRAINING;
+    hv_time deadline = beating ? hv_leading_deadline(&h->leading) : HV_NEVER;
     deadline = hv_time_min(deadline, hv_sender_deadline(&h->sender, leading));
     deadline = hv_time_min(deadline, hv_settle_deadline(&h->settle));
     if (leading) {
@@ -485,12 +490,15 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         break;
     case HV_EV_CLAIM_DOWN:
         hv_claim_down(&h->claim, event->flag, h->now);
+        hv_settle_mark_answered(&h->settle);
         break;
     case HV_EV_CLAIM_REFUSED:
         hv_claim_refused(&h->claim, h->now);
+        hv_settle_mark_answered(&h->settle);
         break;
     case HV_EV_CLAIMED:
         on_claimed(h, event, out);
+        hv_settle_mark_answered(&h->settle);
         break;
     case HV_EV_WRITERS:
         hv_claim_writers(&h->claim, event->hashes, event->count, h->now);
@@ -505,7 +513,7 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         hv_settle_refused(&h->settle, event->flag, h->now, out);
         break;
     case HV_EV_PURGED:
-        hv_settle_purged(&h->settle);
+        hv_settle_purged(&h->settle, h->claim.state == HV_CLAIM_MARKING);
         break;
     case HV_EV_RESET:
         hv_claim_look_at(&h->claim, hv_settle_was_reset(&h->settle, event->ids, event->count, h->now, out), h->now);
@@ -548,7 +556,7 @@ void hv_harvest_look(const struct hv_harvest *h, struct hv_harvest_figures *ret)
     *ret = (struct hv_harvest_figures){
         .role = h->leading.role,
         .lease = hv_leading_lease(&h->leading, h->now),
-        .held = h->slots.used,
+        .held = h->slots.used - h->settle.gone.count,
         .unsent = h->shards.unsent,
         .in_flight = hv_sender_in_flight(&h->sender),
         .unpurged = hv_settle_pending(&h->settle) + h->settle.stuck.count,

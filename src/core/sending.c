@@ -43,6 +43,10 @@ uint32_t hv_sender_in_flight(const struct hv_sender *sender) {
     return sender->lanes[HV_LANE_RECORDS].in_flight + sender->lanes[HV_LANE_SUSPECTS].in_flight;
 }
 
+bool hv_sender_is_purging(const struct hv_sender *sender) {
+    return sender->lanes[HV_LANE_RECORDS].state == HV_LANE_PURGING || sender->lanes[HV_LANE_SUSPECTS].state == HV_LANE_PURGING;
+}
+
 static void start_purge(struct hv_sender *sender, enum hv_lane_id id, const char *reason, hv_time now,
                         struct hv_actions *out) {
     struct hv_lane *lane = &sender->lanes[id];

@@ -73,6 +73,8 @@ void hv_sender_forget(struct hv_sender *sender, uint32_t index, struct hv_action
 uint32_t hv_sender_forget_unsent(struct hv_sender *sender, struct hv_shard *shard, uint32_t keep, struct hv_actions *out);
 
 uint32_t hv_sender_in_flight(const struct hv_sender *sender);
+/* Is a client being purged? Then records in flight may be behind others of their shard that are unsent again. */
+bool hv_sender_is_purging(const struct hv_sender *sender);
 hv_time hv_sender_deadline(const struct hv_sender *sender, bool leading);
 
 #endif

@@ -18,6 +18,7 @@ void hv_settle_init(struct hv_settle *settle, struct hv_slots *slots, struct hv_
         .config = config,
         .purging = HV_LIST_EMPTY,
         .stuck = HV_LIST_EMPTY,
+        .gone = HV_LIST_EMPTY,
         .batch = config->purge_query_records,
         .ids = hv_calloc(ids_max, sizeof(int64_t)),
         .ids_max = ids_max,
@@ -100,13 +101,24 @@ void hv_settle_refused(struct hv_settle *settle, bool because_of_a_row, hv_time 
     }
 }
 
-void hv_settle_purged(struct hv_settle *settle) {
+void hv_settle_mark_answered(struct hv_settle *settle) {
+    while (settle->gone.count > 0) {
+        uint32_t index = settle->gone.first;
+        hv_list_remove(settle->slots, &settle->gone, index);
+        hv_slots_give(settle->slots, index);
+    }
+}
+
+void hv_settle_purged(struct hv_settle *settle, bool mark_is_out) {
     assert(settle->state == HV_SETTLE_PURGING);
     settle->state = HV_SETTLE_IDLE;
     while (settle->purging.count > 0) {
         uint32_t index = settle->purging.first;
         hv_list_remove(settle->slots, &settle->purging, index);
-        hv_slots_give(settle->slots, index);
+        hv_list_append(settle->slots, &settle->gone, index);
+    }
+    if (!mark_is_out) {
+        hv_settle_mark_answered(settle);
     }
     hv_backoff_reset(&settle->backoff);
     if (settle->stuck.count == 0) {

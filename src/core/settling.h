@@ -22,6 +22,7 @@ struct hv_settle {
     enum hv_settle_state state;
     struct hv_list purging; /* in the statement that is out */
     struct hv_list stuck;   /* refused alone; tried again one at a time */
+    struct hv_list gone;    /* purged while a mark was out, whose reply may still hold them: known until it came */
     uint32_t batch;         /* rows of the next purge at most */
     bool one_stuck;         /* the statement that is out is for a stuck row */
     hv_time retry_at;
@@ -39,7 +40,10 @@ void hv_settle_up(struct hv_settle *settle);
 /* The connection is gone; what was out will be done again. */
 void hv_settle_down(struct hv_settle *settle, hv_time now);
 void hv_settle_refused(struct hv_settle *settle, bool because_of_a_row, hv_time now, struct hv_actions *out);
-void hv_settle_purged(struct hv_settle *settle);
+/* mark_is_out: the claiming connection waits for a mark, which may have taken the rows before they were deleted. */
+void hv_settle_purged(struct hv_settle *settle, bool mark_is_out);
+/* That mark is answered. */
+void hv_settle_mark_answered(struct hv_settle *settle);
 /* Returns the lowest id that was unmarked (INT64_MAX: none). Shards whose blocking row is gone are open again. */
 int64_t hv_settle_was_reset(struct hv_settle *settle, const int64_t *ids, size_t count, hv_time now, struct hv_actions *out);
 
