@@ -1,0 +1,288 @@
+/* A member's two connections to the database. A statement begins (its snapshot), takes effect, and is answered, with time in between:
+ * what is deleted after a mark's snapshot makes its reply shorter than its limit. It may be refused; the connection may be lost before
+ * or after it took effect; or it takes effect when nobody waits for it any more. */
+#include "sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+#define IDS 64
+#define HASHES 256
+
+enum fate { FINE, REFUSED, LOST_BEFORE, LOST_AFTER, LOST_LATER, LATE };
+
+struct statement {
+    int member, which;
+    uint64_t life, link;
+    enum hv_action_type type;
+    enum fate fate;
+    bool because_of_a_row;
+    uint8_t uuid[HV_UUID_BYTES];
+    int64_t from;
+    uint32_t limit, count, hash_count;
+    int64_t ids[IDS];
+    int versions[IDS];
+    uint8_t flaws[IDS];
+    uint64_t hashes[HASHES];
+};
+
+struct link_arg {
+    int member, which;
+    uint64_t life, link;
+};
+
+/* ---- the connection ---- */
+
+static void come_up(struct sim *sim, void *arg) {
+    const struct link_arg *a = arg;
+    struct sim_member *member = sim_member_in(sim, a->member, a->life);
+    if (member == NULL || member->links[a->which].uid != a->link) {
+        return;
+    }
+    member->links[a->which].up = true;
+    sim_tell(member, (struct hv_event){.type = a->which == 0 ? HV_EV_CLAIM_UP : HV_EV_SETTLE_UP}, NULL);
+}
+
+static void come_up_later(struct sim_member *member, int which, hv_time delay) {
+    struct link_arg *a = sim_later(member->sim, delay, come_up, sizeof *a);
+    *a = (struct link_arg){member->index, which, member->life, member->links[which].uid};
+}
+
+void sim_link_start(struct sim_member *member, int which) {
+    member->links[which] = (struct sim_link){.uid = ++member->sim->uid};
+    come_up_later(member, which, sim_span(member->sim, HV_MS(1), HV_MS(50)));
+}
+
+void sim_link_down(struct sim_member *member, int which) {
+    struct sim_link *link = &member->links[which];
+    if (!link->up) {
+        return;
+    }
+    struct hv_event event = {.type = which == 0 ? HV_EV_CLAIM_DOWN : HV_EV_SETTLE_DOWN, .flag = link->busy};
+    *link = (struct sim_link){.uid = ++member->sim->uid};
+    sim_tell(member, event, NULL);
+    come_up_later(member, which, sim_span(member->sim, HV_MS(5), sim_coin(member->sim, 80) ? HV_MS(300) : HV_SECONDS(3)));
+}
+
+void sim_links_end(struct sim_member *member) {
+    for (int i = 0; i < 2; i++) {
+        member->links[i] = (struct sim_link){.uid = ++member->sim->uid};
+    }
+}
+
+/* The member whose statement this is, if it still waits for it. */
+static struct sim_member *waiting(struct sim *sim, const struct statement *s) {
+    struct sim_member *member = sim_member_in(sim, s->member, s->life);
+    return member != NULL && member->links[s->which].uid == s->link ? member : NULL;
+}
+
+/* ---- the reply ---- */
+
+static void reply_marked(struct sim_member *member, const struct statement *s) {
+    struct hv_claimed *rows = hv_calloc(s->count, sizeof *rows);
+    for (uint32_t i = 0; i < s->count; i++) {
+        struct sim_payload *payload = sim_payload_new(member->sim, s->ids[i]);
+        payload->version = s->versions[i];
+        payload->flaw = s->flaws[i];
+        rows[i] = (struct hv_claimed){.id = s->ids[i],
+                                      .key_hash = member->sim->keys[payload->key].hash,
+                                      .bytes = 100 + (uint32_t)(s->ids[i] % 50),
+                                      .defective = payload->flaw == SIM_DEFECTIVE,
+                                      .payload = payload};
+    }
+    sim_tell(member, (struct hv_event){.type = HV_EV_CLAIMED, .rows = rows, .count = s->count}, rows);
+}
+
+static void *copy(const void *from, size_t count, size_t size) {
+    void *to = hv_calloc(count, size);
+    if (count > 0) {
+        memcpy(to, from, count * size);
+    }
+    return to;
+}
+
+static int by_id(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void reply(struct sim *sim, void *arg) {
+    const struct statement *s = arg;
+    struct sim_member *member = waiting(sim, s);
+    if (member == NULL) {
+        return;
+    }
+    if (s->fate == REFUSED) {
+        struct hv_event event = {.type = s->which == 0 ? HV_EV_CLAIM_REFUSED : HV_EV_SETTLE_REFUSED,
+                                 .flag = s->because_of_a_row};
+        sim_tell(member, event, NULL);
+    } else if (s->type == HV_ACT_CLAIM) {
+        reply_marked(member, s);
+    } else if (s->type == HV_ACT_WRITERS) {
+        uint64_t *hashes = copy(s->hashes, s->hash_count, sizeof *hashes);
+        sim_tell(member, (struct hv_event){.type = HV_EV_WRITERS, .hashes = hashes, .count = s->hash_count}, hashes);
+    } else if (s->type == HV_ACT_PURGE) {
+        sim_tell(member, (struct hv_event){.type = HV_EV_PURGED}, NULL);
+    } else {
+        int64_t *ids = copy(s->ids, s->count, sizeof *ids);
+        qsort(ids, s->count, sizeof *ids, by_id);
+        sim_tell(member, (struct hv_event){.type = HV_EV_RESET, .ids = ids, .count = s->count}, ids);
+    }
+}
+
+static void reply_later(struct sim *sim, const struct statement *s) {
+    struct statement *next = sim_later(sim, sim_span(sim, HV_US(50), sim_coin(sim, 10) ? HV_MS(20) : HV_MS(2)), reply, sizeof *next);
+    *next = *s;
+}
+
+/* ---- the statement takes effect ---- */
+
+static void apply_mark(struct sim *sim, struct statement *s) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < s->count; i++) {
+        struct sim_row *row = &sim->rows[s->ids[i]];
+        if (row->state != SIM_ROW_COMMITTED) {
+            continue; /* deleted since the snapshot */
+        }
+        row->marked = true;
+        memcpy(row->leader, s->uuid, HV_UUID_BYTES);
+        s->ids[count] = s->ids[i];
+        s->versions[count] = row->version;
+        s->flaws[count++] = row->flaw;
+    }
+    s->count = count;
+    sim->count.marks++;
+}
+
+static void apply_reset(struct sim *sim, struct statement *s) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < s->count; i++) {
+        struct sim_row *row = &sim->rows[s->ids[i]];
+        if (row->state == SIM_ROW_COMMITTED) {
+            row->marked = false;
+            s->ids[count++] = s->ids[i];
+        }
+    }
+    s->count = count;
+    sim->count.resets++;
+}
+
+static void finish(struct sim *sim, void *arg) {
+    struct statement *s = arg;
+    if (s->type == HV_ACT_CLAIM) {
+        apply_mark(sim, s);
+    } else if (s->type == HV_ACT_RESET) {
+        apply_reset(sim, s);
+    } else if (s->type == HV_ACT_PURGE) {
+        sim->count.purges++;
+        for (uint32_t i = 0; i < s->count; i++) {
+            sim_table_delete(sim, s->ids[i]);
+        }
+    }
+    sim_trace(sim, "m%d statement %d takes effect, %u rows%s%s", s->member, s->type, s->count,
+              s->fate == LATE ? ", late" : "", waiting(sim, s) == NULL ? ", nobody waits" : "");
+    struct sim_member *member = waiting(sim, s);
+    if (member != NULL && s->fate == LOST_AFTER) {
+        sim_link_down(member, s->which);
+    } else {
+        reply_later(sim, s);
+    }
+}
+
+/* ---- the statement begins ---- */
+
+static void take_snapshot(struct sim *sim, struct statement *s) {
+    if (s->type == HV_ACT_CLAIM) {
+        s->count = sim_table_pick(sim, s->uuid, s->from, s->limit < IDS ? s->limit : IDS, s->ids);
+    } else if (s->type == HV_ACT_WRITERS) {
+        for (int i = 0; i < sim->tx_count && s->hash_count < HASHES - 1; i++) {
+            if (sim->txs[i].open) {
+                s->hashes[s->hash_count++] = sim->txs[i].hash;
+            }
+        }
+        if (sim_coin(sim, 3)) {
+            s->hashes[s->hash_count++] = hv_random_next(&sim->dice); /* a passing stranger */
+        }
+    } else if (s->type == HV_ACT_PURGE) {
+        for (uint32_t i = 0; i < s->count; i++) {
+            const struct sim_row *row = &sim->rows[s->ids[i]];
+            if (row->state == SIM_ROW_COMMITTED && row->undeletable) {
+                s->because_of_a_row = true;
+            }
+        }
+    }
+}
+
+static void begin(struct sim *sim, void *arg) {
+    struct statement *s = arg;
+    struct sim_member *member = waiting(sim, s);
+    if (s->fate == LOST_BEFORE || s->fate == LOST_LATER) {
+        if (member != NULL) {
+            sim_link_down(member, s->which);
+        }
+        if (s->fate == LOST_LATER) {
+            struct statement *late = sim_later(sim, sim_span(sim, HV_MS(1), HV_SECONDS(6)), begin, sizeof *late);
+            *late = *s;
+            late->fate = LATE;
+        }
+        return;
+    }
+    if (member == NULL && s->fate != LATE && sim_coin(sim, 30)) {
+        return; /* the connection ended, and the server saw that in time */
+    }
+    take_snapshot(sim, s);
+    if (s->because_of_a_row && s->fate != LATE) {
+        s->fate = REFUSED;
+    }
+    if (s->fate == REFUSED || s->because_of_a_row) {
+        reply_later(sim, s);
+        return;
+    }
+    hv_time span = sim_chance(sim, s->which == 0 ? sim->weather.claim.slow : sim->weather.settle.slow) ? HV_SECONDS(2) : HV_MS(2);
+    struct statement *next = sim_later(sim, sim_span(sim, HV_US(50), span), finish, sizeof *next);
+    *next = *s;
+}
+
+static enum fate draw_fate(struct sim *sim, const struct sim_trouble *trouble) {
+    return sim_chance(sim, trouble->refused)       ? REFUSED
+           : sim_chance(sim, trouble->lost_before) ? LOST_BEFORE
+           : sim_chance(sim, trouble->lost_after)  ? LOST_AFTER
+           : sim_chance(sim, trouble->lost_later)  ? LOST_LATER
+                                                   : FINE;
+}
+
+void sim_statement(struct sim_member *member, const struct hv_action *action) {
+    struct sim *sim = member->sim;
+    int which = action->type == HV_ACT_CLAIM || action->type == HV_ACT_WRITERS ? 0 : 1;
+    struct sim_link *link = &member->links[which];
+    if (!link->up || link->busy) {
+        sim_fail(sim, "a statement on a connection that is %s", link->up ? "busy" : "down");
+        return;
+    }
+    if (action->count > IDS || (action->type != HV_ACT_CLAIM && which == 1 && action->count == 0) ||
+        (action->type == HV_ACT_CLAIM && (action->limit == 0 || action->limit > member->config.mark_query_records))) {
+        sim_fail(sim, "a statement of a wrong size");
+        return;
+    }
+    link->busy = true;
+    const struct sim_trouble *trouble = which == 0 ? &sim->weather.claim : &sim->weather.settle;
+    hv_time span = sim_chance(sim, trouble->slow) ? HV_SECONDS(2) : HV_MS(1);
+    struct statement *s = sim_later(sim, sim_span(sim, HV_US(50), span), begin, sizeof *s);
+    s->member = member->index;
+    s->which = which;
+    s->life = member->life;
+    s->link = link->uid;
+    s->type = action->type;
+    s->fate = draw_fate(sim, trouble);
+    memcpy(s->uuid, action->uuid, HV_UUID_BYTES);
+    s->from = action->from_id;
+    s->limit = action->limit;
+    s->count = (uint32_t)action->count;
+    if (action->count > 0) {
+        memcpy(s->ids, action->ids, action->count * sizeof *s->ids);
+    }
+    sim_trace(sim, "m%d statement %d from %lld limit %u count %u fate %d", member->index, s->type, (long long)s->from,
+              s->limit, s->count, (int)s->fate);
+}

@@ -1,0 +1,219 @@
+/* The outbox table and the application that writes to it. Per key the application serialises its writes: a key is locked from the first
+ * id drawn for it to the end of the transaction, so ids of a key rise in commit order. */
+#include "sim.h"
+
+#include <string.h>
+
+struct tx_arg {
+    int tx;
+};
+
+struct row_arg {
+    int64_t id;
+};
+
+static void think(struct sim *sim, void *arg);
+
+static int64_t draw_id(struct sim *sim, struct sim_key *key) {
+    if (!key->cached) {
+        return sim->next_id++;
+    }
+    if (key->cache_next == key->cache_end) { /* as of a sequence with CACHE 8 */
+        key->cache_next = sim->next_id;
+        key->cache_end = key->cache_next + 8;
+        sim->next_id = key->cache_end;
+    }
+    return key->cache_next++;
+}
+
+static void repair(struct sim *sim, void *arg) {
+    sim_table_mend(sim, ((struct row_arg *)arg)->id);
+}
+
+static void spoil(struct sim *sim, struct sim_row *row, int64_t id) {
+    row->flaw = SIM_SOUND;
+    if (sim_chance(sim, sim->weather.poison)) {
+        row->flaw = SIM_POISON;
+    } else if (sim_chance(sim, sim->weather.defective)) {
+        row->flaw = SIM_DEFECTIVE;
+    } else if (sim_chance(sim, sim->weather.oversize)) {
+        row->flaw = SIM_OVERSIZE;
+    }
+    row->undeletable = sim_chance(sim, sim->weather.undeletable);
+    if (row->flaw != SIM_SOUND || row->undeletable) {
+        sim->keys[row->key].troubled |= row->flaw != SIM_SOUND;
+        struct row_arg *again = sim_later(sim, sim_span(sim, HV_MS(300), HV_SECONDS(8)), repair, sizeof *again);
+        again->id = id;
+    }
+}
+
+static void draw_row(struct sim *sim, struct sim_tx *tx, int number) {
+    struct sim_key *key = &sim->keys[number];
+    if (tx->count == SIM_TX_ROWS || sim->next_id + 8 >= SIM_ROWS) {
+        return;
+    }
+    key->locked = true;
+    int64_t id = draw_id(sim, key);
+    struct sim_row *row = &sim->rows[id];
+    *row = (struct sim_row){.state = SIM_ROW_DRAWN, .key = (uint8_t)number, .before = key->last};
+    key->last = id;
+    tx->ids[tx->count++] = id;
+    spoil(sim, row, id);
+    sim_trace(sim, "tx %d draws %lld key %d flaw %d%s", (int)(tx - sim->txs), (long long)id, number, row->flaw,
+              row->undeletable ? " undeletable" : "");
+}
+
+static void end_tx(struct sim *sim, void *arg) {
+    struct sim_tx *tx = &sim->txs[((struct tx_arg *)arg)->tx];
+    bool aborted = hv_random_below(&sim->dice, 10000) < sim->weather.aborted;
+    sim_trace(sim, "tx %d %s", (int)(tx - sim->txs), aborted ? "rolls back" : "commits");
+    for (int i = 0; i < tx->count; i++) {
+        struct sim_row *row = &sim->rows[tx->ids[i]];
+        row->state = aborted ? SIM_ROW_ABORTED : SIM_ROW_COMMITTED;
+        row->committed_at = sim->now;
+        sim->keys[row->key].locked = false;
+        sim->count.committed += !aborted;
+    }
+    tx->open = false;
+}
+
+static hv_time commit_delay(struct sim *sim) {
+    if (hv_random_below(&sim->dice, 10000) < sim->weather.prepared) {
+        sim->count.late++;
+        return sim_span(sim, HV_SECONDS(5), HV_SECONDS(20));
+    }
+    if (hv_random_below(&sim->dice, 10000) < sim->weather.late) {
+        sim->count.late++;
+        return sim_span(sim, HV_MS(100), HV_SECONDS(4));
+    }
+    return sim_span(sim, HV_US(100), HV_MS(15));
+}
+
+/* Draws one row after the other, then commits or rolls back. */
+static void draw_next(struct sim *sim, void *arg) {
+    int number = ((struct tx_arg *)arg)->tx;
+    struct sim_tx *tx = &sim->txs[number];
+    int key = (int)hv_random_below(&sim->dice, (uint64_t)sim->key_count);
+    bool mine = false;
+    for (int i = 0; i < tx->count; i++) {
+        mine = mine || sim->rows[tx->ids[i]].key == key;
+    }
+    if (!sim->keys[key].locked || mine) {
+        draw_row(sim, tx, key);
+    }
+    bool more = tx->count < SIM_TX_ROWS && sim_coin(sim, 50);
+    hv_time delay = more ? sim_span(sim, HV_US(50), sim_coin(sim, 5) ? HV_MS(300) : HV_MS(3)) : commit_delay(sim);
+    struct tx_arg *next = sim_later(sim, delay, more ? draw_next : end_tx, sizeof *next);
+    next->tx = number;
+}
+
+static void begin_tx(struct sim *sim) {
+    if (sim->tx_count == SIM_TXS || sim->next_id + 64 >= SIM_ROWS) {
+        return;
+    }
+    int number = sim->tx_count++;
+    sim->txs[number] = (struct sim_tx){.hash = hv_random_next(&sim->dice), .open = true};
+    struct tx_arg *next = sim_later(sim, sim_span(sim, 0, HV_MS(2)), draw_next, sizeof *next);
+    next->tx = number;
+}
+
+/* A writer begins transactions one after the other, in bursts; they may overlap. */
+static void think(struct sim *sim, void *arg) {
+    (void)arg;
+    if (!sim->writing) {
+        return;
+    }
+    begin_tx(sim);
+    hv_time pause = sim_coin(sim, 50) ? sim_span(sim, 0, HV_MS(20)) : sim_span(sim, HV_MS(20), HV_MS(400));
+    sim_later(sim, pause, think, 1);
+}
+
+void sim_table_start(struct sim *sim) {
+    sim->next_id = sim->lowest = 1;
+    sim->key_count = (int)sim_between(sim, 2, SIM_KEYS);
+    sim->partition_count = (int)sim_between(sim, 1, SIM_PARTITIONS);
+    for (int i = 0; i < sim->key_count; i++) {
+        sim->keys[i] = (struct sim_key){.hash = (uint32_t)hv_random_next(&sim->dice),
+                                        .cached = sim_chance(sim, sim->weather.cached_keys)};
+    }
+    int writers = (int)sim_between(sim, 1, 3);
+    for (int i = 0; i < writers; i++) {
+        sim_later(sim, sim_span(sim, 0, HV_MS(500)), think, 1);
+    }
+}
+
+uint32_t sim_table_pick(const struct sim *sim, const uint8_t *uuid, int64_t from, uint32_t limit, int64_t *ids) {
+    uint32_t count = 0;
+    int64_t id = from > sim->lowest ? from : sim->lowest;
+    for (; id < sim->next_id && count < limit; id++) {
+        const struct sim_row *row = &sim->rows[id];
+        bool ours = row->marked && memcmp(row->leader, uuid, HV_UUID_BYTES) == 0;
+        if (row->state == SIM_ROW_COMMITTED && !ours) {
+            ids[count++] = id;
+        }
+    }
+    return count;
+}
+
+void sim_table_delete(struct sim *sim, int64_t id) {
+    struct sim_row *row = &sim->rows[id];
+    if (row->state != SIM_ROW_COMMITTED) {
+        return;
+    }
+    if (row->appended == 0) {
+        sim_fail(sim, "row %lld is deleted but was never appended", (long long)id);
+    }
+    row->state = SIM_ROW_GONE;
+}
+
+void sim_table_mend(struct sim *sim, int64_t id) {
+    struct sim_row *row = &sim->rows[id];
+    bool over = row->state == SIM_ROW_ABORTED || row->state == SIM_ROW_GONE;
+    if (over || (row->flaw == SIM_SOUND && !row->undeletable)) {
+        return;
+    }
+    if (row->state == SIM_ROW_COMMITTED && row->flaw != SIM_SOUND && sim_coin(sim, 25)) {
+        sim_trace(sim, "operator deletes %lld", (long long)id);
+        row->state = SIM_ROW_GONE;
+        row->by_operator = true;
+        return;
+    }
+    sim_trace(sim, "operator mends %lld", (long long)id);
+    row->flaw = SIM_SOUND;
+    row->undeletable = false;
+    row->version++;
+}
+
+void sim_table_mend_all(struct sim *sim) {
+    for (int64_t id = sim->lowest; id < sim->next_id; id++) {
+        if (sim->rows[id].state != SIM_ROW_UNUSED) {
+            sim_table_mend(sim, id);
+        }
+    }
+}
+
+bool sim_table_empty(struct sim *sim) {
+    while (sim->lowest < sim->next_id) {
+        enum sim_row_state state = sim->rows[sim->lowest].state;
+        if (state == SIM_ROW_DRAWN || state == SIM_ROW_COMMITTED || (state == SIM_ROW_UNUSED && sim->writing)) {
+            return false;
+        }
+        sim->lowest++;
+    }
+    for (int i = 0; i < sim->tx_count; i++) {
+        if (sim->txs[i].open) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void sim_lose_row(struct sim *sim) {
+    for (int64_t id = sim->lowest; id < sim->next_id; id++) {
+        if (sim->rows[id].state == SIM_ROW_COMMITTED && sim->rows[id].appended == 0) {
+            sim->corrupted = true;
+            sim_table_delete(sim, id);
+            return;
+        }
+    }
+}

@@ -1,0 +1,108 @@
+/* The topic: what was appended, and whether it may have been. Order of first deliveries is all that is kept: a row knows its predecessor
+ * of the same key, and how often it was appended. */
+#include "sim.h"
+
+static void check_predecessor(struct sim *sim, int64_t id) {
+    if (sim->keys[sim->rows[id].key].cached) {
+        return;
+    }
+    int64_t before = sim->rows[id].before;
+    while (before != 0 && (sim->rows[before].state == SIM_ROW_ABORTED || sim->rows[before].by_operator)) {
+        before = sim->rows[before].before;
+    }
+    if (before != 0 && sim->rows[before].appended == 0) {
+        sim_fail(sim, "order: %lld appears before %lld of the same key", (long long)id, (long long)before);
+    }
+}
+
+static bool troubled(const struct sim *sim, uint8_t key) {
+    uint32_t shard = sim->keys[key].hash % sim->config.send_concurrency;
+    for (int i = 0; i < sim->key_count; i++) {
+        if (sim->keys[i].hash % sim->config.send_concurrency == shard && sim->keys[i].troubled) {
+            return true;
+        }
+    }
+    return sim->keys[key].cached;
+}
+
+static void check_latency(struct sim *sim, int64_t id) {
+    const struct sim_row *row = &sim->rows[id];
+    hv_time took = sim->now - row->committed_at;
+    if (sim->weather.latency_max > 0 && took > sim->weather.latency_max && !troubled(sim, row->key)) {
+        sim_fail(sim, "row %lld waited for %lld ms", (long long)id, (long long)(took / 1000));
+    }
+}
+
+static void append(struct sim *sim, int64_t id, int version, uint8_t flaw) {
+    struct sim_row *row = &sim->rows[id];
+    sim_trace(sim, "append %lld key %d version %d%s", (long long)id, row->key, version, row->appended > 0 ? " AGAIN" : "");
+    if (row->state != SIM_ROW_COMMITTED && row->state != SIM_ROW_GONE) {
+        sim_fail(sim, "row %lld appears, which is not committed", (long long)id);
+    }
+    if (flaw != SIM_SOUND) {
+        sim_fail(sim, "row %lld is appended with a flaw", (long long)id);
+    }
+    check_predecessor(sim, id);
+    if (row->appended++ == 0) {
+        sim->count.appended++;
+        check_latency(sim, id);
+    } else {
+        sim->count.duplicates++;
+        if (sim->weather.no_duplicates) {
+            sim_fail(sim, "row %lld is appended twice", (long long)id);
+        }
+    }
+}
+
+static void append_aborted(struct sim *sim) {
+    for (int64_t id = 1; id < sim->next_id; id++) {
+        if (sim->rows[id].state == SIM_ROW_ABORTED) {
+            sim->corrupted = true;
+            append(sim, id, 0, SIM_SOUND);
+            return;
+        }
+    }
+}
+
+/* Corrupts what is observed, so that the checks can show that they see it. True: the append was dealt with. */
+static bool corrupt(struct sim *sim, int64_t id, int version, uint8_t flaw) {
+    const struct sim_row *row = &sim->rows[id];
+    bool due = !sim->corrupted && sim->now > HV_SECONDS(2);
+    switch (sim->options.corruption) {
+    case SIM_DROP_APPEND:
+        sim->corrupted = sim->corrupted || due;
+        return due;
+    case SIM_SWAP_APPENDS:
+        if (due) {
+            sim->corrupted = true;
+            sim->held_back = id;
+            return true;
+        }
+        if (sim->held_back != 0 && sim->rows[sim->held_back].key == row->key) {
+            append(sim, id, version, flaw);
+            append(sim, sim->held_back, version, flaw);
+            sim->held_back = 0;
+            return true;
+        }
+        return false;
+    case SIM_APPEND_ABORTED:
+        if (due) {
+            append_aborted(sim);
+        }
+        return false;
+    case SIM_APPEND_TWICE:
+        if (due) {
+            sim->corrupted = true;
+            append(sim, id, version, flaw);
+        }
+        return false;
+    default:
+        return false;
+    }
+}
+
+void sim_append(struct sim *sim, int64_t id, int version, uint8_t flaw) {
+    if (sim->options.corruption == SIM_HONEST || !corrupt(sim, id, version, flaw)) {
+        append(sim, id, version, flaw);
+    }
+}
