@@ -282,9 +282,17 @@ static struct hv_log_limit *find_limit(struct hv_logger *logger, uint64_t hash) 
     return oldest;
 }
 
+/* How many lines of this kind may pass within a window. */
+static uint32_t burst_of(const struct hv_field *fields) {
+    for (const struct hv_field *f = fields; f != NULL && f->key != NULL; f++)
+        if (f->type == HV_FIELD_INT && strcmp(f->key, "id") == 0)
+            return HV_LOG_BURST_OF_RECORDS;
+    return HV_LOG_BURST;
+}
+
 /* May this line pass? *repeats is how many like it were held back before. */
-static bool may_pass(struct hv_logger *logger, const char *component, const char *message, int64_t now,
-                     uint32_t *repeats) {
+static bool may_pass(struct hv_logger *logger, const char *component, const char *message, uint32_t burst,
+                     int64_t now, uint32_t *repeats) {
     uint64_t hash = hash_text(hash_text(0xcbf29ce484222325u, component), message) | 1; /* 0: a free slot */
     struct hv_log_limit *limit = find_limit(logger, hash);
     bool fresh = limit->window_start == INT64_MIN || now < limit->window_start /* the clock was set back */
@@ -293,7 +301,7 @@ static bool may_pass(struct hv_logger *logger, const char *component, const char
         limit->window_start = now;
         limit->passed = 0;
     }
-    if (limit->passed >= HV_LOG_BURST) {
+    if (limit->passed >= burst) {
         if (limit->held_back < UINT32_MAX)
             limit->held_back++;
         return false;
@@ -310,7 +318,7 @@ void hv_log(struct hv_logger *logger, enum hv_log_level level, const char *compo
         return;
     int64_t now = logger->wall_clock(logger->user);
     uint32_t repeats = 0;
-    if (level <= HV_WARN && !may_pass(logger, component, message, now, &repeats))
+    if (level <= HV_WARN && !may_pass(logger, component, message, burst_of(fields), now, &repeats))
         return;
     char line[HV_LOG_LINE_MAX + 1];
     size_t length = hv_log_format_line(line, sizeof line, logger->format, now, level, component, message,

@@ -29,9 +29,11 @@ struct hv_field {
 #define HV_LOG_LINE_MAX 4096
 
 /* Repeats: the same (component, message) more often than `HV_LOG_BURST` times within `HV_LOG_WINDOW_US` is
- * held back; the next one that passes carries `repeats=<number held back>`. Levels error and warn only;
- * info and debug always pass. */
+ * held back; the next one that passes carries `repeats=<number held back>`. Lines about single records (those
+ * with a number as field `id`) tell different things in the same words, so more of them pass:
+ * `HV_LOG_BURST_OF_RECORDS`. Levels error and warn only; info and debug always pass. */
 #define HV_LOG_BURST 5
+#define HV_LOG_BURST_OF_RECORDS 64
 #define HV_LOG_WINDOW_US 10000000
 
 struct hv_log_limit {

@@ -26,12 +26,11 @@ static const uint8_t uuid[16] = {0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
 
 static void a_line_in_logfmt(void **state) {
     (void)state;
-    assert_string_equal(
-        line_of(HV_LOGFMT, "acquired",
-                HV_FIELDS(HV_STR("name", "host_1_2"), HV_UUID("leader_id", uuid), HV_INT("n", -7),
-                          HV_REAL("rate", 1234.5), HV_STR("none", NULL))),
-        "time=2026-01-02T03:04:05.678Z level=info component=leader msg=\"acquired\" name=host_1_2 "
-        "leader_id=01234567-89ab-cdef-0001-0203040506ff n=-7 rate=1234.5\n");
+    assert_string_equal(line_of(HV_LOGFMT, "acquired",
+                                HV_FIELDS(HV_STR("name", "host_1_2"), HV_UUID("leader_id", uuid),
+                                          HV_INT("n", -7), HV_REAL("rate", 1234.5), HV_STR("none", NULL))),
+                        "time=2026-01-02T03:04:05.678Z level=info component=leader msg=\"acquired\" "
+                        "name=host_1_2 leader_id=01234567-89ab-cdef-0001-0203040506ff n=-7 rate=1234.5\n");
 }
 
 static void a_line_in_json(void **state) {
@@ -40,9 +39,9 @@ static void a_line_in_json(void **state) {
         line_of(HV_JSON, "acquired",
                 HV_FIELDS(HV_STR("name", "a b"), HV_UUID("leader_id", uuid), HV_INT("n", -7),
                           HV_REAL("rate", 0.25), HV_REAL("bad", NAN), HV_STR("none", NULL))),
-        "{\"time\":\"2026-01-02T03:04:05.678Z\",\"level\":\"info\",\"component\":\"leader\","
-        "\"msg\":\"acquired\",\"name\":\"a b\",\"leader_id\":\"01234567-89ab-cdef-0001-0203040506ff\","
-        "\"n\":-7,\"rate\":0.25,\"bad\":null}\n");
+        "{\"time\":\"2026-01-02T03:04:05.678Z\",\"level\":\"info\",\"component\":\"leader\",\"msg\":"
+        "\"acquired\",\"name\":\"a "
+        "b\",\"leader_id\":\"01234567-89ab-cdef-0001-0203040506ff\",\"n\":-7,\"rate\":0.25,\"bad\":null}\n");
 }
 
 static void no_fields_at_all(void **state) {
@@ -232,6 +231,15 @@ static void repeats_are_held_back_and_counted(void **state) {
     assert_null(strstr(seen.last, "repeats"));
 }
 
+static void more_lines_about_single_records_pass(void **state) {
+    (void)state;
+    struct hv_logger logger = logger_at(HV_INFO);
+    for (int i = 0; i < 200; i++)
+        hv_log(&logger, HV_WARN, "record", "blocked", HV_FIELDS(HV_STR("topic", "t"), HV_INT("id", i)));
+    assert_int_equal(seen.lines, HV_LOG_BURST_OF_RECORDS);
+    assert_non_null(strstr(seen.last, "id=63"));
+}
+
 static void info_is_never_held_back(void **state) {
     (void)state;
     struct hv_logger logger = logger_at(HV_DEBUG);
@@ -274,6 +282,7 @@ int main(void) {
         cmocka_unit_test(a_long_message_keeps_to_the_limit),
         cmocka_unit_test(levels_below_are_left_out),
         cmocka_unit_test(repeats_are_held_back_and_counted),
+        cmocka_unit_test(more_lines_about_single_records_pass),
         cmocka_unit_test(info_is_never_held_back),
         cmocka_unit_test(a_clock_set_back_does_not_silence),
         cmocka_unit_test(many_messages_do_not_disturb_the_table),
