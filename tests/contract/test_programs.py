@@ -1,9 +1,10 @@
 """Runs the contract tests: each tests/contract/test_*.c is a program that puts one adapter to the test against its real library.
 
-A program is given HV_TEST_PG, a connection string of a private Postgres (superuser), started only if one asks for it. Brokers,
+A program is given HV_TEST_PG, a connection string of a private Postgres (superuser, TLS possible), started only if one asks for it. Brokers,
 proxies and scripted servers are the programs' own affair. A program has a time limit and a process of its own."""
 import glob
 import os
+import shutil
 import subprocess
 import sys
 
@@ -20,11 +21,24 @@ SOURCES = sorted(glob.glob(os.path.join(HERE, "test_*.c")))
 LIMIT = 200  # seconds
 
 
+def certify(server):
+    """A certificate of its own. openssl comes with Debian's Postgres packages."""
+    key, certificate = (os.path.join(server.data, "server." + end) for end in ("key", "crt"))
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=localhost",
+                    "-keyout", key, "-out", certificate], check=True, capture_output=True, timeout=60)
+    for path in (key, certificate):
+        os.chmod(path, 0o600)
+        if server.user:
+            shutil.chown(path, server.user)
+
+
 @pytest.fixture(scope="module")
 def postgres():
-    server = Postgres()
+    server = Postgres(ssl="on")
     try:
-        yield server.create().start()
+        server.create()
+        certify(server)
+        yield server.start()
     finally:
         server.destroy()
 
