@@ -89,7 +89,7 @@ static unsigned check_lines(const char *all, unsigned *dropped) {
 /* Far more lines than pipe and buffer hold, nobody reads, a loop is there but does not run: nothing waits (or
  * the test hangs). Then the loop runs and somebody reads: whole lines, in order, and their number and the
  * dropped ones add up. */
-static void flood(bool socket) {
+static void flood(bool socket, bool another_user) {
     enum { LINES = 20000 };
     struct hv_logger logger = new_logger();
     struct hv_error err;
@@ -98,7 +98,11 @@ static void flood(bool socket) {
     uv_idle_t idle;
     pipe_or_socket(socket, fds);
     int flags = fcntl(fds[1], F_GETFL);
+    if (another_user)
+        assert_int_equal(seteuid(65534), 0);
     struct hv_log_sink *sink = hv_log_sink_open(fds[1], &logger);
+    if (another_user)
+        assert_int_equal(seteuid(0), 0);
     open_loop(&loop, &idle);
     assert_int_equal(hv_log_sink_attach(sink, &loop, &err), 0);
     for (int i = 0; i < LINES; i++)
@@ -129,12 +133,20 @@ static void flood(bool socket) {
 
 static void a_pipe_that_nobody_reads(void **state) {
     (void)state;
-    flood(false);
+    flood(false, false);
 }
 
 static void a_socket_that_nobody_reads(void **state) {
     (void)state;
-    flood(true);
+    flood(true, false);
+}
+
+/* Made by root, used by a daemon that is somebody else: it may not be opened anew. */
+static void a_pipe_of_another_user(void **state) {
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    flood(false, true);
 }
 
 /* The loop writes by itself once it can: no further line is needed. */
@@ -240,6 +252,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pipe_that_nobody_reads),
         cmocka_unit_test(a_socket_that_nobody_reads),
+        cmocka_unit_test(a_pipe_of_another_user),
         cmocka_unit_test(the_loop_writes_what_was_kept),
         cmocka_unit_test(closing_waits_no_longer_than_it_may),
         cmocka_unit_test(a_reader_that_is_gone),
