@@ -221,9 +221,13 @@ sanitize:  ## unit tests, simulator and system tests under address, undefined-be
 	$(MAKE) SANITIZE=address,undefined BUILD=build/asan sim
 	$(MAKE) SANITIZE=address,undefined BUILD=build/asan system
 
+# Those that stop the daemon in order, so that leaks are looked for, and some that send.
+VALGRIND_TESTS = tests/system/test_delivery.py tests/system/test_readme.py \
+    tests/system/test_stop.py::test_stops_under_load_without_duplicates \
+    tests/system/test_stop.py::test_stops_before_it_ever_led
 valgrind: tests  ## a short system run under valgrind
 	$(MAKE) HARVESTD="valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
-	    $(abspath $(BUILD)/harvestd)" TESTS=tests/system/test_delivery.py system
+	    $(abspath $(BUILD)/harvestd)" TESTS="$(VALGRIND_TESTS)" system
 
 check-long: tests  ## the tests that take long
 	$(PYTEST) -m long $(TESTS)
