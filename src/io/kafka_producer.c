@@ -1,31 +1,21 @@
 /* See kafka_producer.h. Everything comes as events through one queue (the client's main one, logs forwarded to it); no callback of
- * librdkafka's is set, for the two ways exclude each other. Topic handles are kept, so that sending looks up no names. */
+ * librdkafka's is set, for the two ways exclude each other. Where a record goes, and when, is kafka_route.c's. */
 #include "io/kafka_producer.h"
 
 #include <assert.h>
 #include <librdkafka/rdkafka.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "io/kafka_queue.h"
+#include "io/kafka_route.h"
 
 enum {
     REPORTS_MAX = 1000,   /* a call of the handler */
-    TOPICS_MAX = 1000,    /* handles kept; further topics are looked up by name each time and wait for librdkafka's own timers */
-    TOPIC_SLOTS = 2048,   /* a power of two, well above TOPICS_MAX */
-    ASK_TIMEOUT_MS = 1000, /* of one metadata request */
-    ASK_TRIES = 6,
 };
 
 static_assert(sizeof(void *) >= sizeof(uint64_t), "tickets travel as pointers");
-
-struct topic {
-    rd_kafka_topic_t *handle; /* NULL: a free slot */
-    bool asking;              /* its metadata is being asked for, or will be */
-};
 
 struct hv_producer {
     struct hv_loop *loop;
@@ -35,14 +25,8 @@ struct hv_producer {
     void *user;
     bool fatal_told;
     bool purged;
-    int holders; /* the owner, and the metadata worker while there is one */
-    size_t topic_count;
-    struct topic topics[TOPIC_SLOTS];
-    uint16_t to_ask[TOPICS_MAX]; /* slots, a stack */
-    size_t to_ask_count;
-    uint16_t asked;      /* the slot that the worker is about */
-    bool ask_failed;     /* the worker got no answer */
-    atomic_bool closed;  /* the worker need not try again */
+    struct hv_routes *routes;
+    int32_t size_max; /* message.max.bytes: known here, so that a record that is too large is refused before any other is on its way */
     struct hv_report reports[REPORTS_MAX];
 };
 
@@ -83,17 +67,13 @@ static enum hv_delivery delivery_of(rd_kafka_resp_err_t code) {
     return is_refusal(code) ? HV_REFUSED : HV_FAILED;
 }
 
-static bool may_be_mended_by_metadata(rd_kafka_resp_err_t code) {
-    return code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC || code == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION ||
-           code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
-}
-
 /* ---- events ---- */
 
 static enum hv_queue_next on_reports(struct hv_producer *p, rd_kafka_event_t *event) {
     size_t count = 0;
     const rd_kafka_message_t *message;
     while (count < REPORTS_MAX && (message = rd_kafka_event_message_next(event)) != NULL) {
+        hv_routes_reported(p->routes, message);
         p->reports[count++] = (struct hv_report){
             .ticket = (uint64_t)(uintptr_t)message->_private,
             .delivery = delivery_of(message->err),
@@ -150,13 +130,8 @@ static void destroy_client(void *client) {
 }
 
 /* Joining the client's threads takes as long as the slowest of them, seconds if it resolves a name: never on the loop. */
-static void let_go(struct hv_producer *p) {
-    if (--p->holders > 0)
-        return;
-    for (size_t i = 0; i < TOPIC_SLOTS; i++) {
-        if (p->topics[i].handle != NULL)
-            rd_kafka_topic_destroy(p->topics[i].handle);
-    }
+static void on_routes_closed(void *user) {
+    struct hv_producer *p = user;
     if (hv_loop_offload(p->loop, destroy_client, NULL, p->client) != 0)
         destroy_client(p->client);
     free(p);
@@ -164,96 +139,7 @@ static void let_go(struct hv_producer *p) {
 
 void hv_producer_close(struct hv_producer *p) {
     hv_queue_close(p->queue);
-    p->to_ask_count = 0;
-    p->closed = true;
-    let_go(p);
-}
-
-/* ---- metadata of topics not seen before ---- */
-
-/* Left to itself librdkafka asks by a timer of a second. Asking here (on the thread pool, the call blocks) brings the first record
- * on its way in milliseconds. A topic that is just being created has no leader yet: ask again a few times. What does
- * not help within that is left to librdkafka's timer. */
-static void ask(void *arg) {
-    struct hv_producer *p = arg;
-    struct timespec pause = {.tv_nsec = 10000000};
-    p->ask_failed = false;
-    for (int i = 0; i < ASK_TRIES && !p->closed; i++) {
-        const struct rd_kafka_metadata *metadata;
-        rd_kafka_resp_err_t code =
-            rd_kafka_metadata(p->client, 0, p->topics[p->asked].handle, &metadata, ASK_TIMEOUT_MS);
-        if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
-            p->ask_failed = true;
-            return;
-        }
-        bool known = metadata->topic_cnt > 0 && metadata->topics[0].err == RD_KAFKA_RESP_ERR_NO_ERROR &&
-                     metadata->topics[0].partition_cnt > 0;
-        for (int n = 0; known && n < metadata->topics[0].partition_cnt; n++)
-            known = metadata->topics[0].partitions[n].leader >= 0;
-        rd_kafka_metadata_destroy(metadata);
-        if (known)
-            return;
-        nanosleep(&pause, NULL);
-        pause.tv_nsec *= 2;
-    }
-}
-
-static void ask_next(struct hv_producer *p);
-
-static void asked(void *arg) {
-    struct hv_producer *p = arg;
-    p->topics[p->asked].asking = false;
-    if (p->ask_failed) { /* no broker answers: do not keep a thread of the pool waiting for each topic in turn */
-        while (p->to_ask_count > 0)
-            p->topics[p->to_ask[--p->to_ask_count]].asking = false;
-    }
-    ask_next(p);
-    let_go(p);
-}
-
-static void ask_next(struct hv_producer *p) {
-    if (p->to_ask_count == 0)
-        return;
-    p->asked = p->to_ask[--p->to_ask_count];
-    p->holders++;
-    if (hv_loop_offload(p->loop, ask, asked, p) != 0) {
-        p->topics[p->asked].asking = false;
-        p->holders--;
-    }
-}
-
-static void ask_for(struct hv_producer *p, struct topic *topic) {
-    if (topic->asking)
-        return;
-    topic->asking = true;
-    p->to_ask[p->to_ask_count++] = (uint16_t)(topic - p->topics);
-    if (p->holders == 1)
-        ask_next(p);
-}
-
-/* ---- topics ---- */
-
-/* The topic's slot, made at first sight; NULL with *ret_code when librdkafka refuses the name; NULL with no error when the
- * table is full. */
-static struct topic *find_topic(struct hv_producer *p, const char *name, rd_kafka_resp_err_t *ret_code) {
-    size_t at = hv_fnv1a(name, strlen(name)) % TOPIC_SLOTS;
-    while (p->topics[at].handle != NULL) {
-        if (strcmp(rd_kafka_topic_name(p->topics[at].handle), name) == 0)
-            return &p->topics[at];
-        at = (at + 1) % TOPIC_SLOTS;
-    }
-    *ret_code = RD_KAFKA_RESP_ERR_NO_ERROR;
-    if (p->topic_count == TOPICS_MAX)
-        return NULL;
-    rd_kafka_topic_t *handle = rd_kafka_topic_new(p->client, name, NULL);
-    if (handle == NULL) {
-        *ret_code = rd_kafka_last_error();
-        return NULL;
-    }
-    p->topics[at].handle = handle;
-    p->topic_count++;
-    ask_for(p, &p->topics[at]);
-    return &p->topics[at];
+    hv_routes_close(p->routes);
 }
 
 /* ---- sending ---- */
@@ -274,36 +160,46 @@ static const void *bytes_or_null(const uint8_t *data, int32_t length) {
     return length < 0 ? NULL : data != NULL ? (const void *)data : "";
 }
 
-static rd_kafka_resp_err_t produce(struct hv_producer *p, const struct topic *topic, const struct hv_record *record,
+static rd_kafka_resp_err_t produce(void *user, rd_kafka_topic_t *topic, int32_t partition, const struct hv_record *record,
                                    uint64_t ticket) {
+    struct hv_producer *p = user;
     rd_kafka_headers_t *headers = make_headers(record);
     void *key = (void *)(uintptr_t)bytes_or_null(record->key, record->key_length);
     void *value = (void *)(uintptr_t)bytes_or_null(record->value, record->value_length);
     size_t key_length = record->key_length < 0 ? 0 : (size_t)record->key_length;
     size_t value_length = record->value_length < 0 ? 0 : (size_t)record->value_length;
-    rd_kafka_resp_err_t code;
-#define MESSAGE                                                                                                                \
-    RD_KAFKA_V_PARTITION(RD_KAFKA_PARTITION_UA), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),                                     \
-        RD_KAFKA_V_KEY(key, key_length), RD_KAFKA_V_VALUE(value, value_length),                                                \
-        RD_KAFKA_V_OPAQUE((void *)(uintptr_t)ticket)
-    if (topic == NULL)
-        code = rd_kafka_producev(p->client, RD_KAFKA_V_TOPIC(record->topic), MESSAGE, RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_END);
-    else
-        code = rd_kafka_producev(p->client, RD_KAFKA_V_RKT(topic->handle), MESSAGE, RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_END);
-#undef MESSAGE
+    rd_kafka_resp_err_t code =
+        rd_kafka_producev(p->client, RD_KAFKA_V_RKT(topic), RD_KAFKA_V_PARTITION(partition),
+                          RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(key, key_length),
+                          RD_KAFKA_V_VALUE(value, value_length), RD_KAFKA_V_OPAQUE((void *)(uintptr_t)ticket),
+                          RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_END);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR && headers != NULL)
         rd_kafka_headers_destroy(headers); /* taken over on success only */
     return code;
+}
+
+/* Of a record that was held and will not be given to the client. */
+static void report_held(void *user, uint64_t ticket, rd_kafka_resp_err_t code) {
+    struct hv_producer *p = user;
+    const struct hv_report report = {
+        .ticket = ticket, .delivery = delivery_of(code), .code = code, .reason = rd_kafka_err2str(code)};
+    p->handler->reports(p->user, &report, 1);
+}
+
+static const struct hv_route_handler route_handler = {.produce = produce, .report = report_held, .closed = on_routes_closed};
+
+static bool is_too_large(const struct hv_producer *p, const struct hv_record *record) {
+    int64_t size = (int64_t)(record->key_length > 0 ? record->key_length : 0) +
+                   (record->value_length > 0 ? record->value_length : 0);
+    return size > p->size_max;
 }
 
 enum hv_send hv_producer_send(struct hv_producer *p, const struct hv_record *record, uint64_t ticket, struct hv_error *err) {
     assert(record->defect == HV_SOUND);
     if (p->purged || p->fatal_told)
         return HV_SEND_FATAL;
-    rd_kafka_resp_err_t code;
-    struct topic *topic = find_topic(p, record->topic, &code);
-    if (topic != NULL || code == RD_KAFKA_RESP_ERR_NO_ERROR)
-        code = produce(p, topic, record, ticket);
+    rd_kafka_resp_err_t code = is_too_large(p, record) ? RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE
+                                                       : hv_routes_send(p->routes, record, ticket);
     switch (code) {
     case RD_KAFKA_RESP_ERR_NO_ERROR:
         return HV_SENT;
@@ -312,8 +208,6 @@ enum hv_send hv_producer_send(struct hv_producer *p, const struct hv_record *rec
     case RD_KAFKA_RESP_ERR__FATAL:
         return HV_SEND_FATAL; /* the event that says why is in the queue */
     default:
-        if (topic != NULL && may_be_mended_by_metadata(code))
-            ask_for(p, topic);
         hv_error_set(err, "%s", rd_kafka_err2str(code));
         return HV_SEND_REFUSED;
     }
@@ -324,23 +218,40 @@ void hv_producer_purge(struct hv_producer *p) {
     /* Under the gapless guarantee a purge is a fatal error; that is no news to who asked for it. */
     p->fatal_told = true;
     rd_kafka_purge(p->client, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
+    hv_routes_purge(p->routes);
 }
 
 /* ---- the beginning ---- */
 
-static int make_client(enum hv_kafka_role role, const struct hv_kafka_properties *properties, const char *client_id,
-                       rd_kafka_t **ret, struct hv_error *err) {
+/* What routing must know of the configuration, as the client will have it. */
+static void read_conf(const rd_kafka_conf_t *conf, char *partitioner, size_t size, int32_t *size_max) {
+    char text[32] = "";
+    size_t length = sizeof text;
+    *partitioner = '\0';
+    rd_kafka_conf_get(conf, "partitioner", partitioner, &size);
+    rd_kafka_conf_get(conf, "message.max.bytes", text, &length);
+    *size_max = (int32_t)strtol(text, NULL, 10);
+}
+
+static int make_client(struct hv_producer *p, enum hv_kafka_role role, const struct hv_kafka_properties *properties,
+                       const char *client_id, struct hv_error *err) {
     rd_kafka_conf_t *conf;
     if (hv_kafka_conf_make(role, client_id, NULL, properties, NULL, &conf, err) != 0)
         return -1;
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
-    char why[HV_ERROR_MAX];
-    *ret = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
-    if (*ret == NULL) {
+    char why[HV_ERROR_MAX], partitioner[64];
+    read_conf(conf, partitioner, sizeof partitioner, &p->size_max);
+    p->client = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    if (p->client == NULL) {
         rd_kafka_conf_destroy(conf);
         return hv_error_set(err, "cannot make a Kafka producer: %s", why);
     }
-    rd_kafka_set_log_queue(*ret, NULL);
+    rd_kafka_set_log_queue(p->client, NULL);
+    p->routes = hv_routes_open(p->loop, p->client, partitioner, role == HV_KAFKA_RECORDS, &route_handler, p);
+    if (p->routes == NULL) {
+        rd_kafka_destroy(p->client); /* it did nothing yet */
+        return hv_error_set(err, "out of memory");
+    }
     return 0;
 }
 
@@ -353,13 +264,12 @@ int hv_producer_open(struct hv_loop *loop, enum hv_kafka_role role, const struct
     p->loop = loop;
     p->handler = handler;
     p->user = user;
-    p->holders = 1;
-    if (make_client(role, properties, client_id, &p->client, err) != 0) {
+    if (make_client(p, role, properties, client_id, err) != 0) {
         free(p);
         return -1;
     }
     if (hv_queue_open(loop, rd_kafka_queue_get_main(p->client), poll_duration, on_event, p, &p->queue, err) != 0) {
-        let_go(p);
+        hv_routes_close(p->routes); /* takes the rest with it */
         return -1;
     }
     *ret = p;

@@ -20,7 +20,7 @@ struct hv_report {
     const char *reason;  /* static text of the code */
 };
 
-/* Called on the loop's thread, never from within a call into this API. */
+/* Called on the loop's thread; but for `reports` from within hv_producer_purge, never from within a call into this API. */
 struct hv_producer_handler {
     /* Delivery reports; lent. At most 1,000 a call; several calls follow in later iterations if there are more. */
     void (*reports)(void *user, const struct hv_report *reports, size_t count);
@@ -46,7 +46,8 @@ enum hv_send {
     HV_SEND_FATAL,   /* the client is finished; nothing was taken */
 };
 
-/* Copies what it needs; the record stays the caller's. record->defect is HV_SOUND (asserted). */
+/* The record stays the caller's, and must stay as it is until its report (it may be held for a while, see kafka_route.h).
+ * record->defect is HV_SOUND (asserted). */
 enum hv_send hv_producer_send(struct hv_producer *producer, const struct hv_record *record, uint64_t ticket,
                               struct hv_error *err);
 

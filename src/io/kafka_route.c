@@ -1,0 +1,433 @@
+/* See kafka_route.h. */
+#include "io/kafka_route.h"
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/memory.h"
+
+#define BUCKETS 1024                    /* of the table of topics */
+#define TOPICS_MAX 10000                /* librdkafka keeps each topic as long as the client lives */
+#define ASK_TIMEOUT_MS 1000             /* of one metadata request */
+#define ASK_TRIES 6                     /* in one go: a topic that is just being created has no leaders yet */
+#define UNKNOWN_LIMIT HV_SECONDS(5)     /* then a topic that brokers do not know is taken as missing */
+#define ASK_AGAIN HV_SECONDS(300)       /* partitions may be added */
+#define PROOF_LASTS HV_SECONDS(600)     /* without traffic */
+
+struct held {
+    const struct hv_record *record;
+    uint64_t ticket;
+};
+
+/* A first-in first-out queue, bounded by the records that the owner may have in flight. */
+struct fifo {
+    struct held *list;
+    size_t first, count, capacity;
+};
+
+struct partition {
+    bool proven;
+    uint32_t in_flight;
+    hv_time last_ack;
+    struct fifo held;
+};
+
+struct topic {
+    struct topic *next_in_bucket;
+    struct topic *next_to_ask;
+    rd_kafka_topic_t *handle;
+    struct partition *partitions;
+    int32_t partition_count; /* 0: not known */
+    bool asking;             /* its metadata is being asked for, or will be */
+    hv_time unknown_since;   /* first answer that it does not exist; 0: none */
+    hv_time asked_at;
+    struct fifo held;        /* while partitions are not known */
+};
+
+typedef int32_t partitioner_function(const rd_kafka_topic_t *topic, const void *key, size_t length, int32_t count, void *opaque,
+                                     void *message_opaque);
+
+struct hv_routes {
+    struct hv_loop *loop;
+    rd_kafka_t *client;
+    const struct hv_route_handler *handler;
+    void *user;
+    partitioner_function *partitioner; /* NULL: any */
+    bool random_if_empty;
+    bool prove, purged, closing;
+    bool broken;              /* a record failed: what is behind it must not go, the owner purges (only if prove) */
+    uint32_t turn;            /* of the partitions for records without a place of their own */
+    size_t topic_count;
+    struct topic *buckets[BUCKETS];
+    struct topic *to_ask, **to_ask_end;
+    struct topic *asked;      /* the one that the worker is about; NULL: no worker is out */
+    rd_kafka_resp_err_t answer;
+    int32_t answer_count;
+    atomic_bool stop_asking;
+};
+
+/* ---- held records ---- */
+
+static void fifo_put(struct fifo *fifo, const struct hv_record *record, uint64_t ticket) {
+    if (fifo->first + fifo->count == fifo->capacity) {
+        if (fifo->first > 0) {
+            memmove(fifo->list, fifo->list + fifo->first, fifo->count * sizeof *fifo->list);
+            fifo->first = 0;
+        } else {
+            fifo->capacity = fifo->capacity == 0 ? 16 : fifo->capacity * 2;
+            fifo->list = hv_realloc(fifo->list, fifo->capacity, sizeof *fifo->list);
+        }
+    }
+    fifo->list[fifo->first + fifo->count++] = (struct held){record, ticket};
+}
+
+static struct held fifo_take(struct fifo *fifo) {
+    assert(fifo->count > 0);
+    struct held held = fifo->list[fifo->first++];
+    if (--fifo->count == 0) {
+        free(fifo->list);
+        *fifo = (struct fifo){0};
+    }
+    return held;
+}
+
+static void fifo_report(struct hv_routes *routes, struct fifo *fifo, rd_kafka_resp_err_t code) {
+    while (fifo->count > 0) {
+        routes->handler->report(routes->user, fifo_take(fifo).ticket, code);
+    }
+}
+
+/* ---- partitions ---- */
+
+static void choose_partitioner(struct hv_routes *routes, const char *name) {
+    if (strncmp(name, "murmur2", 7) == 0) {
+        routes->partitioner = rd_kafka_msg_partitioner_murmur2;
+    } else if (strncmp(name, "fnv1a", 5) == 0) {
+        routes->partitioner = rd_kafka_msg_partitioner_fnv1a;
+    } else if (strncmp(name, "consistent", 10) == 0) {
+        routes->partitioner = rd_kafka_msg_partitioner_consistent;
+        routes->random_if_empty = strcmp(name, "consistent_random") == 0;
+    }
+}
+
+static int32_t partition_of(struct hv_routes *routes, const struct topic *topic, const struct hv_record *record) {
+    size_t length = record->key_length > 0 ? (size_t)record->key_length : 0;
+    if (routes->partitioner == NULL || (length == 0 && routes->random_if_empty)) {
+        return (int32_t)(routes->turn++ % (uint32_t)topic->partition_count);
+    }
+    const void *key = length > 0 ? (const void *)record->key : "";
+    return routes->partitioner(topic->handle, key, length, topic->partition_count, NULL, NULL);
+}
+
+/* May a record go to the partition now, behind those that are there? */
+static bool is_open(const struct hv_routes *routes, struct partition *partition) {
+    if (!routes->prove) {
+        return true;
+    }
+    if (routes->broken) {
+        return false;
+    }
+    if (partition->proven && partition->in_flight == 0 &&
+        hv_loop_now(routes->loop) - partition->last_ack >= PROOF_LASTS) {
+        partition->proven = false;
+    }
+    return partition->proven || partition->in_flight == 0;
+}
+
+static rd_kafka_resp_err_t give(struct hv_routes *routes, struct topic *topic, int32_t number, const struct hv_record *record,
+                                uint64_t ticket) {
+    rd_kafka_resp_err_t code = routes->handler->produce(routes->user, topic->handle, number, record, ticket);
+    if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
+        topic->partitions[number].in_flight++;
+    }
+    return code;
+}
+
+/* Gives to the client what is held for a partition, as far as may be. */
+static void release(struct hv_routes *routes, struct topic *topic, int32_t number) {
+    struct partition *partition = &topic->partitions[number];
+    while (partition->held.count > 0 && is_open(routes, partition)) {
+        struct held held = partition->held.list[partition->held.first];
+        rd_kafka_resp_err_t code = give(routes, topic, number, held.record, held.ticket);
+        if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL || code == RD_KAFKA_RESP_ERR__FATAL) {
+            return; /* full: a report follows, and with it the next try; fatal: the owner purges */
+        }
+        fifo_take(&partition->held);
+        if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
+            routes->broken = true;
+            routes->handler->report(routes->user, held.ticket, code);
+        }
+    }
+}
+
+static rd_kafka_resp_err_t route(struct hv_routes *routes, struct topic *topic, const struct hv_record *record,
+                                 uint64_t ticket) {
+    int32_t number = partition_of(routes, topic, record);
+    assert(number >= 0 && number < topic->partition_count);
+    struct partition *partition = &topic->partitions[number];
+    if (partition->held.count > 0 || !is_open(routes, partition)) {
+        fifo_put(&partition->held, record, ticket);
+        return RD_KAFKA_RESP_ERR_NO_ERROR;
+    }
+    return give(routes, topic, number, record, ticket);
+}
+
+/* ---- metadata ---- */
+
+/* On the thread pool, since the call blocks. */
+static void ask(void *arg) {
+    struct hv_routes *routes = arg;
+    struct timespec pause = {.tv_nsec = 10000000};
+    routes->answer = RD_KAFKA_RESP_ERR__TIMED_OUT;
+    for (int i = 0; i < ASK_TRIES && !routes->stop_asking; i++) {
+        const struct rd_kafka_metadata *metadata;
+        rd_kafka_resp_err_t code = rd_kafka_metadata(routes->client, 0, routes->asked->handle, &metadata, ASK_TIMEOUT_MS);
+        if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
+            routes->answer = code;
+            continue; /* it took its time-out already */
+        }
+        bool there = metadata->topic_cnt == 1;
+        routes->answer = there ? metadata->topics[0].err : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+        routes->answer_count = there ? metadata->topics[0].partition_cnt : 0;
+        rd_kafka_metadata_destroy(metadata);
+        if (routes->answer == RD_KAFKA_RESP_ERR_NO_ERROR && routes->answer_count > 0) {
+            return;
+        }
+        nanosleep(&pause, NULL);
+        pause.tv_nsec *= 2;
+    }
+}
+
+static void ask_next(struct hv_routes *routes);
+
+static void ask_for(struct hv_routes *routes, struct topic *topic) {
+    if (topic->asking || routes->purged || routes->closing) {
+        return;
+    }
+    topic->asking = true;
+    topic->next_to_ask = NULL;
+    *routes->to_ask_end = topic;
+    routes->to_ask_end = &topic->next_to_ask;
+    ask_next(routes);
+}
+
+static void learn_partitions(struct hv_routes *routes, struct topic *topic, int32_t count) {
+    topic->unknown_since = 0;
+    topic->asked_at = hv_loop_now(routes->loop);
+    if (count > topic->partition_count) {
+        topic->partitions = hv_realloc(topic->partitions, (size_t)count, sizeof *topic->partitions);
+        memset(topic->partitions + topic->partition_count, 0,
+               (size_t)(count - topic->partition_count) * sizeof *topic->partitions);
+        topic->partition_count = count;
+    }
+    while (topic->held.count > 0) {
+        struct held held = fifo_take(&topic->held);
+        rd_kafka_resp_err_t code = route(routes, topic, held.record, held.ticket);
+        if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
+            routes->broken = true;
+            routes->handler->report(routes->user, held.ticket, code);
+        }
+    }
+}
+
+/* The topic is not there, or not for us. Right after it was made brokers may not know it yet. */
+static void learn_trouble(struct hv_routes *routes, struct topic *topic, rd_kafka_resp_err_t code) {
+    hv_time now = hv_loop_now(routes->loop);
+    bool may_come = code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || code == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE ||
+                    code == RD_KAFKA_RESP_ERR_NO_ERROR;
+    bool said_by_broker = may_come || code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED ||
+                          code == RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION;
+    if (may_come && topic->unknown_since == 0) {
+        topic->unknown_since = now;
+    }
+    bool wait = may_come ? now - topic->unknown_since < UNKNOWN_LIMIT : !said_by_broker;
+    if (topic->partition_count == 0 && !wait) {
+        topic->unknown_since = 0;
+        fifo_report(routes, &topic->held, may_come ? RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART : code);
+    } else if (topic->held.count > 0) {
+        ask_for(routes, topic);
+    }
+}
+
+static void finish_close(struct hv_routes *routes);
+
+static void asked(void *arg) {
+    struct hv_routes *routes = arg;
+    struct topic *topic = routes->asked;
+    routes->asked = NULL;
+    topic->asking = false;
+    if (routes->closing) {
+        finish_close(routes);
+        return;
+    }
+    if (routes->answer == RD_KAFKA_RESP_ERR_NO_ERROR && routes->answer_count > 0) {
+        learn_partitions(routes, topic, routes->answer_count);
+    } else {
+        learn_trouble(routes, topic, routes->answer);
+    }
+    ask_next(routes);
+}
+
+static void ask_next(struct hv_routes *routes) {
+    if (routes->asked != NULL || routes->to_ask == NULL || routes->closing) {
+        return;
+    }
+    struct topic *topic = routes->to_ask;
+    routes->to_ask = topic->next_to_ask;
+    if (routes->to_ask == NULL) {
+        routes->to_ask_end = &routes->to_ask;
+    }
+    routes->asked = topic;
+    if (hv_loop_offload(routes->loop, ask, asked, routes) != 0) {
+        routes->asked = NULL; /* no memory: the next record of the topic asks again */
+        topic->asking = false;
+    }
+}
+
+/* ---- topics ---- */
+
+static rd_kafka_resp_err_t make_topic(struct hv_routes *routes, const char *name, struct topic **bucket,
+                                      struct topic **ret) {
+    if (routes->topic_count == TOPICS_MAX) {
+        return RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION;
+    }
+    struct topic *topic = hv_calloc(1, sizeof *topic);
+    rd_kafka_topic_conf_t *conf = rd_kafka_default_topic_conf_dup(routes->client);
+    rd_kafka_topic_conf_set_opaque(conf, topic);
+    topic->handle = rd_kafka_topic_new(routes->client, name, conf);
+    if (topic->handle == NULL) {
+        rd_kafka_resp_err_t code = rd_kafka_last_error();
+        rd_kafka_topic_conf_destroy(conf);
+        free(topic);
+        return code == RD_KAFKA_RESP_ERR_NO_ERROR ? RD_KAFKA_RESP_ERR__INVALID_ARG : code;
+    }
+    topic->next_in_bucket = *bucket;
+    *bucket = topic;
+    routes->topic_count++;
+    *ret = topic;
+    return RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+static rd_kafka_resp_err_t find_topic(struct hv_routes *routes, const char *name, struct topic **ret) {
+    struct topic **bucket = &routes->buckets[hv_fnv1a(name, strlen(name)) % BUCKETS];
+    for (struct topic *topic = *bucket; topic != NULL; topic = topic->next_in_bucket) {
+        if (strcmp(rd_kafka_topic_name(topic->handle), name) == 0) {
+            *ret = topic;
+            return RD_KAFKA_RESP_ERR_NO_ERROR;
+        }
+    }
+    return make_topic(routes, name, bucket, ret);
+}
+
+/* ---- the interface ---- */
+
+rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_record *record, uint64_t ticket) {
+    struct topic *topic;
+    rd_kafka_resp_err_t code = find_topic(routes, record->topic, &topic);
+    if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        return code;
+    }
+    if (topic->partition_count == 0 || hv_loop_now(routes->loop) - topic->asked_at >= ASK_AGAIN) {
+        ask_for(routes, topic);
+    }
+    if (topic->partition_count == 0) {
+        fifo_put(&topic->held, record, ticket);
+        return RD_KAFKA_RESP_ERR_NO_ERROR;
+    }
+    code = route(routes, topic, record, ticket);
+    if (code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC || code == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION) {
+        ask_for(routes, topic); /* it was deleted, perhaps made again */
+    }
+    return code;
+}
+
+void hv_routes_reported(struct hv_routes *routes, const rd_kafka_message_t *message) {
+    struct topic *topic = message->rkt != NULL ? rd_kafka_topic_opaque(message->rkt) : NULL;
+    if (topic == NULL || message->partition < 0 || message->partition >= topic->partition_count) {
+        return;
+    }
+    struct partition *partition = &topic->partitions[message->partition];
+    if (partition->in_flight > 0) {
+        partition->in_flight--;
+    }
+    if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
+        partition->proven = true;
+        partition->last_ack = hv_loop_now(routes->loop);
+    } else {
+        routes->broken = true;
+    }
+    if (partition->held.count > 0 && !routes->purged) {
+        release(routes, topic, message->partition);
+    }
+}
+
+static void for_each_fifo(struct hv_routes *routes, void (*call)(struct hv_routes *routes, struct fifo *fifo)) {
+    for (size_t i = 0; i < BUCKETS; i++) {
+        for (struct topic *topic = routes->buckets[i]; topic != NULL; topic = topic->next_in_bucket) {
+            call(routes, &topic->held);
+            for (int32_t n = 0; n < topic->partition_count; n++) {
+                call(routes, &topic->partitions[n].held);
+            }
+        }
+    }
+}
+
+static void report_purged(struct hv_routes *routes, struct fifo *fifo) {
+    fifo_report(routes, fifo, RD_KAFKA_RESP_ERR__PURGE_QUEUE);
+}
+
+static void drop(struct hv_routes *routes, struct fifo *fifo) {
+    (void)routes;
+    free(fifo->list);
+    *fifo = (struct fifo){0};
+}
+
+void hv_routes_purge(struct hv_routes *routes) {
+    routes->purged = true;
+    routes->stop_asking = true;
+    for_each_fifo(routes, report_purged);
+}
+
+static void finish_close(struct hv_routes *routes) {
+    for (size_t i = 0; i < BUCKETS; i++) {
+        while (routes->buckets[i] != NULL) {
+            struct topic *topic = routes->buckets[i];
+            routes->buckets[i] = topic->next_in_bucket;
+            rd_kafka_topic_destroy(topic->handle);
+            free(topic->partitions);
+            free(topic);
+        }
+    }
+    const struct hv_route_handler *handler = routes->handler;
+    void *user = routes->user;
+    free(routes);
+    handler->closed(user);
+}
+
+void hv_routes_close(struct hv_routes *routes) {
+    routes->closing = true;
+    routes->stop_asking = true;
+    for_each_fifo(routes, drop);
+    if (routes->asked == NULL) {
+        finish_close(routes);
+    }
+}
+
+struct hv_routes *hv_routes_open(struct hv_loop *loop, rd_kafka_t *client, const char *partitioner, bool prove,
+                                 const struct hv_route_handler *handler, void *user) {
+    struct hv_routes *routes = calloc(1, sizeof *routes);
+    if (routes == NULL) {
+        return NULL;
+    }
+    routes->loop = loop;
+    routes->client = client;
+    routes->handler = handler;
+    routes->user = user;
+    routes->prove = prove;
+    routes->to_ask_end = &routes->to_ask;
+    choose_partitioner(routes, partitioner);
+    return routes;
+}

@@ -1,0 +1,53 @@
+/* Which partition a record goes to, and when it may go there.
+ *
+ * A broker that knows nothing of a producer in a partition takes whatever sequence number comes first. So if the very first batch of
+ * a new client is refused while a second one is on its way, the second is appended: its records overtake those of the first
+ * (measured: Kafka 3.9, a first record that is too large). Therefore a partition must be *proven* before it may have more
+ * than one record in flight: the first record goes alone, the others are held here until it is acknowledged. From then on the broker
+ * refuses gaps itself. A partition that was idle for long must be proven anew, since brokers forget producers
+ * (producer.id.expiration.ms, retention).
+ *
+ * Partitions have to be known for that, so they are chosen here, with librdkafka's own partitioners, once the topic's metadata is
+ * there; it is asked for off the loop at first sight (left to itself librdkafka asks by a timer of a second) and again from
+ * time to time. Records of a topic that is not known yet are held, too. */
+#ifndef HV_IO_KAFKA_ROUTE_H
+#define HV_IO_KAFKA_ROUTE_H
+
+#include <librdkafka/rdkafka.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/record.h"
+#include "io/kafka_producer.h"
+
+struct hv_routes;
+
+struct hv_route_handler {
+    /* Gives a record to the client. Called from within hv_routes_send and hv_routes_reported, and from the loop. */
+    rd_kafka_resp_err_t (*produce)(void *user, rd_kafka_topic_t *topic, int32_t partition, const struct hv_record *record,
+                                   uint64_t ticket);
+    /* A record that was held will not be given to the client: its report. */
+    void (*report)(void *user, uint64_t ticket, rd_kafka_resp_err_t code);
+    /* After hv_routes_close: nothing of it uses the client any more. */
+    void (*closed)(void *user);
+};
+
+/* `partitioner`: librdkafka's name. `prove`: as above; false when at most one record of a key is in flight anyway. NULL when
+ * memory is exhausted. */
+struct hv_routes *hv_routes_open(struct hv_loop *loop, rd_kafka_t *client, const char *partitioner, bool prove,
+                                 const struct hv_route_handler *handler, void *user);
+
+/* Gives the record to the client or holds it: NO_ERROR. The record and what it points to must stay until its report. Otherwise
+ * nothing was taken. */
+rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_record *record, uint64_t ticket);
+
+/* A record that was given to the client has been reported. */
+void hv_routes_reported(struct hv_routes *routes, const rd_kafka_message_t *message);
+
+/* Reports all that is held as RD_KAFKA_RESP_ERR__PURGE_QUEUE, from within this call, and takes nothing any more. */
+void hv_routes_purge(struct hv_routes *routes);
+
+/* Drops what is held, without reports. `handler->closed` follows, perhaps from within this call, when no request is out. */
+void hv_routes_close(struct hv_routes *routes);
+
+#endif
