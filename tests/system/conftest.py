@@ -38,6 +38,16 @@ def pytest_runtest_makereport(item, call):
             report.sections.append((title, text))
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What was measured is shown, also when all is well."""
+    notes = [(r.nodeid, text) for reports in terminalreporter.stats.values() for r in reports
+             if getattr(r, "when", None) == "call" for name, text in r.user_properties if name == "note"]
+    if notes:
+        terminalreporter.section("measured")
+        for nodeid, text in notes:
+            terminalreporter.write_line("%s: %s" % (nodeid.rpartition("/")[2], text))
+
+
 @pytest.fixture(scope="session")
 def session_postgres():
     server = Postgres()
@@ -80,6 +90,11 @@ class Bed:
         self.random = random.Random(self.seed)
         self.daemons, self.servers, self.databases = [], [], []
         print("seed: HV_SEED=%d" % self.seed)
+
+    def note(self, text):
+        """Something measured, to be shown at the end of the run."""
+        print(text)
+        self.request.node.user_properties.append(("note", text))
 
     # -- servers ------------------------------------------------------------------------------------------------------
 
@@ -170,7 +185,7 @@ class Bed:
         """Waits until the outbox is empty, reads everything, compares; prints and returns the report."""
         self.wait_empty(app.database, deadline, app.table)
         report = check(app.truth, collector.read_to_end())
-        print("%s; rolled back transactions: %d" % (report, app.rolled_back))
+        self.note("%s; rolled back transactions: %d" % (report, app.rolled_back))
         return report.assert_ok(duplicates)
 
     def write(self, database, topic, key, value, headers=(), truth=None, table="outbox", binary=False):

@@ -74,7 +74,7 @@ def test_broker_is_down_at_the_start(bed):
     bed.write(database, "from-the-start", "k", "v")
     daemon = bed.harvestd(database, broker)
     line = daemon.wait_log("kafka", None, level=re.compile("warn|error"), deadline=30)
-    print("told: " + line["raw"])
+    bed.note("told: " + line["raw"])
     broker.start()
     daemon.wait_leading()
     collector = bed.collector("from-the-start", broker)
@@ -237,7 +237,7 @@ def test_row_that_must_not_be_deleted(bed):
     wait_until(lambda: database.count() == 1, 30, "the others to be purged")
     stuck = database.execute("SELECT id FROM outbox")[0][0]
     line = daemon.wait_log(None, None, id=stuck, level=re.compile("warn|error"))
-    print(line["raw"])
+    bed.note(line["raw"])
     database.execute("DROP TRIGGER keep ON outbox")
     bed.wait_empty(database)
     assert len(collector.read_to_end()) == 20

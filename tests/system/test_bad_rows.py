@@ -3,6 +3,8 @@ on as soon as the row is mended or deleted.
 
 The unit of isolation is the shard: FNV-1a of the key modulo send_concurrency."""
 import json
+import random
+import string
 
 import pytest
 from confluent_kafka.admin import ConfigResource
@@ -14,7 +16,8 @@ from bed.util import fnv1a, keys_in_shard
 
 SHARDS = 4
 LIMITS = {"send_concurrency": SHARDS, "blocked_backoff_max": "500ms", "io_error_backoff": "100ms"}
-BIG = "x" * 3000   # more than the topics of these tests take
+# More than the topics of these tests take; that counts after compression, so it must not be compressible.
+BIG = "".join(random.Random(1).choices(string.ascii_letters + string.digits, k=3000))
 
 
 def put(database, topic, key, value, names="{}", values="{}"):
@@ -40,7 +43,7 @@ class Scene:
         self.before = self.good(self.mate, "before")
         self.collector.wait_value("before")
         self.bad_id = bad(self)
-        self.blocked = self.daemon.wait_log("record", "blocked", id=self.bad_id)
+        self.blocked = self.daemon.wait_log("record", "blocked", id=self.bad_id, deadline=40)
         self.good(self.mate, "after")
 
     def good(self, key, value):
@@ -162,7 +165,8 @@ def test_topic_is_mended_instead_of_the_row(bed):
 
     scene = Scene(bed, lambda s: put(s.database, s.topic, "bad", BIG), max_message_bytes=1000)
     resource = ConfigResource("topic", scene.topic, set_config={"max.message.bytes": "100000"})
-    bed.kafka.admin().alter_configs([resource])[resource].result(timeout=20)
+    admin = bed.kafka.admin()   # has to live until the answer
+    admin.alter_configs([resource])[resource].result(timeout=20)
     scene.goes_on()
     assert BIG.encode() in scene.collector.values()
 
@@ -178,16 +182,16 @@ def test_record_larger_than_the_client_takes(bed):
 def test_several_bad_rows_in_several_shards(bed):
     """Three of four shards blocked, for different reasons; the fourth flows under load; then all is mended."""
     database = bed.database(TABLE_WITHOUT_CONSTRAINTS)
-    topic = bed.topic(max_message_bytes=20000)
+    topic = bed.topic(max_message_bytes=2000)
     collector = bed.collector(topic)
     daemon = bed.harvestd(database, limits=LIMITS)
     daemon.wait_leading()
     keys = [keys_in_shard(s, SHARDS, 3) for s in range(SHARDS)]
     bad = [put(database, topic, keys[0][0], "a", names="{a}"), put(database, "no topic", keys[1][0], "b"),
-           put(database, topic, keys[2][0], BIG * 10)]
+           put(database, topic, keys[2][0], BIG)]
     for row_id in bad:
         daemon.wait_log("record", "blocked", id=row_id)
-    app = bed.application(database, [topic], keys=[k for s in keys for k in s], count=2000, make=dict(long_values=0))
+    app = bed.application(database, [topic], keys=[k for s in keys for k in s], count=2000, make=dict(long_values=0, size=50))
     app.start().wait()
     free = {k.encode() for k in keys[3]}
     expected = sum(len(rows) for (_, key), rows in app.truth.lanes.items() if key in free)

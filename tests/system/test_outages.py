@@ -96,7 +96,7 @@ def test_statements_are_cancelled(bed):
             cancelled += c.execute("""SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
                 WHERE datname = %s AND client_addr IS NOT NULL AND state = 'active'""", [database.name]).fetchone()[0]
             assert time.monotonic() < end + 20
-    print("%d statements cancelled" % cancelled)
+    bed.note("%d statements cancelled" % cancelled)
     finish(bed, app, collector, daemon)
 
 
@@ -138,7 +138,7 @@ def test_broker_hangs_for_20_seconds(bed):
     time.sleep(max(0.0, begin + 20 - time.monotonic()))
     spent = daemon.cpu_seconds() - cpu
     share = spent / (time.monotonic() - begin)
-    print("broker frozen for %.1f s: the daemon used %.2f s of CPU, %.1f %% of a core; %d log lines" % (
+    bed.note("broker frozen for %.1f s: the daemon used %.2f s of CPU, %.1f %% of a core; %d log lines" % (
         time.monotonic() - begin, spent, 100 * share, daemon.position() - since))
     assert not daemon.find("kafka", "rewinding", since=since), daemon.tail()
     assert not daemon.find("leader", "fenced", since=since)
@@ -146,7 +146,7 @@ def test_broker_hangs_for_20_seconds(bed):
     assert share < 0.05
     finish(bed, app, collector, daemon)
     woken = daemon.find("kafka", "rewinding", since=since)
-    print("rewound after the broker woke: %s" % ([line.get("reason") for line in woken] or "no"))
+    bed.note("rewound after the broker woke: %s" % ([line.get("reason") for line in woken] or "no"))
 
 
 def test_broker_hangs_longer_than_the_lease(bed):

@@ -21,7 +21,7 @@ def test_30_cuts_in_the_middle_of_marks_and_purges(bed):
         if order.length:
             passed.append("%s %d/%d" % (kind, order.passed, order.length))
         collector.wait_count(before + 20)
-    print("cut: " + ", ".join(passed))
+    bed.note("cut: " + ", ".join(passed))
     app.stop()
     bed.judge(app, collector)
     assert proxy.cuts_done == 30 and proxy.accepted >= 31

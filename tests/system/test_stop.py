@@ -47,7 +47,7 @@ def test_stops_at_once_when_there_is_nothing_to_do(bed):
     daemon.wait_leading()
     begin = time.monotonic()
     daemon.stop(deadline=10)
-    print("stopped after %.2f s" % (time.monotonic() - begin))
+    bed.note("stopped after %.2f s" % (time.monotonic() - begin))
 
 
 def test_stops_before_it_ever_led(bed):
@@ -83,7 +83,7 @@ def test_drain_is_limited(bed):
     begin = time.monotonic()
     daemon.terminate()
     code = daemon.wait_exit(30)
-    print("drain_timeout 2s, broker frozen: ended with %d after %.1f s" % (code, time.monotonic() - begin))
+    bed.note("drain_timeout 2s, broker frozen: ended with %d after %.1f s" % (code, time.monotonic() - begin))
     assert code >= 0, "died of a signal"
     broker.thaw()
     second = bed.harvestd(database, broker)
@@ -108,7 +108,7 @@ def test_second_signal_hurries(bed):
     daemon.terminate()
     begin = time.monotonic()
     code = daemon.wait_exit(30)   # drain_timeout would be two minutes
-    print("second signal: ended with %d after %.1f s" % (code, time.monotonic() - begin))
+    bed.note("second signal: ended with %d after %.1f s" % (code, time.monotonic() - begin))
     broker.thaw()
     bed.harvestd(database, broker)
     bed.judge(app, collector)
