@@ -207,7 +207,7 @@ unit: $(UNIT)  ## unit tests
 	@$(if $(UNIT),,echo "no unit tests"; exit 1;) set -e; for t in $(UNIT); do echo "== $$t"; timeout 120 $$t; done
 
 sim: $(SIM)  ## the simulator: random schedules with faults over the pure core
-	$(if $(SIM),timeout 300 $(SIM),@echo "no simulator"; exit 1)
+	$(if $(SIM),timeout $(if $(SANITIZE),1200,300) $(SIM),@echo "no simulator"; exit 1)
 
 system: all tests  ## contract and system tests, with real Postgres and real Kafka
 	$(PYTEST) $(TESTS)

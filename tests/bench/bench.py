@@ -268,14 +268,15 @@ def main():
             postgres.create().start()
             broker.start()
             bench = Bench(args, directory, postgres, broker)
-            bench.producer_alone()  # a round that does not count: the broker's code is compiled while it runs
             steps = {"producer alone": ("producer", bench.producer_alone),
                      "mark + delete": ("mark", bench.mark_delete_alone), "drain": ("drain", bench.drain)}
-            for number in range(1, args.rounds + 1):
+            # Round 0 does not count: the broker's code is compiled while it runs.
+            for number in range(args.rounds + 1):
                 for name, (choice, step) in steps.items():
                     if choice in wanted:
                         figures = step()
-                        results.setdefault(name, []).append(figures)
+                        if number > 0:
+                            results.setdefault(name, []).append(figures)
                         print("round %d  %-15s %8.0f records/s  %6.2f µs CPU a record  %6.1f MB   load %.1f" % (
                             number, name, figures["rate"], figures["cpu"], figures["memory"], os.getloadavg()[0]),
                             flush=True)
