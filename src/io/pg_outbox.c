@@ -45,10 +45,11 @@ static const char probe_form[] =
     "kafka_header_values, leader_id FROM %s LIMIT 0) AS o ON true";
 
 /* ARRAY(...) is evaluated first and by itself, and its ids are then looked up one by one: with IN (...) the planner may
- * join instead, and reads the whole table on every mark as long as it has no statistics. */
+ * join instead and read the whole table on every mark. coalesce(...) is "no or another leader" in a form that the planner does not
+ * understand: with statistics from a time when all rows carried our id it would expect a row or two, and sort the table. */
 static const char mark_form[] =
     "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM %s WHERE id >= $2 "
-    "AND (leader_id IS NULL OR leader_id <> $1) ORDER BY id LIMIT $3)) "
+    "AND coalesce(leader_id <> $1, true) ORDER BY id LIMIT $3)) "
     "RETURNING id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values";
 
 static const char purge_form[] = "DELETE FROM %s WHERE id = ANY ($1)";

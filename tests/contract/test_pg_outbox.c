@@ -1,0 +1,754 @@
+/* The outbox's statements against a real server (HV_TEST_PG): what they do, what they say about a table that is not as it should
+ * be, and that they never read a large table from end to end. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "io/ident.h"
+#include "io/pg_outbox.h"
+#include "pg_help.h"
+
+#define TABLE_OF(id, value) \
+    "CREATE TABLE outbox (id " id " PRIMARY KEY, kafka_topic text, kafka_key text, kafka_value " value ", " \
+    "kafka_header_keys text[] DEFAULT '{}', kafka_header_values text[] DEFAULT '{}', leader_id uuid)"
+
+struct client {
+    struct bench bench;
+    struct hv_outbox *outbox;
+    PGconn *admin;
+    uint8_t leader[16];
+    int ups, downs, answers, refusals;
+    bool closed;
+    struct hv_pg_failure failure;
+    struct hv_record **records;
+    size_t count;
+    int64_t *ids;
+    uint64_t hashes[16];
+};
+
+static void forget(struct client *c) {
+    for (size_t i = 0; c->records != NULL && i < c->count; i++) {
+        hv_record_free(c->records[i]);
+    }
+    free(c->records);
+    free(c->ids);
+    c->records = NULL;
+    c->ids = NULL;
+    c->count = 0;
+    c->answers = c->refusals = c->downs = c->ups = 0;
+}
+
+static void on_up(void *user, const char *host) {
+    struct client *c = user;
+    assert_true(strlen(host) > 0);
+    assert_true(hv_outbox_is_idle(c->outbox));
+    c->ups++;
+}
+
+static void on_down(void *user, const struct hv_pg_failure *failure) {
+    struct client *c = user;
+    assert_false(hv_outbox_is_idle(c->outbox));
+    c->downs++;
+    c->failure = *failure;
+}
+
+static void on_marked(void *user, struct hv_record **records, size_t count) {
+    struct client *c = user;
+    c->answers++;
+    c->count = count;
+    c->records = malloc((count + 1) * sizeof *records);
+    memcpy(c->records, records, count * sizeof *records);
+    for (size_t i = 1; i < count; i++) {
+        assert_true(records[i - 1]->id < records[i]->id);
+    }
+}
+
+static void on_purged(void *user, size_t rows) {
+    struct client *c = user;
+    c->answers++;
+    c->count = rows;
+}
+
+static void on_was_reset(void *user, const int64_t *ids, size_t count) {
+    struct client *c = user;
+    c->answers++;
+    c->count = count;
+    c->ids = malloc((count + 1) * sizeof *ids);
+    memcpy(c->ids, ids, count * sizeof *ids);
+}
+
+static void on_writers(void *user, const uint64_t *hashes, size_t count) {
+    struct client *c = user;
+    c->answers++;
+    c->count = count;
+    assert_true(count <= 16);
+    memcpy(c->hashes, hashes, count * sizeof *hashes);
+}
+
+static void on_refused(void *user, const struct hv_pg_failure *failure) {
+    struct client *c = user;
+    c->refusals++;
+    c->failure = *failure;
+}
+
+static const struct hv_outbox_handler handler = {on_up, on_down, on_marked, on_purged, on_was_reset, on_writers, on_refused};
+
+static struct hv_pg_options options_for(const char *conninfo) {
+    return (struct hv_pg_options){
+        .conninfo = conninfo,
+        .application_name = "contract",
+        .connect_timeout = HV_SECONDS(20),
+        .statement_timeout = HV_SECONDS(20),
+        .backoff_min = HV_MS(5),
+        .backoff_max = HV_MS(20),
+        .seed = 1,
+    };
+}
+
+static void client_open(struct client *c, const char *table_sql, const char *more) {
+    struct hv_error err = {""};
+    memset(c, 0, sizeof *c);
+    bench_open(&c->bench);
+    hv_ident_new(c->leader);
+    c->admin = admin_open(conninfo_with(""));
+    admin_sql(c->admin, "DROP TABLE IF EXISTS outbox CASCADE");
+    if (table_sql != NULL) {
+        admin_sql(c->admin, table_sql);
+    }
+    struct hv_pg_options options = options_for(conninfo_with(more));
+    if (hv_outbox_open(c->bench.loop, &options, "outbox", &handler, c, &c->outbox, &err) != 0) {
+        fail_msg("%s", err.text);
+    }
+}
+
+static void on_closed(void *user) {
+    ((struct client *)user)->closed = true;
+}
+
+static bool is_closed(void *arg) {
+    return ((struct client *)arg)->closed;
+}
+
+static void client_close(struct client *c) {
+    hv_outbox_close(c->outbox, on_closed);
+    bench_run_until(&c->bench, is_closed, c);
+    bench_close(&c->bench);
+    forget(c);
+    admin_sql(c->admin, "DROP TABLE IF EXISTS outbox CASCADE");
+    admin_close(c->admin);
+}
+
+static bool has_up(void *arg) {
+    return ((struct client *)arg)->ups > 0;
+}
+
+static bool has_down(void *arg) {
+    return ((struct client *)arg)->downs > 0;
+}
+
+static bool has_answer(void *arg) {
+    struct client *c = arg;
+    return c->answers + c->refusals + c->downs > 0;
+}
+
+static void wait_up(struct client *c) {
+    c->ups = 0;
+    bench_run_until(&c->bench, has_up, c);
+}
+
+static void wait_answer(struct client *c) {
+    assert_false(hv_outbox_is_idle(c->outbox));
+    bench_run_until(&c->bench, has_answer, c);
+    if (c->downs + c->refusals > 0) {
+        fail_msg("%s", c->failure.error.text);
+    }
+    assert_true(hv_outbox_is_idle(c->outbox));
+}
+
+static void mark(struct client *c, int64_t from_id, uint32_t limit) {
+    forget(c);
+    hv_outbox_mark(c->outbox, c->leader, from_id, limit);
+    wait_answer(c);
+}
+
+static void purge(struct client *c, const int64_t *ids, size_t count) {
+    forget(c);
+    hv_outbox_purge(c->outbox, ids, count);
+    wait_answer(c);
+}
+
+static void reset(struct client *c, const int64_t *ids, size_t count) {
+    forget(c);
+    hv_outbox_reset(c->outbox, ids, count);
+    wait_answer(c);
+}
+
+static void writers(struct client *c) {
+    forget(c);
+    hv_outbox_writers(c->outbox);
+    wait_answer(c);
+}
+
+static void expect_rows(struct client *c, const char *where, const char *count) {
+    char sql[256];
+    snprintf(sql, sizeof sql, "SELECT count(*)::text FROM outbox WHERE %s", where);
+    char *value = admin_value(c->admin, sql);
+    assert_string_equal(value, count);
+    free(value);
+}
+
+static void expect_ids(const struct client *c, const int64_t *ids, size_t count) {
+    assert_int_equal(c->count, count);
+    for (size_t i = 0; i < count; i++) {
+        assert_true(c->records[i]->id == ids[i]);
+    }
+}
+
+#define EXPECT_IDS(c, ...) \
+    expect_ids(c, (const int64_t[]){__VA_ARGS__}, sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
+
+/* ---- the protocol ---- */
+
+static void test_mark_purge_reset(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    wait_up(&c);
+    mark(&c, INT64_MIN, 10);
+    assert_int_equal(c.count, 0);
+    admin_sql(c.admin, "INSERT INTO outbox SELECT i, 't', 'k' || i, 'v' FROM generate_series(1, 10) i ORDER BY i DESC");
+    mark(&c, INT64_MIN, 3);
+    EXPECT_IDS(&c, 1, 2, 3);
+    assert_int_equal(c.records[0]->defect, HV_SOUND);
+    assert_string_equal(c.records[0]->topic, "t");
+    assert_memory_equal(c.records[2]->key, "k3", 2);
+    mark(&c, 6, 2); /* from an id on */
+    EXPECT_IDS(&c, 6, 7);
+    mark(&c, INT64_MIN, 100);
+    EXPECT_IDS(&c, 4, 5, 8, 9, 10);
+    mark(&c, INT64_MIN, 100);
+    assert_int_equal(c.count, 0);
+    expect_rows(&c, "leader_id IS NOT NULL", "10");
+    reset(&c, (const int64_t[]){8, 99, 2}, 3);
+    assert_int_equal(c.count, 2);
+    assert_true(c.ids[0] == 2 && c.ids[1] == 8);
+    purge(&c, (const int64_t[]){1, 3, 77}, 3);
+    assert_int_equal(c.count, 2);
+    mark(&c, INT64_MIN, 100);
+    EXPECT_IDS(&c, 2, 8);
+    hv_ident_new(c.leader); /* a refresh: everything again */
+    mark(&c, INT64_MIN, 100);
+    EXPECT_IDS(&c, 2, 4, 5, 6, 7, 8, 9, 10);
+    expect_rows(&c, "true", "8");
+    client_close(&c);
+}
+
+static void test_edge_ids(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    admin_sql(c.admin, "INSERT INTO outbox SELECT i, 't', 'k', 'v' FROM unnest('{-9223372036854775808,-256,-1,0,1,127,128,255,"
+                       "9223372036854775807}'::bigint[]) i");
+    wait_up(&c);
+    mark(&c, INT64_MIN, 100);
+    EXPECT_IDS(&c, INT64_MIN, -256, -1, 0, 1, 127, 128, 255, INT64_MAX);
+    reset(&c, (const int64_t[]){INT64_MIN, -256, INT64_MAX}, 3);
+    assert_true(c.ids[0] == INT64_MIN && c.ids[2] == INT64_MAX);
+    mark(&c, INT64_MAX, 100);
+    EXPECT_IDS(&c, INT64_MAX);
+    purge(&c, (const int64_t[]){INT64_MIN, -1, INT64_MAX}, 3);
+    assert_int_equal(c.count, 3);
+    client_close(&c);
+}
+
+static void test_narrow_ids(void **state) {
+    (void)state;
+    static const char *const tables[] = {TABLE_OF("integer", "text"), TABLE_OF("smallint", "text")};
+    for (int i = 0; i < 2; i++) {
+        struct client c;
+        client_open(&c, tables[i], "");
+        admin_sql(c.admin, "INSERT INTO outbox SELECT i, 't', 'k', 'v' FROM unnest('{-32768,-1,0,300,32767}'::int[]) i");
+        wait_up(&c);
+        mark(&c, INT64_MIN, 100);
+        EXPECT_IDS(&c, -32768, -1, 0, 300, 32767);
+        mark(&c, INT64_MAX, 100);
+        assert_int_equal(c.count, 0);
+        reset(&c, (const int64_t[]){-32768, INT64_MAX}, 2);
+        assert_int_equal(c.count, 1);
+        purge(&c, (const int64_t[]){-1, 300, INT64_MIN}, 3);
+        assert_int_equal(c.count, 2);
+        client_close(&c);
+    }
+}
+
+static void test_bytes_null_and_empty(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "bytea"), "");
+    admin_sql(c.admin, "INSERT INTO outbox SELECT 1, 't', 'k', decode(string_agg(lpad(to_hex(i), 2, '0'), '' ORDER BY i), 'hex') "
+                       "FROM generate_series(0, 255) i");
+    admin_sql(c.admin, "INSERT INTO outbox VALUES (2, 't', 'k', ''), (3, 't', 'k', NULL), (4, 't', '', 'x')");
+    wait_up(&c);
+    mark(&c, 0, 100);
+    EXPECT_IDS(&c, 1, 2, 3, 4);
+    assert_int_equal(c.records[0]->value_length, 256);
+    for (int i = 0; i < 256; i++) {
+        assert_int_equal(c.records[0]->value[i], i);
+    }
+    assert_int_equal(c.records[1]->value_length, 0);
+    assert_non_null(c.records[1]->value);
+    assert_int_equal(c.records[2]->value_length, -1);
+    assert_null(c.records[2]->value);
+    assert_int_equal(c.records[3]->key_length, 0);
+    client_close(&c);
+}
+
+static void test_other_column_types(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, "CREATE TABLE outbox (id bigint PRIMARY KEY, kafka_topic name, kafka_key bytea, kafka_value jsonb, "
+                    "kafka_header_keys varchar(9)[], kafka_header_values bytea[], leader_id uuid)", "");
+    admin_sql(c.admin, "INSERT INTO outbox VALUES (1, 't', '\\x00ff', '{\"a\":  1}', '{n}', '{\"\\\\x00\"}')");
+    wait_up(&c);
+    mark(&c, 0, 100);
+    assert_int_equal(c.records[0]->defect, HV_SOUND);
+    assert_string_equal(c.records[0]->topic, "t");
+    assert_memory_equal(c.records[0]->key, "\0\xff", 2);
+    assert_int_equal(c.records[0]->value_length, 8);
+    assert_memory_equal(c.records[0]->value, "{\"a\": 1}", 8);
+    assert_string_equal(c.records[0]->headers[0].name, "n");
+    assert_int_equal(c.records[0]->headers[0].value_length, 1);
+    assert_int_equal(c.records[0]->headers[0].value[0], 0);
+    client_close(&c);
+}
+
+static void test_headers_and_defects(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    admin_sql(c.admin,
+              "INSERT INTO outbox VALUES (1, 't', 'k', 'v', '{a,b}', '{1,\"\"}'), (2, 't', 'k', 'v', NULL, NULL), "
+              "(3, 't', 'k', 'v', NULL, '{}'), (4, 't', 'k', 'v', '{a}', NULL), (5, 't', 'k', 'v', '{a}', '{}'), "
+              "(6, 't', 'k', 'v', '{a,NULL}', '{1,2}'), (7, 't', 'k', 'v', '{{a,b},{c,d}}', '{{1,2},{3,4}}'), "
+              "(8, NULL, 'k', 'v', '{}', '{}'), (9, 't', NULL, 'v', '{}', '{}'), "
+              "(10, 'no topic', 'k', 'v', '{}', '{}'), (11, 't', 'k', 'v', '[5:6]={a,b}', '{1,2}'), "
+              "(12, 't', 'k', 'v', DEFAULT, DEFAULT)");
+    static const enum hv_defect defects[] = {
+        HV_SOUND, HV_SOUND, HV_SOUND, HV_DEFECT_NULL_HEADERS, HV_DEFECT_HEADER_LENGTHS, HV_DEFECT_HEADER_NULL,
+        HV_DEFECT_HEADER_FORM, HV_DEFECT_NULL_TOPIC, HV_DEFECT_NULL_KEY, HV_DEFECT_TOPIC_NAME, HV_SOUND, HV_SOUND};
+    wait_up(&c);
+    mark(&c, 0, 100);
+    assert_int_equal(c.count, 12);
+    for (size_t i = 0; i < c.count; i++) {
+        assert_int_equal(c.records[i]->defect, defects[i]);
+    }
+    assert_int_equal(c.records[0]->header_count, 2);
+    assert_string_equal(c.records[0]->headers[1].name, "b");
+    assert_int_equal(c.records[0]->headers[1].value_length, 0);
+    assert_int_equal(c.records[10]->header_count, 2);
+    client_close(&c);
+}
+
+static void test_large_purge_and_large_rows(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    admin_sql(c.admin, "INSERT INTO outbox SELECT i, 't', 'k', 'v' FROM generate_series(1, 100000) i");
+    admin_sql(c.admin, "INSERT INTO outbox SELECT i, 't', 'k', repeat('x', 5000000) FROM generate_series(200001, 200008) i");
+    wait_up(&c);
+    mark(&c, 200000, 100);
+    assert_int_equal(c.count, 8);
+    assert_int_equal(c.records[7]->value_length, 5000000);
+    int64_t *ids = malloc(150000 * sizeof *ids);
+    for (int i = 0; i < 150000; i++) {
+        ids[i] = 150000 - i;
+    }
+    reset(&c, ids, 150000);
+    assert_int_equal(c.count, 100000);
+    purge(&c, ids, 150000);
+    assert_int_equal(c.count, 100000);
+    free(ids);
+    client_close(&c);
+}
+
+static bool hashes_hold(const struct client *c, uint64_t hash) {
+    for (size_t i = 0; i < c->count; i++) {
+        if (c->hashes[i] == hash) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void test_writers(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    PGconn *a = admin_open(conninfo_with("")), *b = admin_open(conninfo_with(""));
+    wait_up(&c);
+    writers(&c);
+    assert_int_equal(c.count, 0);
+    admin_sql(a, "BEGIN");
+    admin_sql(a, "SELECT * FROM outbox"); /* a reader is none */
+    writers(&c);
+    assert_int_equal(c.count, 0);
+    admin_sql(a, "INSERT INTO outbox VALUES (1, 't', 'k', 'v')");
+    writers(&c);
+    assert_int_equal(c.count, 1);
+    uint64_t first = c.hashes[0];
+    admin_sql(b, "BEGIN");
+    admin_sql(b, "LOCK TABLE outbox IN ROW EXCLUSIVE MODE");
+    admin_sql(b, "INSERT INTO outbox VALUES (2, 't', 'k', 'v')");
+    writers(&c);
+    assert_int_equal(c.count, 2);
+    assert_true(hashes_hold(&c, first));
+    admin_sql(a, "COMMIT");
+    writers(&c);
+    assert_int_equal(c.count, 1);
+    assert_false(hashes_hold(&c, first));
+    admin_sql(b, "PREPARE TRANSACTION 'contract'");
+    writers(&c);
+    assert_int_equal(c.count, 1);
+    uint64_t prepared = c.hashes[0];
+    admin_sql(b, "BEGIN; INSERT INTO outbox VALUES (3, 't', 'k', 'v')");
+    writers(&c);
+    assert_int_equal(c.count, 2);
+    assert_true(hashes_hold(&c, prepared));
+    admin_sql(b, "COMMIT");
+    admin_sql(b, "COMMIT PREPARED 'contract'");
+    writers(&c);
+    assert_int_equal(c.count, 0);
+    /* The table is made anew under the session: still the right one. */
+    admin_sql(c.admin, "DROP TABLE outbox; " TABLE_OF("bigint", "text"));
+    admin_sql(a, "BEGIN; INSERT INTO outbox VALUES (1, 't', 'k', 'v')");
+    writers(&c);
+    assert_int_equal(c.count, 1);
+    admin_sql(a, "ROLLBACK");
+    admin_close(a);
+    admin_close(b);
+    client_close(&c);
+}
+
+/* ---- tables that are not as they should be ---- */
+
+static void expect_down(struct client *c, enum hv_pg_trouble trouble, const char *sqlstate, const char *text) {
+    for (int i = 0; i < 2; i++) { /* and again: it keeps trying */
+        c->downs = c->ups = 0;
+        bench_run_until(&c->bench, has_down, c);
+        assert_int_equal(c->ups, 0);
+        if (c->failure.trouble != trouble || strstr(c->failure.error.text, text) == NULL) {
+            fail_msg("trouble %d: %s", c->failure.trouble, c->failure.error.text);
+        }
+        assert_string_equal(c->failure.sqlstate, sqlstate);
+        assert_false(c->failure.outcome_unknown);
+        assert_true(strlen(hv_pg_advice(trouble)) > 10);
+    }
+}
+
+static void test_missing_table_and_columns(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, NULL, "");
+    expect_down(&c, HV_PG_NO_TABLE, "42P01", "outbox");
+    admin_sql(c.admin, "CREATE TABLE outbox (id bigint)");
+    expect_down(&c, HV_PG_NO_COLUMN, "42703", "kafka_topic");
+    admin_sql(c.admin, "DROP TABLE outbox; " TABLE_OF("bigint", "text"));
+    wait_up(&c); /* mended: works */
+    admin_sql(c.admin, "ALTER TABLE outbox DROP leader_id");
+    forget(&c);
+    hv_outbox_mark(c.outbox, c.leader, 0, 1);
+    bench_run_until(&c.bench, has_answer, &c);
+    assert_int_equal(c.refusals, 1);
+    assert_int_equal(c.failure.trouble, HV_PG_NO_COLUMN);
+    client_close(&c);
+}
+
+static void test_wrong_types(void **state) {
+    (void)state;
+    static const char *const changes[][2] = {
+        {"id TYPE numeric", "column id of table \"outbox\" has type numeric, expected bigint"},
+        {"kafka_topic TYPE bytea USING NULL", "column kafka_topic of table \"outbox\" has type bytea, expected text"},
+        {"kafka_key TYPE int USING NULL", "column kafka_key of table \"outbox\" has type integer"},
+        {"kafka_value TYPE xml USING NULL", "column kafka_value of table \"outbox\" has type xml"},
+        {"kafka_value TYPE point USING NULL", "column kafka_value of table \"outbox\" has type with oid 600"},
+        {"kafka_header_keys TYPE text", "column kafka_header_keys of table \"outbox\" has type text, expected text[]"},
+        {"kafka_header_values TYPE jsonb USING NULL", "column kafka_header_values of table \"outbox\" has type jsonb"},
+        {"leader_id TYPE text", "column leader_id of table \"outbox\" has type text, expected uuid"},
+    };
+    for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
+        struct client c;
+        char sql[256];
+        client_open(&c, TABLE_OF("bigint", "text"), "");
+        admin_sql(c.admin, "ALTER TABLE outbox ALTER kafka_header_keys DROP DEFAULT, ALTER kafka_header_values DROP DEFAULT");
+        snprintf(sql, sizeof sql, "ALTER TABLE outbox ALTER %s", changes[i][0]);
+        admin_sql(c.admin, sql);
+        expect_down(&c, HV_PG_WRONG_TYPE, "", changes[i][1]);
+        client_close(&c);
+    }
+}
+
+static void test_types_that_change_under_the_session(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    wait_up(&c);
+    admin_sql(c.admin, "ALTER TABLE outbox ALTER kafka_value TYPE bytea USING NULL");
+    admin_sql(c.admin, "INSERT INTO outbox VALUES (1, 't', 'k', 'v')");
+    forget(&c);
+    hv_outbox_mark(c.outbox, c.leader, 0, 10);
+    bench_run_until(&c.bench, has_answer, &c);
+    assert_int_equal(c.downs, 1);
+    assert_int_equal(c.failure.trouble, HV_PG_WRONG_TYPE);
+    assert_true(c.failure.outcome_unknown); /* the rows are marked, and we do not have them */
+    wait_up(&c);
+    hv_ident_new(c.leader);
+    mark(&c, 0, 10);
+    EXPECT_IDS(&c, 1);
+    client_close(&c);
+}
+
+static void test_rights(void **state) {
+    (void)state;
+    struct client c;
+    PGconn *admin = admin_open(conninfo_with(""));
+    admin_sql(admin, "DROP TABLE IF EXISTS outbox");
+    admin_sql(admin, "DROP ROLE IF EXISTS contract_role");
+    admin_sql(admin, "CREATE ROLE contract_role LOGIN PASSWORD 'p'");
+    client_open(&c, TABLE_OF("bigint", "text"), "user=contract_role password=p");
+    expect_down(&c, HV_PG_NO_RIGHTS, "42501", "permission denied");
+    admin_sql(c.admin, "GRANT SELECT ON outbox TO contract_role");
+    expect_down(&c, HV_PG_NO_RIGHTS, "", "UPDATE column leader_id");
+    admin_sql(c.admin, "GRANT UPDATE (leader_id) ON outbox TO contract_role");
+    expect_down(&c, HV_PG_NO_RIGHTS, "", "DELETE");
+    admin_sql(c.admin, "GRANT DELETE ON outbox TO contract_role");
+    wait_up(&c);
+    admin_sql(c.admin, "INSERT INTO outbox VALUES (1, 't', 'k', 'v')");
+    mark(&c, 0, 10);
+    reset(&c, (const int64_t[]){1}, 1);
+    purge(&c, (const int64_t[]){1}, 1);
+    writers(&c);
+    client_close(&c);
+    admin_sql(admin, "DROP ROLE contract_role");
+    admin_close(admin);
+}
+
+static void test_table_names(void **state) {
+    (void)state;
+    static const char *const good[][2] = {
+        {"outbox", "\"outbox\""}, {"OutBox", "\"outbox\""}, {"\"OutBox\"", "\"OutBox\""}, {"a.b", "\"a\".\"b\""},
+        {"\"a.b\"", "\"a.b\""}, {"A.\"B\"", "\"a\".\"B\""}, {"\"x\"\"y\"", "\"x\"\"y\""}, {"_a$1", "\"_a$1\""},
+        {"\"\"\"\".\"a b\"", "\"\"\"\".\"a b\""}, {"\xc3\xa4", "\"\xc3\xa4\""},
+        {"\"; DROP TABLE x; --\"", "\"; DROP TABLE x; --\""},
+    };
+    static const char *const bad[] = {"", ".", "a.", ".a", "a.b.c", "a b", "1a", "$a", "a-b", "\"a", "\"a\"b", "\"\"",
+                                      "a;b", "a\"b\"", "a. b",
+                                      "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    char out[300];
+    struct hv_error err;
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        assert_int_equal(hv_outbox_quote_table(good[i][0], out, sizeof out, &err), 0);
+        assert_string_equal(out, good[i][1]);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        if (hv_outbox_quote_table(bad[i], out, sizeof out, &err) != -1) {
+            fail_msg("\"%s\" was taken for a name", bad[i]);
+        }
+    }
+    char longest[64];
+    memset(longest, '"', sizeof longest);
+    char quoted[200] = "\"";
+    for (int i = 0; i < 63; i++) {
+        strcat(quoted, "\"\"");
+    }
+    strcat(quoted, "\"");
+    assert_int_equal(hv_outbox_quote_table(quoted, out, sizeof out, &err), 0);
+    assert_string_equal(out, quoted);
+}
+
+static void test_table_with_a_strange_name(void **state) {
+    (void)state;
+    struct client c;
+    struct hv_error err;
+    client_open(&c, "DROP SCHEMA IF EXISTS \"S.1\" CASCADE; CREATE SCHEMA \"S.1\"; CREATE TABLE \"S.1\".\"Out\"\"box%s\" (id bigint "
+                    "PRIMARY KEY, kafka_topic text, kafka_key text, kafka_value text, kafka_header_keys text[], "
+                    "kafka_header_values text[], leader_id uuid)", "");
+    hv_outbox_close(c.outbox, on_closed);
+    bench_run_until(&c.bench, is_closed, &c);
+    c.closed = false;
+    struct hv_pg_options options = options_for(conninfo_with(""));
+    assert_int_equal(hv_outbox_open(c.bench.loop, &options, "\"S.1\".\"Out\"\"box%s\"", &handler, &c, &c.outbox, &err), 0);
+    wait_up(&c);
+    admin_sql(c.admin, "INSERT INTO \"S.1\".\"Out\"\"box%s\" VALUES (1, 't', 'k', 'v')");
+    PGconn *other = admin_open(conninfo_with(""));
+    admin_sql(other, "BEGIN; INSERT INTO \"S.1\".\"Out\"\"box%s\" VALUES (2, 't', 'k', 'v')");
+    writers(&c);
+    assert_int_equal(c.count, 1);
+    admin_close(other);
+    mark(&c, 0, 10);
+    EXPECT_IDS(&c, 1);
+    reset(&c, (const int64_t[]){1}, 1);
+    purge(&c, (const int64_t[]){1}, 1);
+    assert_int_equal(c.count, 1);
+    admin_sql(c.admin, "DROP SCHEMA \"S.1\" CASCADE");
+    client_close(&c);
+}
+
+static void test_refused_statement(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    admin_sql(c.admin, "CREATE TABLE refers (id bigint REFERENCES outbox)");
+    admin_sql(c.admin, "INSERT INTO outbox VALUES (1, 't', 'k', 'v')");
+    admin_sql(c.admin, "INSERT INTO refers VALUES (1)");
+    wait_up(&c);
+    forget(&c);
+    hv_outbox_purge(c.outbox, (const int64_t[]){1}, 1);
+    bench_run_until(&c.bench, has_answer, &c);
+    assert_int_equal(c.refusals, 1);
+    assert_int_equal(c.failure.trouble, HV_PG_STATEMENT);
+    assert_string_equal(c.failure.sqlstate, "23503");
+    assert_true(hv_outbox_is_idle(c.outbox));
+    admin_sql(c.admin, "DROP TABLE refers");
+    purge(&c, (const int64_t[]){1}, 1);
+    assert_int_equal(c.count, 1);
+    client_close(&c);
+}
+
+static void test_session_lost_during_a_mark(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    admin_sql(c.admin, "INSERT INTO outbox VALUES (1, 't', 'k', 'v')");
+    PGconn *blocker = admin_open(conninfo_with(""));
+    wait_up(&c);
+    admin_sql(blocker, "BEGIN; LOCK TABLE outbox");
+    forget(&c);
+    hv_outbox_mark(c.outbox, c.leader, 0, 10);
+    admin_sql(blocker, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'contract'");
+    bench_run_until(&c.bench, has_down, &c);
+    assert_int_equal(c.failure.trouble, HV_PG_LOST);
+    assert_true(c.failure.outcome_unknown);
+    /* The next probe waits for the table, and is not taken for a mark. */
+    c.downs = 0;
+    admin_sql(blocker, "ROLLBACK");
+    admin_close(blocker);
+    wait_up(&c);
+    mark(&c, 0, 10);
+    EXPECT_IDS(&c, 1);
+    client_close(&c);
+}
+
+/* ---- plans ---- */
+
+static void wait_gone(PGconn *admin) {
+    for (;;) {
+        char *n = admin_value(admin, "SELECT count(*)::text FROM pg_stat_activity WHERE application_name = 'contract'");
+        bool gone = strcmp(n, "0") == 0;
+        free(n);
+        if (gone) {
+            return;
+        }
+    }
+}
+
+static char *scans(PGconn *admin) {
+    return admin_value(admin, "SELECT pg_stat_get_numscans('outbox'::regclass)::text || ' scans, ' || "
+                              "pg_stat_get_tuples_returned('outbox'::regclass)");
+}
+
+/* Marks, resets and purges in a table prepared by sql; no statement may read the table from end to end. */
+static void work_without_scans(const char *what, const char *create, const char *const *sql, int64_t from_id) {
+    struct client c;
+    client_open(&c, create, "");
+    wait_up(&c);
+    for (; *sql != NULL; sql++) {
+        admin_sql(c.admin, *sql);
+    }
+    admin_sql(c.admin, "SELECT pg_stat_force_next_flush()");
+    char *before = scans(c.admin);
+    static int64_t ids[5000];
+    static const uint32_t limits[] = {1, 5000, 1000, 100, 1000, 5000, 10, 1000, 1000, 1000};
+    memset(c.leader, 0, sizeof c.leader);
+    for (int round = 0; round < 10; round++) {
+        mark(&c, from_id, limits[round]);
+        size_t count = c.count;
+        assert_int_equal(count, limits[round]);
+        for (size_t i = 0; i < count; i++) {
+            ids[i] = c.records[i]->id;
+        }
+        reset(&c, ids, 1);
+        assert_int_equal(c.count, 1);
+        purge(&c, ids, round % 2 == 0 ? count : 10 < count ? 10 : count);
+    }
+    PGconn *admin = c.admin;
+    c.admin = admin_open(conninfo_with(""));
+    hv_outbox_close(c.outbox, on_closed);
+    bench_run_until(&c.bench, is_closed, &c);
+    bench_close(&c.bench);
+    forget(&c);
+    wait_gone(admin);
+    char *after = scans(admin);
+    if (strcmp(before, after) != 0) {
+        fail_msg("%s: %s before, %s after", what, before, after);
+    }
+    free(before);
+    free(after);
+    admin_sql(admin, "DROP TABLE outbox");
+    admin_close(admin);
+    admin_close(c.admin);
+}
+
+#define FILL "INSERT INTO outbox SELECT i, 't', 'k' || i % 100, repeat('v', 200), '{a,b}', '{1,2}' FROM generate_series(1, 300000) i"
+#define NO_VACUUM "ALTER TABLE outbox SET (autovacuum_enabled = off)"
+
+static void test_no_statement_reads_the_whole_table(void **state) {
+    (void)state;
+    const char *create = TABLE_OF("bigint", "text");
+    work_without_scans("fresh", create, (const char *const[]){NO_VACUUM, FILL, NULL}, 0);
+    work_without_scans("analyzed", create, (const char *const[]){NO_VACUUM, FILL, "ANALYZE outbox", NULL}, 0);
+    work_without_scans("head deleted", create,
+                       (const char *const[]){NO_VACUUM, FILL, "DELETE FROM outbox WHERE id < 280000", NULL}, 280000);
+    work_without_scans("analyzed while empty", create, (const char *const[]){NO_VACUUM, "ANALYZE outbox", FILL, NULL}, 0);
+    work_without_scans("analyzed, then deleted", create,
+                       (const char *const[]){NO_VACUUM, FILL, "ANALYZE outbox", "DELETE FROM outbox WHERE id < 280000", NULL},
+                       280000);
+    work_without_scans("all marked by another", create,
+                       (const char *const[]){NO_VACUUM, FILL, "UPDATE outbox SET leader_id = gen_random_uuid()", "ANALYZE outbox",
+                                             NULL}, 0);
+    work_without_scans("most marked by us", create,
+                       (const char *const[]){NO_VACUUM, FILL, "UPDATE outbox SET leader_id = '00000000-0000-0000-0000-000000000000'",
+                                             "ANALYZE outbox", "UPDATE outbox SET leader_id = NULL WHERE id > 280000", NULL}, 0);
+    work_without_scans("narrow ids", TABLE_OF("integer", "text"), (const char *const[]){NO_VACUUM, FILL, NULL}, 0);
+    work_without_scans("narrow ids, analyzed", TABLE_OF("integer", "text"),
+                       (const char *const[]){NO_VACUUM, FILL, "ANALYZE outbox", NULL}, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_mark_purge_reset),
+        cmocka_unit_test(test_edge_ids),
+        cmocka_unit_test(test_narrow_ids),
+        cmocka_unit_test(test_bytes_null_and_empty),
+        cmocka_unit_test(test_other_column_types),
+        cmocka_unit_test(test_headers_and_defects),
+        cmocka_unit_test(test_large_purge_and_large_rows),
+        cmocka_unit_test(test_writers),
+        cmocka_unit_test(test_missing_table_and_columns),
+        cmocka_unit_test(test_wrong_types),
+        cmocka_unit_test(test_types_that_change_under_the_session),
+        cmocka_unit_test(test_rights),
+        cmocka_unit_test(test_table_names),
+        cmocka_unit_test(test_table_with_a_strange_name),
+        cmocka_unit_test(test_refused_statement),
+        cmocka_unit_test(test_session_lost_during_a_mark),
+        cmocka_unit_test(test_no_statement_reads_the_whole_table),
+    };
+    cmocka_set_test_filter(getenv("HV_TEST"));
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
