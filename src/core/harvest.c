@@ -450,15 +450,18 @@ static void turn(struct hv_harvest *h, struct hv_actions *out) {
     if (leads(h)) {
         check_queues(h, out);
         refresh_if_due(h, out);
-        more = hv_sender_feed(&h->sender, h->now, out);
-        /* Feeding may have found suspects, or blocked what purging could go on with. */
-        hv_sender_advance(&h->sender, true, h->now, out);
     }
+    /* The statements go out first: the database works on them while records are handed over. */
     if (may_claim(h)) {
         bool alone = hv_settle_pending(&h->settle) == 0 && hv_sender_in_flight(&h->sender) == 0;
         hv_claim_advance(&h->claim, h->leader_id, claim_room(h), alone, h->term, h->now, out);
     }
     hv_settle_advance(&h->settle, h->stop != RUNNING || h->leading.role == HV_REVOKING, h->now, out);
+    if (leads(h)) {
+        more = hv_sender_feed(&h->sender, h->now, out);
+        /* Feeding may have found suspects, or blocked what purging could go on with. */
+        hv_sender_advance(&h->sender, true, h->now, out);
+    }
     read_meter(h, out);
     h->deadline = next_deadline(h, more);
 }
