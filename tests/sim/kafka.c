@@ -180,7 +180,7 @@ static void arrive(struct sim *sim, void *arg) {
         for (uint32_t i = 0; i < queue->underway; i++) {
             append_entry(sim, &queue->list[i]);
         }
-        client_later(client, a->partition, sim_span(sim, HV_US(50), sim_coin(sim, 10) ? HV_MS(30) : HV_MS(2)), respond);
+        client_later(client, a->partition, sim_span(sim, HV_US(50), sim_coin(sim, 10) ? HV_MS(30) : sim->kafka_pace), respond);
     }
 }
 
@@ -197,7 +197,7 @@ static void dispatch(struct sim *sim, void *arg) {
     }
     uint32_t most = queue->count < 8 ? queue->count : 8;
     queue->underway = sim_coin(sim, 50) ? most : 1 + (uint32_t)hv_random_below(&sim->dice, most);
-    client_later(client, a->partition, sim_span(sim, HV_US(50), HV_MS(2)), arrive);
+    client_later(client, a->partition, sim_span(sim, HV_US(50), sim->kafka_pace), arrive);
 }
 
 static void dispatch_later(struct sim_client *client, int partition) {
@@ -252,7 +252,7 @@ void sim_client_produce(struct sim_member *member, const struct hv_action *actio
     struct sim *sim = member->sim;
     struct sim_payload *payload = action->payload;
     struct sim_client *client = member->clients[action->lane];
-    int shard = (int)(sim->keys[payload->key].hash % member->config.send_concurrency);
+    int shard = (int)(payload->hash % member->config.send_concurrency);
     if (client == NULL || !client->ready || client->purged) {
         sim_fail(sim, "a record for a client that is not open");
         return;

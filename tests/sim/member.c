@@ -171,7 +171,7 @@ static void tell_all(struct sim_member *member) {
 static void check_produce(struct sim_member *member, const struct hv_action *action) {
     struct sim *sim = member->sim;
     const struct sim_payload *payload = action->payload;
-    uint32_t shard = sim->keys[payload->key].hash % member->config.send_concurrency;
+    uint32_t shard = payload->hash % member->config.send_concurrency;
     uint32_t *in_flight = member->in_flight[shard];
     if (!member->entitled || sim->now >= member->lease_end || member->gone || member->stopping) {
         sim_fail(sim, "m%d produces %lld %s", member->index, (long long)payload->id,

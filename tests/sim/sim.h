@@ -76,6 +76,7 @@ struct sim_row {
     uint8_t state, key, flaw;
     bool undeletable;
     bool by_operator; /* an operator deleted it */
+    bool keyless;     /* its key is missing until it is mended: of no key, when it comes to order */
     bool marked;
     uint8_t leader[HV_UUID_BYTES];
     int version;
@@ -116,6 +117,7 @@ struct sim_payload {
     int64_t id;
     int version;
     uint8_t key, flaw;
+    uint32_t hash;
     bool released;
     int in_clients; /* queues of living clients that it is in */
     struct sim_member *holder; /* whose core holds it; NULL before it was told */
@@ -229,6 +231,10 @@ struct sim {
     bool faults, writing, finished, failed;
     char failure[256];
     hv_time writing_until, deadline;
+    hv_time progress; /* a row left the table */
+    hv_time rest; /* all has arrived: until then nothing happens */
+    hv_time kafka_pace, database_pace; /* what a request, a statement takes */
+    hv_time pause_max; /* of a writer, between two transactions */
 
     struct sim_row rows[SIM_ROWS];
     int64_t lowest, next_id; /* rows below `lowest` are over */
@@ -239,6 +245,7 @@ struct sim {
     hv_time hang_until[SIM_PARTITIONS];
     bool corrupted;
     int64_t held_back; /* SIM_SWAP_APPENDS */
+    bool keyless;      /* there is, or was, a row without a key: shard 0 has trouble */
 
     struct sim_group group;
     struct sim_member members[SIM_MEMBERS];

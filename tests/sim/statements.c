@@ -86,8 +86,10 @@ static void reply_marked(struct sim_member *member, const struct statement *s) {
         struct sim_payload *payload = sim_payload_new(member->sim, s->ids[i]);
         payload->version = s->versions[i];
         payload->flaw = s->flaws[i];
+        bool missing = payload->flaw == SIM_DEFECTIVE && member->sim->rows[s->ids[i]].keyless;
+        payload->hash = missing ? 0 : member->sim->keys[payload->key].hash;
         rows[i] = (struct hv_claimed){.id = s->ids[i],
-                                      .key_hash = member->sim->keys[payload->key].hash,
+                                      .key_hash = payload->hash,
                                       .bytes = 100 + (uint32_t)(s->ids[i] % 50),
                                       .defective = payload->flaw == SIM_DEFECTIVE,
                                       .payload = payload};
@@ -133,7 +135,7 @@ static void reply(struct sim *sim, void *arg) {
 }
 
 static void reply_later(struct sim *sim, const struct statement *s) {
-    struct statement *next = sim_later(sim, sim_span(sim, HV_US(50), sim_coin(sim, 10) ? HV_MS(20) : HV_MS(2)), reply, sizeof *next);
+    struct statement *next = sim_later(sim, sim_span(sim, HV_US(50), sim_coin(sim, 10) ? HV_MS(20) : sim->database_pace), reply, sizeof *next);
     *next = *s;
 }
 
@@ -240,7 +242,7 @@ static void begin(struct sim *sim, void *arg) {
         reply_later(sim, s);
         return;
     }
-    hv_time span = sim_chance(sim, s->which == 0 ? sim->weather.claim.slow : sim->weather.settle.slow) ? HV_SECONDS(2) : HV_MS(2);
+    hv_time span = sim_chance(sim, s->which == 0 ? sim->weather.claim.slow : sim->weather.settle.slow) ? HV_SECONDS(2) : sim->database_pace;
     struct statement *next = sim_later(sim, sim_span(sim, HV_US(50), span), finish, sizeof *next);
     *next = *s;
 }
@@ -268,7 +270,7 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
     }
     link->busy = true;
     const struct sim_trouble *trouble = which == 0 ? &sim->weather.claim : &sim->weather.settle;
-    hv_time span = sim_chance(sim, trouble->slow) ? HV_SECONDS(2) : HV_MS(1);
+    hv_time span = sim_chance(sim, trouble->slow) ? HV_SECONDS(2) : sim->database_pace;
     struct statement *s = sim_later(sim, sim_span(sim, HV_US(50), span), begin, sizeof *s);
     s->member = member->index;
     s->which = which;

@@ -36,6 +36,8 @@ static void spoil(struct sim *sim, struct sim_row *row, int64_t id) {
         row->flaw = SIM_POISON;
     } else if (sim_chance(sim, sim->weather.defective)) {
         row->flaw = SIM_DEFECTIVE;
+        row->keyless = sim_coin(sim, 40);
+        sim->keyless |= row->keyless;
     } else if (sim_chance(sim, sim->weather.oversize)) {
         row->flaw = SIM_OVERSIZE;
     }
@@ -124,7 +126,7 @@ static void think(struct sim *sim, void *arg) {
         return;
     }
     begin_tx(sim);
-    hv_time pause = sim_coin(sim, 50) ? sim_span(sim, 0, HV_MS(20)) : sim_span(sim, HV_MS(20), HV_MS(400));
+    hv_time pause = sim_coin(sim, 50) ? sim_span(sim, 0, HV_MS(20)) : sim_span(sim, HV_MS(20), sim->pause_max);
     sim_later(sim, pause, think, 1);
 }
 
@@ -136,6 +138,7 @@ void sim_table_start(struct sim *sim) {
         sim->keys[i] = (struct sim_key){.hash = (uint32_t)hv_random_next(&sim->dice),
                                         .cached = sim_chance(sim, sim->weather.cached_keys)};
     }
+    sim->pause_max = sim_coin(sim, 70) ? HV_MS(400) : HV_MS(40);
     int writers = (int)sim_between(sim, 1, 3);
     for (int i = 0; i < writers; i++) {
         sim_later(sim, sim_span(sim, 0, HV_MS(500)), think, 1);
@@ -164,6 +167,7 @@ void sim_table_delete(struct sim *sim, int64_t id) {
         sim_fail(sim, "row %lld is deleted but was never appended", (long long)id);
     }
     row->state = SIM_ROW_GONE;
+    sim->progress = sim->now;
 }
 
 void sim_table_mend(struct sim *sim, int64_t id) {

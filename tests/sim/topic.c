@@ -3,12 +3,13 @@
 #include "sim.h"
 
 static void check_predecessor(struct sim *sim, int64_t id) {
-    if (sim->keys[sim->rows[id].key].cached) {
+    const struct sim_row *rows = sim->rows;
+    if (sim->keys[rows[id].key].cached || rows[id].keyless) {
         return;
     }
-    int64_t before = sim->rows[id].before;
-    while (before != 0 && (sim->rows[before].state == SIM_ROW_ABORTED || sim->rows[before].by_operator)) {
-        before = sim->rows[before].before;
+    int64_t before = rows[id].before;
+    while (before != 0 && (rows[before].state == SIM_ROW_ABORTED || rows[before].by_operator || rows[before].keyless)) {
+        before = rows[before].before;
     }
     if (before != 0 && sim->rows[before].appended == 0) {
         sim_fail(sim, "order: %lld appears before %lld of the same key", (long long)id, (long long)before);
@@ -22,7 +23,7 @@ static bool troubled(const struct sim *sim, uint8_t key) {
             return true;
         }
     }
-    return sim->keys[key].cached;
+    return sim->keys[key].cached || (shard == 0 && sim->keyless);
 }
 
 static void check_latency(struct sim *sim, int64_t id) {

@@ -5,11 +5,12 @@
 
 #define TICK HV_MS(20)
 
-#define DATABASE                                                                                                              \
-    .claim = {100, 60, 80, 80, 60}, .settle = {100, 60, 80, 80, 60}, .claim_drops = 20, .settle_drops = 20,                   \
-    .database_restarts = 10
-#define KAFKA .batch_fails = 150, .queue_full = 100, .open_fails = 1500, .slow_purges = 100, .client_fatal = 15, .hangs = 10
-#define LEADERSHIP .revokes = 20, .loses = 15, .cuts = 15, .kills = 8, .pauses = 15, .stops = 8
+#define DATABASE                                                                                                   \
+    .claim = {200, 150, 200, 200, 100}, .settle = {200, 150, 200, 200, 100}, .claim_drops = 50, .settle_drops = 50, \
+    .database_restarts = 30
+#define KAFKA                                                                                                      \
+    .batch_fails = 300, .queue_full = 200, .open_fails = 1500, .slow_purges = 400, .client_fatal = 60, .hangs = 60
+#define LEADERSHIP .revokes = 60, .loses = 60, .cuts = 60, .kills = 40, .pauses = 60, .stops = 40
 #define FLAWS .poison = 150, .defective = 150, .oversize = 100
 #define WRITING .late = 500, .prepared = 60, .aborted = 1000
 
@@ -72,6 +73,9 @@ static void configure(struct sim *sim) {
     c->heartbeat_timeout = sim_span(sim, HV_SECONDS(1), HV_SECONDS(5));
     c->drain_timeout = sim_span(sim, HV_MS(200), HV_SECONDS(6));
     c->min_metrics_interval = HV_SECONDS(1);
+    static const hv_time paces[] = {HV_MS(1), HV_MS(1), HV_MS(2), HV_MS(10), HV_MS(50), HV_MS(300)};
+    sim->kafka_pace = paces[hv_random_below(&sim->dice, sim->weather.latency_max > 0 ? 3 : 6)];
+    sim->database_pace = paces[hv_random_below(&sim->dice, sim->weather.latency_max > 0 ? 3 : 5)];
     c->wall_offset = INT64_C(1700000000000000000);
     if (sim->weather.no_refresh) {
         c->queue_timeout = HV_SECONDS(30);

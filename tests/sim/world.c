@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define QUIET_MAX HV_SECONDS(200) /* for everything to arrive once all is mended */
+#define QUIET_MAX HV_SECONDS(120) /* without a row that leaves the table, once all is mended */
 #define STEP HV_MS(50)
 
 void sim_fail(struct sim *sim, const char *format, ...) {
@@ -114,14 +114,18 @@ static void watch(struct sim *sim, void *arg) {
         for (int i = 0; i < sim->weather.members; i++) {
             sim->members[i].cut_until = INT64_MIN;
         }
-        sim->deadline = sim->now + QUIET_MAX;
+        sim->progress = sim->now;
     } else if (!sim->writing && !sim->finished) {
         sim_table_mend_all(sim);
         if (at_rest(sim)) {
-            stop_all(sim);
+            sim->rest = sim->rest > 0 ? sim->rest : sim->now + (sim_coin(sim, 3) ? HV_SECONDS(70) : HV_MS(50));
+            if (sim->now >= sim->rest) {
+                stop_all(sim);
+            }
         }
     }
-    if (!sim->writing && sim->now > sim->deadline) {
+    if (sim->finished ? sim->now > sim->deadline
+                      : !sim->writing && sim->rest == 0 && sim->now > sim->progress + QUIET_MAX) {
         what_is_left(sim);
     }
     sim_later(sim, STEP, watch, 1);
