@@ -1,0 +1,565 @@
+/* The record producer against librdkafka's mock cluster: every record is reported once, as what it became; nothing waits that need
+ * not; nothing blocks the loop. */
+#include "kafka_bed.h"
+
+#include <netdb.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PRODUCE = 0, METADATA = 3, INIT_PRODUCER_ID = 22 }; /* ApiKeys */
+
+static struct reports reports; /* large */
+
+static enum hv_send send_one(struct hv_producer *producer, const struct hv_record *record, uint64_t ticket,
+                             struct hv_error *err) {
+    reports.inside = true;
+    enum hv_send result = hv_producer_send(producer, record, ticket, err);
+    reports.inside = false;
+    return result;
+}
+
+static void must_send(struct hv_producer *producer, const struct hv_record *record, uint64_t ticket) {
+    struct hv_error err = {""};
+    enum hv_send result = send_one(producer, record, ticket, &err);
+    if (result != HV_SENT)
+        fail_msg("not taken (%d): %s", (int)result, err.text);
+}
+
+/* ---- delivering ---- */
+
+struct seen {
+    size_t count;
+    bool tombstone, empty, headers;
+};
+
+static void look(const rd_kafka_message_t *m, struct seen *seen) {
+    assert_int_equal(m->err, 0);
+    seen->count++;
+    if (m->key_len == 4 && memcmp(m->key, "tomb", 4) == 0) {
+        assert_null(m->payload);
+        seen->tombstone = true;
+    } else if (m->key_len == 5 && memcmp(m->key, "empty", 5) == 0) {
+        assert_non_null(m->payload);
+        assert_int_equal(m->len, 0);
+        seen->empty = true;
+    } else if (m->key_len == 7 && memcmp(m->key, "headers", 7) == 0) {
+        rd_kafka_headers_t *headers;
+        const char *name;
+        const void *value;
+        size_t size;
+        assert_int_equal(rd_kafka_message_headers(m, &headers), 0);
+        assert_int_equal(rd_kafka_header_cnt(headers), 3);
+        assert_int_equal(rd_kafka_header_get_all(headers, 0, &name, &value, &size), 0);
+        assert_string_equal(name, "a");
+        assert_int_equal(size, 3);
+        assert_memory_equal(value, "x\0y", 3);
+        assert_int_equal(rd_kafka_header_get_all(headers, 1, &name, &value, &size), 0);
+        assert_string_equal(name, "a"); /* the same name twice */
+        assert_non_null(value);
+        assert_int_equal(size, 0);
+        assert_int_equal(rd_kafka_header_get_all(headers, 2, &name, &value, &size), 0);
+        assert_string_equal(name, "");
+        seen->headers = true;
+    } else if (m->key_len == 5 && memcmp(m->key, "bytes", 5) == 0) {
+        assert_int_equal(m->len, 5);
+        assert_memory_equal(m->payload, "\0\xff\r\n\x80", 5);
+    }
+}
+
+static struct seen read_topic(struct bed *bed, const char *topic, size_t count) {
+    char why[256];
+    struct seen seen = {0};
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_conf_set(conf, "bootstrap.servers", bed->bootstrap, NULL, 0);
+    rd_kafka_conf_set(conf, "group.id", "reader", NULL, 0);
+    rd_kafka_t *reader = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
+    assert_non_null(reader);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(4);
+    for (int i = 0; i < 4; i++)
+        rd_kafka_topic_partition_list_add(list, topic, i)->offset = RD_KAFKA_OFFSET_BEGINNING;
+    rd_kafka_assign(reader, list);
+    rd_kafka_topic_partition_list_destroy(list);
+    hv_time end = hv_loop_clock() + HV_SECONDS(30);
+    while (seen.count < count && hv_loop_clock() < end) {
+        rd_kafka_message_t *message = rd_kafka_consumer_poll(reader, 100);
+        if (message != NULL) {
+            look(message, &seen);
+            rd_kafka_message_destroy(message);
+        }
+    }
+    rd_kafka_destroy(reader);
+    assert_int_equal(seen.count, count);
+    return seen;
+}
+
+static void test_content_arrives_unchanged(void **state) {
+    (void)state;
+    struct bed bed;
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    char value[] = "\0\xff\r\n\x80";
+    char name[] = "a";
+    struct hv_header headers[] = {{name, (const uint8_t *)"x\0y", 3}, {name, (const uint8_t *)"", 0}, {"", NULL, 0}};
+    struct hv_record record = bed_record("content", "tomb", NULL, 0);
+    must_send(p, &record, 0);
+    record = bed_record("content", "empty", "", 0);
+    must_send(p, &record, UINT64_C(1));
+    record = bed_record("content", "bytes", value, 5);
+    must_send(p, &record, 2);
+    record = bed_record("content", "headers", "v", 1);
+    record.headers = headers;
+    record.header_count = 3;
+    must_send(p, &record, 3);
+    memset(value, 'X', sizeof value); /* copied, so ours again */
+    memset(name, 'X', 1);
+    bed_reports(&bed, &reports, 4, HV_SECONDS(20));
+    assert_int_equal(reports.delivered, 4);
+    hv_producer_close(p);
+    struct seen seen = read_topic(&bed, "content", 4);
+    assert_true(seen.tombstone && seen.empty && seen.headers);
+    bed_close(&bed);
+}
+
+static void test_many_are_reported_once_each(void **state) {
+    (void)state;
+    struct bed bed;
+    bed_open(&bed, 3);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    for (uint64_t i = 0; i < 50000; i++) {
+        char topic[16], key[16];
+        snprintf(topic, sizeof topic, "many-%d", (int)(i % 3));
+        snprintf(key, sizeof key, "key-%d", (int)(i % 100));
+        struct hv_record record = bed_record(topic, key, "value", 5);
+        must_send(p, &record, i);
+    }
+    bed_reports(&bed, &reports, 50000, HV_SECONDS(60));
+    assert_int_equal(reports.delivered, 50000);
+    assert_int_equal(reports.fatal, 0);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+/* Left to librdkafka's timer, each first record would wait up to a second (trap 16). */
+static void test_first_records_do_not_wait(void **state) {
+    (void)state;
+    struct bed bed;
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    hv_time end = hv_loop_clock() + HV_SECONDS(10);
+    for (uint64_t i = 0; i < 40; i++) {
+        char topic[16];
+        snprintf(topic, sizeof topic, "first-%d", (int)i);
+        struct hv_record record = bed_record(topic, "key", "value", 5);
+        must_send(p, &record, i);
+        bed_reports(&bed, &reports, (size_t)i + 1, end - hv_loop_clock());
+    }
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+/* More topics than handles are kept. */
+static void test_very_many_topics(void **state) {
+    (void)state;
+    struct bed bed;
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    for (uint64_t i = 0; i < 1100; i++) {
+        char topic[16];
+        snprintf(topic, sizeof topic, "topic-%d", (int)i);
+        struct hv_record record = bed_record(topic, "key", "value", 5);
+        must_send(p, &record, i);
+    }
+    bed_reports(&bed, &reports, 1100, HV_SECONDS(60));
+    assert_int_equal(reports.delivered, 1100);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+static void test_passing_errors_are_the_clients_affair(void **state) {
+    (void)state;
+    struct bed bed;
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    rd_kafka_mock_push_request_errors(bed.cluster, PRODUCE, 4, RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+                                      RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+                                      RD_KAFKA_RESP_ERR__TRANSPORT);
+    struct hv_record record = bed_record("passing", "key", "value", 5);
+    for (uint64_t i = 0; i < 100; i++)
+        must_send(p, &record, i);
+    bed_reports(&bed, &reports, 100, HV_SECONDS(60));
+    assert_int_equal(reports.delivered, 100);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+/* ---- not taking ---- */
+
+static void test_full_queue(void **state) {
+    (void)state;
+    struct bed bed;
+    struct hv_error err = {""};
+    bed_open(&bed, 1);
+    const struct hv_kafka_property more[] = {{"queue.buffering.max.messages", "10"}};
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, more, 1);
+    struct hv_record record = bed_record("full", "key", "value", 5);
+    for (uint64_t i = 0; i < 10; i++)
+        must_send(p, &record, i);
+    assert_int_equal(send_one(p, &record, 10, &err), HV_SEND_FULL);
+    bed_reports(&bed, &reports, 10, HV_SECONDS(20));
+    must_send(p, &record, 10);
+    bed_reports(&bed, &reports, 11, HV_SECONDS(20));
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+static void test_too_large_is_refused_at_once(void **state) {
+    (void)state;
+    struct bed bed;
+    struct hv_error err = {""};
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    static char large[2000000];
+    struct hv_header header = {"h", (const uint8_t *)"v", 1};
+    struct hv_record record = bed_record("large", "key", large, sizeof large);
+    record.headers = &header; /* not leaked when the record is not taken */
+    record.header_count = 1;
+    assert_int_equal(send_one(p, &record, 1, &err), HV_SEND_REFUSED);
+    assert_non_null(strstr(err.text, "too large"));
+    record = bed_record("large", "key", "small", 5);
+    must_send(p, &record, 2);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(20));
+    assert_int_equal(reports.delivered, 1);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+struct trier {
+    struct hv_producer *producer;
+    struct hv_record record;
+    uint64_t ticket;
+    bool taken;
+};
+
+static bool is_taken(void *arg) {
+    struct trier *t = arg;
+    struct hv_error err = {""};
+    if (!t->taken && send_one(t->producer, &t->record, t->ticket, &err) == HV_SENT)
+        t->taken = true;
+    return t->taken;
+}
+
+static bool is_refused(void *arg) {
+    struct trier *t = arg;
+    struct hv_error err = {""};
+    enum hv_send result = send_one(t->producer, &t->record, t->ticket, &err);
+    t->ticket += result == HV_SENT;
+    return result == HV_SEND_REFUSED && err.text[0] != '\0';
+}
+
+static uv_timer_t ticker;
+static size_t ticks;
+
+static void on_tick(uv_timer_t *timer) {
+    (void)timer;
+    ticks++;
+}
+
+static void start_ticking(struct bed *bed) {
+    ticks = 0;
+    uv_timer_init(hv_loop_uv(bed->loop), &ticker);
+    uv_timer_start(&ticker, on_tick, 10, 10);
+}
+
+static void stop_ticking(void) {
+    uv_close((uv_handle_t *)&ticker, NULL);
+}
+
+/* A topic that is not there, or not allowed, refuses its records, and heals when it is mended; other topics flow. */
+static void check_bad_topic(rd_kafka_resp_err_t code) {
+    struct bed bed;
+    bed_open(&bed, 1);
+    const struct hv_kafka_property more[] = {{"topic.metadata.propagation.max.ms", "100"}};
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, more, 1);
+    rd_kafka_mock_topic_create(bed.cluster, "bad", 4, 1);
+    rd_kafka_mock_topic_set_error(bed.cluster, "bad", code);
+    struct hv_record bad = bed_record("bad", "key", "value", 5), good = bed_record("good", "key", "value", 5);
+    must_send(p, &bad, 0);
+    must_send(p, &good, 1);
+    bed_reports(&bed, &reports, 2, HV_SECONDS(30));
+    assert_int_equal(reports.refused, 1);
+    assert_int_equal(reports.delivered, 1);
+    start_ticking(&bed); /* something that the loop waits for, between tries */
+    struct trier trier = {.producer = p, .record = bad, .ticket = 2};
+    bed_until(&bed, is_refused, &trier, HV_SECONDS(20), "the topic's records are refused at once");
+    rd_kafka_mock_topic_set_error(bed.cluster, "bad", RD_KAFKA_RESP_ERR_NO_ERROR);
+    trier.ticket += 1;
+    bed_until(&bed, is_taken, &trier, HV_SECONDS(20), "the mended topic takes records");
+    bed_reports(&bed, &reports, (size_t)trier.ticket, HV_SECONDS(20)); /* the one that was refused had no ticket */
+    assert_int_equal(reports.delivered, 2);
+    assert_int_equal(reports.fatal, 0);
+    stop_ticking();
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+static void test_unknown_topic(void **state) {
+    (void)state;
+    check_bad_topic(RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
+}
+
+static void test_forbidden_topic(void **state) {
+    (void)state;
+    check_bad_topic(RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+}
+
+/* ---- refusals by the broker ---- */
+
+static bool has_fatal(void *arg) {
+    return ((struct reports *)arg)->fatal > 0;
+}
+
+/* Under the gapless guarantee a refused batch ends the client: told once, and no record is taken any more. */
+static void test_refused_batch_ends_the_record_client(void **state) {
+    (void)state;
+    struct bed bed;
+    struct hv_error err = {""};
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    struct hv_record record = bed_record("poison", "key", "value", 5);
+    must_send(p, &record, 0);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(20));
+    rd_kafka_mock_push_request_errors(bed.cluster, PRODUCE, 1, RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
+    for (uint64_t i = 1; i <= 10; i++)
+        must_send(p, &record, i);
+    bed_until(&bed, has_fatal, &reports, HV_SECONDS(20), "the fatal error is told");
+    bed_reports(&bed, &reports, 11, HV_SECONDS(20));
+    assert_true(reports.refused > 0);
+    assert_int_equal(send_one(p, &record, 11, &err), HV_SEND_FATAL);
+    bed_run_for(&bed, HV_MS(200));
+    assert_int_equal(reports.fatal, 1);
+    assert_true(strlen(reports.fatal_reason) > 0);
+    assert_int_equal(reports.count, 11);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+/* Without it the others pass, and each record is a batch of its own: the error is that record's alone. */
+static void test_refused_suspect_harms_nobody(void **state) {
+    (void)state;
+    struct bed bed;
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_SUSPECTS, &reports, NULL, 0);
+    struct hv_record record = bed_record("poison", "key", "value", 5);
+    must_send(p, &record, 0);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(20));
+    rd_kafka_mock_push_request_errors(bed.cluster, PRODUCE, 1, RD_KAFKA_RESP_ERR_INVALID_RECORD);
+    for (uint64_t i = 1; i <= 20; i++) {
+        must_send(p, &record, i);
+        bed_reports(&bed, &reports, (size_t)i + 1, HV_SECONDS(30)); /* one at a time, as suspects are sent */
+    }
+    assert_int_equal(reports.refused, 1);
+    assert_int_equal(reports.delivered, 20);
+    assert_int_equal(reports.fatal, 0);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+/* A sequence error is fatal to an idempotent client (trap 12). */
+static void test_fatal_error(void **state) {
+    (void)state;
+    struct bed bed;
+    struct hv_error err = {""};
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    struct hv_record record = bed_record("fatal", "key", "value", 5);
+    must_send(p, &record, 0);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(20));
+    rd_kafka_mock_push_request_errors(bed.cluster, PRODUCE, 1, RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER);
+    must_send(p, &record, 1);
+    bed_until(&bed, has_fatal, &reports, HV_SECONDS(20), "the fatal error is told");
+    assert_int_equal(send_one(p, &record, 2, &err), HV_SEND_FATAL);
+    hv_producer_close(p);
+    /* Another one takes over. */
+    p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    must_send(p, &record, 1);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(20));
+    assert_int_equal(reports.delivered, 1);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+/* ---- giving up ---- */
+
+static void test_purge_reports_everything(void **state) {
+    (void)state;
+    struct bed bed;
+    struct hv_error err = {""};
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    struct hv_record record = bed_record("purge", "key", "value", 5);
+    must_send(p, &record, 0);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(20));
+    rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 3600000);
+    for (uint64_t i = 1; i <= 5000; i++)
+        must_send(p, &record, i);
+    bed_run_for(&bed, HV_MS(50)); /* some are in flight now, or all still queued: both are purged */
+    reports.inside = true;
+    hv_producer_purge(p);
+    reports.inside = false;
+    bed_reports(&bed, &reports, 5001, HV_SECONDS(20));
+    assert_int_equal(reports.purged, 5000);
+    assert_int_equal(reports.fatal, 0);
+    assert_int_equal(send_one(p, &record, 5001, &err), HV_SEND_FATAL);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+static void test_close_with_records_on_their_way(void **state) {
+    (void)state;
+    struct bed bed;
+    bed_open(&bed, 1);
+    rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 3600000);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    struct hv_record record = bed_record("close", "key", "value", 5);
+    for (uint64_t i = 0; i < 1000; i++)
+        must_send(p, &record, i);
+    bed_run_for(&bed, HV_MS(20));
+    hv_producer_close(p); /* while the metadata worker waits for an answer */
+    bed_close(&bed);
+    assert_int_equal(reports.count, 0);
+}
+
+/* ---- brokers that do not answer ---- */
+
+/* A broker that hangs costs next to no CPU (trap 15), and the records arrive when it wakes. */
+static void test_hanging_broker_costs_nothing(void **state) {
+    (void)state;
+    struct bed bed;
+    bed_open(&bed, 1);
+    const struct hv_kafka_property more[] = {{"linger.ms", "20"}, {"socket.timeout.ms", "1000"}};
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, more, 2);
+    struct hv_record record = bed_record("hang", "key", "value", 5);
+    must_send(p, &record, 0);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(20));
+    rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 3600000);
+    for (uint64_t i = 1; i <= 1000; i++)
+        must_send(p, &record, i);
+    bed_run_for(&bed, HV_MS(100));
+    double before = bed_cpu();
+    bed_run_for(&bed, HV_SECONDS(3));
+    double share = (bed_cpu() - before) / 3;
+    if (share > 0.2)
+        fail_msg("%.0f %% of a core while the broker hangs", share * 100);
+    rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 0);
+    bed_reports(&bed, &reports, 1001, HV_SECONDS(60));
+    assert_int_equal(reports.delivered, 1001);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+static bool has_trouble(void *arg) {
+    return ((struct reports *)arg)->trouble > 0;
+}
+
+static void test_trouble_is_told_and_passes(void **state) {
+    (void)state;
+    struct bed bed;
+    bed_open(&bed, 1);
+    const struct hv_kafka_property more[] = {{"debug", "broker"}};
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, more, 1);
+    struct hv_record record = bed_record("down", "key", "value", 5);
+    rd_kafka_mock_broker_set_down(bed.cluster, -1);
+    must_send(p, &record, 0);
+    bed_until(&bed, has_trouble, &reports, HV_SECONDS(20), "trouble is told");
+    assert_true(strlen(reports.trouble_reason) > 0);
+    assert_true(reports.logs > 0);
+    rd_kafka_mock_broker_set_up(bed.cluster, -1);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(30));
+    assert_int_equal(reports.delivered, 1);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+/* A name that cannot be resolved for the time being: librdkafka's broker thread sits in getaddrinfo(), and destroying the client
+ * joins it (trap 8). This one is found before libc's. */
+static atomic_bool slow_dns;
+static sem_t asked, answer;
+
+__attribute__((visibility("default"))) int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
+                                                       struct addrinfo **result) {
+    (void)node;
+    if (atomic_load(&slow_dns)) {
+        sem_post(&asked);
+        sem_wait(&answer);
+        return EAI_AGAIN;
+    }
+    /* Enough of the true one for the mock cluster's addresses. */
+    struct sockaddr_in *address = calloc(1, sizeof *address);
+    *result = calloc(1, sizeof **result);
+    assert_true(address != NULL && *result != NULL);
+    address->sin_family = AF_INET;
+    address->sin_port = htons((uint16_t)atoi(service == NULL ? "0" : service));
+    address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    (*result)->ai_family = AF_INET;
+    (*result)->ai_socktype = hints == NULL ? SOCK_STREAM : hints->ai_socktype;
+    (*result)->ai_addr = (struct sockaddr *)address;
+    (*result)->ai_addrlen = sizeof *address;
+    return 0;
+}
+
+__attribute__((visibility("default"))) void freeaddrinfo(struct addrinfo *list) {
+    free(list->ai_addr);
+    free(list);
+}
+
+static bool has_ticked(void *arg) {
+    (void)arg;
+    return ticks >= 5;
+}
+
+static void test_close_does_not_wait_for_dns(void **state) {
+    (void)state;
+    struct bed bed;
+    bed_open(&bed, 0);
+    sem_init(&asked, 0, 0);
+    sem_init(&answer, 0, 0);
+    atomic_store(&slow_dns, true);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    sem_wait(&asked); /* a broker thread is in the look-up now */
+    struct hv_record record = bed_record("dns", "key", "value", 5);
+    must_send(p, &record, 0);
+    hv_producer_close(p); /* would never return if it joined that thread */
+    start_ticking(&bed);
+    bed_until(&bed, has_ticked, NULL, HV_SECONDS(20), "the loop goes on");
+    stop_ticking();
+    atomic_store(&slow_dns, false);
+    for (int i = 0; i < 100; i++)
+        sem_post(&answer);
+    bed_close(&bed);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_content_arrives_unchanged),
+        cmocka_unit_test(test_many_are_reported_once_each),
+        cmocka_unit_test(test_first_records_do_not_wait),
+        cmocka_unit_test(test_very_many_topics),
+        cmocka_unit_test(test_passing_errors_are_the_clients_affair),
+        cmocka_unit_test(test_full_queue),
+        cmocka_unit_test(test_too_large_is_refused_at_once),
+        cmocka_unit_test(test_unknown_topic),
+        cmocka_unit_test(test_forbidden_topic),
+        cmocka_unit_test(test_refused_batch_ends_the_record_client),
+        cmocka_unit_test(test_refused_suspect_harms_nobody),
+        cmocka_unit_test(test_fatal_error),
+        cmocka_unit_test(test_purge_reports_everything),
+        cmocka_unit_test(test_close_with_records_on_their_way),
+        cmocka_unit_test(test_hanging_broker_costs_nothing),
+        cmocka_unit_test(test_trouble_is_told_and_passes),
+        cmocka_unit_test(test_close_does_not_wait_for_dns),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
