@@ -9,7 +9,7 @@
 #include "base/memory.h"
 #include "io/kafka_queue.h"
 
-enum { ADMIN_TIMEOUT_MS = 10000, BEAT_MAX = 1024 };
+enum { ADMIN_TIMEOUT_MS = 5000, BEAT_MAX = 1024 };
 
 struct hv_beats {
     struct hv_loop *loop;

@@ -282,7 +282,8 @@ int hv_kafka_property_check(enum hv_kafka_role role, const struct hv_kafka_prope
 }
 
 bool hv_kafka_log_is_noise(const char *facility, const char *text) {
-    return strcmp(facility, "CONFWARN") == 0 && strstr(text, "enable.gapless.guarantee") != NULL;
+    return (strcmp(facility, "CONFWARN") == 0 && strstr(text, "enable.gapless.guarantee") != NULL) ||
+           strcmp(facility, "AUTOCREATE") == 0;
 }
 
 /* ---- making ---- */

@@ -40,7 +40,8 @@ int hv_kafka_conf_make(enum hv_kafka_role role, const char *client_id, const str
                        const struct hv_kafka_properties *specific, const struct hv_kafka_properties *own,
                        rd_kafka_conf_t **ret, struct hv_error *err);
 
-/* Is this line of librdkafka's log about nothing but what we set ourselves (that the gapless guarantee is experimental)? */
+/* Is this line of librdkafka's log about nothing but what we set ourselves (that the gapless guarantee is experimental; that a broker is
+ * too old to be told not to make topics, again and again)? */
 bool hv_kafka_log_is_noise(const char *facility, const char *text);
 
 #endif

@@ -21,7 +21,7 @@
 #include "io/kafka_beats.h"
 #include "io/kafka_queue.h"
 
-enum { TIMERS = 3, BEAT_MAX = 1024, TROUBLE_REPEAT_MS = 30000, TOPIC_RETRY_MS = 10000, TOPIC_SETTLE_MS = 150, CLOSE_POLL_MS = 2 };
+enum { TIMERS = 3, TROUBLES = 4, BEAT_MAX = 1024, TROUBLE_REPEAT_MS = 30000, TOPIC_RETRY_MS = 10000, TOPIC_SETTLE_MS = 150, CLOSE_POLL_MS = 2 };
 
 struct hv_election {
     struct hv_loop *loop;
@@ -40,8 +40,11 @@ struct hv_election {
     bool owns, told_owns, told_joined;
     bool making_topic;
     bool fatal; /* the consumer is finished; another one is made in the next iteration */
-    int trouble_code; /* told last, and when: what repeats for ever is told now and then */
-    hv_time trouble_at;
+    struct {
+        int code;
+        hv_time at;
+    } troubles[TROUBLES]; /* told last, a ring: what repeats for ever is told now and then */
+    unsigned trouble_count;
     struct hv_backoff backoff;
     struct hv_random dice;
 
@@ -57,11 +60,16 @@ static void on_later(uv_timer_t *timer);
 /* ---- telling ---- */
 
 static void tell_trouble(struct hv_election *e, int code, const char *reason) {
-    hv_time now = hv_loop_now(e->loop);
-    if (e->handler == NULL || (code == e->trouble_code && now - e->trouble_at < HV_MS(TROUBLE_REPEAT_MS)))
+    if (e->handler == NULL)
         return;
-    e->trouble_code = code;
-    e->trouble_at = now;
+    hv_time now = hv_loop_now(e->loop);
+    for (unsigned i = 0; i < TROUBLES && i < e->trouble_count; i++) {
+        if (e->troubles[i].code == code && now - e->troubles[i].at < HV_MS(TROUBLE_REPEAT_MS))
+            return;
+    }
+    e->troubles[e->trouble_count % TROUBLES].code = code;
+    e->troubles[e->trouble_count % TROUBLES].at = now;
+    e->trouble_count++;
     e->handler->trouble(e->user, code, reason);
 }
 
@@ -115,7 +123,7 @@ static void on_assign(struct hv_election *e, rd_kafka_event_t *event) {
     for (int i = 0; i < list->cnt; i++)
         list->elems[i].offset = RD_KAFKA_OFFSET_END; /* the heartbeats of earlier leaders mean nothing to us */
     apply(e, true, list);
-    e->trouble_code = 0;
+    e->trouble_count = 0;
     hv_backoff_reset(&e->backoff);
     if (e->handler == NULL)
         return; /* closing: librdkafka took it as an empty assignment */

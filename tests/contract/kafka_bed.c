@@ -2,8 +2,11 @@
 #include "kafka_bed.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static void no_turn(void *user) {
     (void)user;
@@ -173,4 +176,51 @@ static bool has_reports(void *arg) {
 void bed_reports(struct bed *bed, struct reports *reports, size_t count, hv_time limit) {
     struct wanted wanted = {reports, count};
     bed_until(bed, has_reports, &wanted, limit, "the reports came");
+}
+
+/* ---- side by side ---- */
+
+static pid_t start_test(const struct bed_test *test, FILE *output) {
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid != 0)
+        return pid;
+    if (dup2(fileno(output), STDOUT_FILENO) < 0 || dup2(fileno(output), STDERR_FILENO) < 0)
+        _exit(1);
+    const struct CMUnitTest list[] = {{.name = test->name, .test_func = test->run}};
+    int failed = _cmocka_run_group_tests(test->name, list, 1, NULL, NULL);
+    fflush(NULL);
+    _exit(failed == 0 ? 0 : 1);
+}
+
+static void print_output(FILE *output) {
+    char line[1024];
+    rewind(output);
+    while (fgets(line, sizeof line, output) != NULL)
+        fputs(line, stdout);
+    fclose(output);
+}
+
+int bed_run_side_by_side(const struct bed_test *tests, size_t count) {
+    FILE *outputs[64];
+    pid_t pids[64];
+    int failed = 0;
+    if (count > 64)
+        abort();
+    for (size_t i = 0; i < count; i++) {
+        outputs[i] = tmpfile();
+        pids[i] = outputs[i] == NULL ? -1 : start_test(&tests[i], outputs[i]);
+        if (pids[i] < 0)
+            abort();
+    }
+    for (size_t i = 0; i < count; i++) {
+        int status = 0;
+        bool passed = waitpid(pids[i], &status, 0) == pids[i] && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+        print_output(outputs[i]);
+        if (!passed) {
+            printf("%s failed (status %d)\n", tests[i].name, status);
+            failed++;
+        }
+    }
+    return failed;
 }

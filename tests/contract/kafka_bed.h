@@ -51,6 +51,14 @@ struct hv_producer *bed_producer(struct bed *bed, enum hv_kafka_role role, struc
 
 struct hv_record bed_record(const char *topic, const char *key, const void *value, int32_t length);
 
+/* Runs each test in a process of its own, all at once, for tests that mostly wait; prints what they said one after the other.
+ * Returns how many failed. The processes must not have made a client before. */
+struct bed_test {
+    const char *name;
+    void (*run)(void **state);
+};
+int bed_run_side_by_side(const struct bed_test *tests, size_t count);
+
 /* Waits until so many reports came in all. */
 void bed_reports(struct bed *bed, struct reports *reports, size_t count, hv_time limit);
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PRODUCE = 0, METADATA = 3, INIT_PRODUCER_ID = 22 }; /* ApiKeys */
+enum { PRODUCE = 0 }; /* an ApiKey */
 
 static struct reports reports; /* large */
 
@@ -277,14 +277,15 @@ static void stop_ticking(void) {
     uv_close((uv_handle_t *)&ticker, NULL);
 }
 
-/* A topic that is not there, or not allowed, refuses its records, and heals when it is mended; other topics flow. */
-static void check_bad_topic(rd_kafka_resp_err_t code) {
+/* A topic that is not there refuses its records, and heals when it is mended; other topics flow. */
+static void test_unknown_topic(void **state) {
+    (void)state;
     struct bed bed;
     bed_open(&bed, 1);
     const struct hv_kafka_property more[] = {{"topic.metadata.propagation.max.ms", "100"}};
     struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, more, 1);
     rd_kafka_mock_topic_create(bed.cluster, "bad", 4, 1);
-    rd_kafka_mock_topic_set_error(bed.cluster, "bad", code);
+    rd_kafka_mock_topic_set_error(bed.cluster, "bad", RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
     struct hv_record bad = bed_record("bad", "key", "value", 5), good = bed_record("good", "key", "value", 5);
     must_send(p, &bad, 0);
     must_send(p, &good, 1);
@@ -295,24 +296,13 @@ static void check_bad_topic(rd_kafka_resp_err_t code) {
     struct trier trier = {.producer = p, .record = bad, .ticket = 2};
     bed_until(&bed, is_refused, &trier, HV_SECONDS(20), "the topic's records are refused at once");
     rd_kafka_mock_topic_set_error(bed.cluster, "bad", RD_KAFKA_RESP_ERR_NO_ERROR);
-    trier.ticket += 1;
     bed_until(&bed, is_taken, &trier, HV_SECONDS(20), "the mended topic takes records");
-    bed_reports(&bed, &reports, (size_t)trier.ticket, HV_SECONDS(20)); /* the one that was refused had no ticket */
+    bed_reports(&bed, &reports, (size_t)trier.ticket + 1, HV_SECONDS(20));
     assert_int_equal(reports.delivered, 2);
     assert_int_equal(reports.fatal, 0);
     stop_ticking();
     hv_producer_close(p);
     bed_close(&bed);
-}
-
-static void test_unknown_topic(void **state) {
-    (void)state;
-    check_bad_topic(RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
-}
-
-static void test_forbidden_topic(void **state) {
-    (void)state;
-    check_bad_topic(RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
 }
 
 /* ---- refusals by the broker ---- */
@@ -347,22 +337,51 @@ static void test_refused_batch_ends_the_record_client(void **state) {
 }
 
 /* Without it the others pass, and each record is a batch of its own: the error is that record's alone. */
-static void test_refused_suspect_harms_nobody(void **state) {
-    (void)state;
+static void check_refused_suspect(rd_kafka_resp_err_t code) {
     struct bed bed;
     bed_open(&bed, 1);
     struct hv_producer *p = bed_producer(&bed, HV_KAFKA_SUSPECTS, &reports, NULL, 0);
     struct hv_record record = bed_record("poison", "key", "value", 5);
     must_send(p, &record, 0);
     bed_reports(&bed, &reports, 1, HV_SECONDS(20));
-    rd_kafka_mock_push_request_errors(bed.cluster, PRODUCE, 1, RD_KAFKA_RESP_ERR_INVALID_RECORD);
+    rd_kafka_mock_push_request_errors(bed.cluster, PRODUCE, 1, code);
     for (uint64_t i = 1; i <= 20; i++) {
         must_send(p, &record, i);
         bed_reports(&bed, &reports, (size_t)i + 1, HV_SECONDS(30)); /* one at a time, as suspects are sent */
     }
     assert_int_equal(reports.refused, 1);
+    assert_int_equal(reports.last_code, code);
     assert_int_equal(reports.delivered, 20);
     assert_int_equal(reports.fatal, 0);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+static void test_refused_suspect_harms_nobody(void **state) {
+    (void)state;
+    check_refused_suspect(RD_KAFKA_RESP_ERR_INVALID_RECORD);
+    check_refused_suspect(RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
+    check_refused_suspect(RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE);
+    check_refused_suspect(RD_KAFKA_RESP_ERR_POLICY_VIOLATION);
+}
+
+/* Missing rights refuse the topic's records, at once from then on, until they are mended. */
+static void test_forbidden_topic_heals(void **state) {
+    (void)state;
+    struct bed bed;
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_SUSPECTS, &reports, NULL, 0);
+    rd_kafka_mock_push_request_errors(bed.cluster, PRODUCE, 1, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+    struct hv_record record = bed_record("forbidden", "key", "value", 5);
+    must_send(p, &record, 0);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(30));
+    assert_int_equal(reports.refused, 1);
+    struct trier trier = {.producer = p, .record = record, .ticket = 1};
+    start_ticking(&bed);
+    bed_until(&bed, is_taken, &trier, HV_SECONDS(20), "the topic takes records again");
+    bed_reports(&bed, &reports, 2, HV_SECONDS(20));
+    assert_int_equal(reports.delivered, 1);
+    stop_ticking();
     hv_producer_close(p);
     bed_close(&bed);
 }
@@ -551,9 +570,9 @@ int main(void) {
         cmocka_unit_test(test_full_queue),
         cmocka_unit_test(test_too_large_is_refused_at_once),
         cmocka_unit_test(test_unknown_topic),
-        cmocka_unit_test(test_forbidden_topic),
         cmocka_unit_test(test_refused_batch_ends_the_record_client),
         cmocka_unit_test(test_refused_suspect_harms_nobody),
+        cmocka_unit_test(test_forbidden_topic_heals),
         cmocka_unit_test(test_fatal_error),
         cmocka_unit_test(test_purge_reports_everything),
         cmocka_unit_test(test_close_with_records_on_their_way),
