@@ -246,9 +246,10 @@ static void release(struct hv_actions *out, void *payload) {
     hv_actions_add(out, HV_ACT_RELEASE)->payload = payload;
 }
 
-/* The row of a blocked shard's first record came again: that record is tried, alone. */
+/* The row of a blocked shard's first record came again: that record is tried, alone. It may come before the answer to the statement
+ * that reset it. */
 static void reread(struct hv_harvest *h, struct hv_shard *shard, uint32_t index) {
-    if (shard->mode == HV_SHARD_REREADING && shard->next == index) {
+    if ((shard->mode == HV_SHARD_REREADING || shard->mode == HV_SHARD_RESETTING) && shard->next == index) {
         hv_sender_unblock(&h->sender, shard);
     }
 }

@@ -5,7 +5,7 @@
 
 #include "base/memory.h"
 
-#define REREAD_LIMIT HV_SECONDS(30) /* a row that was reset and is not claimed again by then is reset anew */
+#define REREAD_LIMIT HV_SECONDS(5) /* a row that was reset and is not claimed again by then is reset anew */
 
 void hv_settle_init(struct hv_settle *settle, struct hv_slots *slots, struct hv_shards *shards, struct hv_sender *sender,
                     struct hv_random *dice, const struct hv_core_config *config) {
