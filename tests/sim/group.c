@@ -63,6 +63,9 @@ void sim_group_answered(struct sim_member *member) {
     if (!member->answer_expected) {
         sim_fail(member->sim, "an answer that nobody waits for");
     }
+    if (sim_in_flight(member) > 0) {
+        sim_fail(member->sim, "m%d lets the partition go with records in flight", member->index);
+    }
     member->answer_expected = false;
     if (member->sim->group.owner == member->index && member->sim->group.revoking) {
         vacate(member->sim, 0);
@@ -118,6 +121,9 @@ static void assign(struct sim *sim, struct sim_member *member) {
 }
 
 void sim_group_tick(struct sim *sim) {
+    if (sim->group.revoking && sim_chance(sim, sim->weather.loses)) {
+        sim_group_lose(sim); /* the group does not wait for ever */
+    }
     if (sim->group.owner >= 0 || sim->now < sim->group.assign_at) {
         return;
     }

@@ -168,6 +168,14 @@ static void tell_all(struct sim_member *member) {
 
 /* ---- actions ---- */
 
+uint32_t sim_in_flight(const struct sim_member *member) {
+    uint32_t all = 0;
+    for (uint32_t i = 0; i < member->config.send_concurrency; i++) {
+        all += member->in_flight[i][0] + member->in_flight[i][1];
+    }
+    return all;
+}
+
 static void check_produce(struct sim_member *member, const struct hv_action *action) {
     struct sim *sim = member->sim;
     const struct sim_payload *payload = action->payload;
@@ -185,10 +193,7 @@ static void check_produce(struct sim_member *member, const struct hv_action *act
         sim_fail(sim, "m%d sends of shard %u in two lanes, or two suspects at once", member->index, shard);
     }
     in_flight[action->lane]++;
-    uint32_t all = 0;
-    for (uint32_t i = 0; i < member->config.send_concurrency; i++) {
-        all += member->in_flight[i][0] + member->in_flight[i][1];
-    }
+    uint32_t all = sim_in_flight(member);
     if (all > member->config.max_in_flight_records) {
         sim_fail(sim, "m%d has %u records in flight, more than max_in_flight_records", member->index, all);
     }
@@ -290,9 +295,20 @@ static void check_idle(struct sim_member *member, bool told) {
     }
 }
 
+/* Who does not lead any more, and is not draining because it was asked to, gives up what is in flight at once. */
+static void check_given_up(struct sim_member *member, enum hv_role role) {
+    for (int lane = 0; lane < HV_LANES && (role == HV_FENCED || role == HV_STANDBY); lane++) {
+        const struct sim_client *client = member->clients[lane];
+        if (client != NULL && client->unreported > 0 && !client->purged) {
+            sim_fail(member->sim, "m%d does not lead and lets %u records go on", member->index, client->unreported);
+        }
+    }
+}
+
 static void check_figures(struct sim_member *member) {
     struct hv_harvest_figures f;
     hv_harvest_look(member->core, &f);
+    check_given_up(member, f.role);
     if (f.held != f.unsent + f.in_flight + f.unpurged) {
         sim_fail(member->sim, "m%d holds %u records, but %u + %u + %u are told", member->index, f.held, f.unsent, f.in_flight,
                  f.unpurged);

@@ -65,6 +65,7 @@ struct sim_weather {
     /* what this weather promises beyond order and completeness */
     bool no_duplicates, no_rewind, no_refresh;
     hv_time latency_max; /* from commit to append, of keys whose shard has no trouble of its own; 0: no promise */
+    hv_time recovery_max; /* ... of the others, once nothing of their shard has a flaw, beyond blocked_backoff_max */
 };
 
 /* ---- the table ---- */
@@ -245,6 +246,8 @@ struct sim {
     hv_time hang_until[SIM_PARTITIONS];
     bool corrupted;
     int64_t held_back; /* SIM_SWAP_APPENDS */
+    uint32_t flaws[SIM_SHARDS_MAX];    /* rows of a shard with a flaw */
+    hv_time mended_at[SIM_SHARDS_MAX]; /* the last of them */
     bool keyless;      /* there is, or was, a row without a key: shard 0 has trouble */
 
     struct sim_group group;
@@ -327,6 +330,7 @@ void sim_member_stop(struct sim_member *member, bool hurry);
 void sim_tell(struct sim_member *member, struct hv_event event, void *owned);
 void sim_tell_of(struct sim_member *member, struct hv_event event, const struct sim_client *client, int shard);
 void sim_drop_mail_of(struct sim_member *member, uint64_t client);
+uint32_t sim_in_flight(const struct sim_member *member); /* records handed over, and not told what became of them */
 /* NULL when that life of the process is over. */
 struct sim_member *sim_member_in(struct sim *sim, int index, uint64_t life);
 struct sim_payload *sim_payload_new(struct sim *sim, int64_t id);

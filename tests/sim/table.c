@@ -26,6 +26,18 @@ static int64_t draw_id(struct sim *sim, struct sim_key *key) {
     return key->cache_next++;
 }
 
+static uint32_t shard_of(const struct sim *sim, const struct sim_row *row) {
+    return (row->keyless ? 0 : sim->keys[row->key].hash) % sim->config.send_concurrency;
+}
+
+static void flaw_is_over(struct sim *sim, struct sim_row *row) {
+    if (row->flaw != SIM_SOUND) {
+        sim->flaws[shard_of(sim, row)]--;
+        sim->mended_at[shard_of(sim, row)] = sim->now;
+        sim->mended_at[sim->keys[row->key].hash % sim->config.send_concurrency] = sim->now;
+    }
+}
+
 static void repair(struct sim *sim, void *arg) {
     sim_table_mend(sim, ((struct row_arg *)arg)->id);
 }
@@ -44,6 +56,7 @@ static void spoil(struct sim *sim, struct sim_row *row, int64_t id) {
     row->undeletable = sim_chance(sim, sim->weather.undeletable);
     if (row->flaw != SIM_SOUND || row->undeletable) {
         sim->keys[row->key].troubled |= row->flaw != SIM_SOUND;
+        sim->flaws[shard_of(sim, row)] += row->flaw != SIM_SOUND;
         struct row_arg *again = sim_later(sim, sim_span(sim, HV_MS(300), HV_SECONDS(8)), repair, sizeof *again);
         again->id = id;
     }
@@ -75,6 +88,9 @@ static void end_tx(struct sim *sim, void *arg) {
         row->committed_at = sim->now;
         sim->keys[row->key].locked = false;
         sim->count.committed += !aborted;
+        if (aborted) {
+            flaw_is_over(sim, row);
+        }
     }
     tx->open = false;
 }
@@ -138,7 +154,7 @@ void sim_table_start(struct sim *sim) {
         sim->keys[i] = (struct sim_key){.hash = (uint32_t)hv_random_next(&sim->dice),
                                         .cached = sim_chance(sim, sim->weather.cached_keys)};
     }
-    sim->pause_max = sim_coin(sim, 70) ? HV_MS(400) : HV_MS(40);
+    sim->pause_max = sim_coin(sim, 70) || sim->weather.recovery_max > 0 ? HV_MS(400) : HV_MS(40);
     int writers = (int)sim_between(sim, 1, 3);
     for (int i = 0; i < writers; i++) {
         sim_later(sim, sim_span(sim, 0, HV_MS(500)), think, 1);
@@ -176,6 +192,7 @@ void sim_table_mend(struct sim *sim, int64_t id) {
     if (over || (row->flaw == SIM_SOUND && !row->undeletable)) {
         return;
     }
+    flaw_is_over(sim, row);
     if (row->state == SIM_ROW_COMMITTED && row->flaw != SIM_SOUND && sim_coin(sim, 25)) {
         sim_trace(sim, "operator deletes %lld", (long long)id);
         row->state = SIM_ROW_GONE;

@@ -28,9 +28,15 @@ static bool troubled(const struct sim *sim, uint8_t key) {
 
 static void check_latency(struct sim *sim, int64_t id) {
     const struct sim_row *row = &sim->rows[id];
-    hv_time took = sim->now - row->committed_at;
-    if (sim->weather.latency_max > 0 && took > sim->weather.latency_max && !troubled(sim, row->key)) {
+    uint32_t shard = sim->keys[row->key].hash % sim->config.send_concurrency;
+    hv_time took = sim->now - row->committed_at, since_mended = sim->now - sim->mended_at[shard];
+    const struct sim_weather *w = &sim->weather;
+    if (w->latency_max > 0 && took > w->latency_max && !troubled(sim, row->key)) {
         sim_fail(sim, "row %lld waited for %lld ms", (long long)id, (long long)(took / 1000));
+    }
+    took = hv_time_min(took, since_mended);
+    if (w->recovery_max > 0 && took > w->recovery_max + sim->config.blocked_backoff_max && sim->flaws[shard] == 0) {
+        sim_fail(sim, "row %lld waited for %lld ms after all was mended", (long long)id, (long long)(took / 1000));
     }
 }
 
