@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "io/kafka_queue.h"
 #include "io/kafka_route.h"
 
@@ -28,6 +29,8 @@ struct hv_producer {
     struct hv_routes *routes;
     int32_t size_max; /* message.max.bytes: known here, so that a record that is too large is refused before any other is on its way */
     struct hv_report reports[REPORTS_MAX];
+    struct hv_report *held; /* reports of records that were held, told by the next drain; bounded by what is in flight */
+    size_t held_count, held_capacity;
 };
 
 /* ---- what errors mean ---- */
@@ -134,6 +137,7 @@ static void on_routes_closed(void *user) {
     struct hv_producer *p = user;
     if (hv_loop_offload(p->loop, destroy_client, NULL, p->client) != 0)
         destroy_client(p->client);
+    free(p->held);
     free(p);
 }
 
@@ -178,12 +182,25 @@ static rd_kafka_resp_err_t produce(void *user, rd_kafka_topic_t *topic, int32_t 
     return code;
 }
 
-/* Of a record that was held and will not be given to the client. */
+/* Of a record that was held and will not be given to the client. Perhaps from within a call of the owner's: told later. */
 static void report_held(void *user, uint64_t ticket, rd_kafka_resp_err_t code) {
     struct hv_producer *p = user;
-    const struct hv_report report = {
+    if (p->held_count == p->held_capacity) {
+        p->held_capacity = p->held_capacity == 0 ? 64 : p->held_capacity * 2;
+        p->held = hv_realloc(p->held, p->held_capacity, sizeof *p->held);
+    }
+    p->held[p->held_count++] = (struct hv_report){
         .ticket = ticket, .delivery = delivery_of(code), .code = code, .reason = rd_kafka_err2str(code)};
-    p->handler->reports(p->user, &report, 1);
+    hv_queue_kick(p->queue);
+}
+
+static void tell_held(void *user) {
+    struct hv_producer *p = user;
+    for (size_t told = 0; told < p->held_count; told += REPORTS_MAX) {
+        size_t left = p->held_count - told;
+        p->handler->reports(p->user, p->held + told, left < REPORTS_MAX ? left : REPORTS_MAX);
+    }
+    p->held_count = 0;
 }
 
 static const struct hv_route_handler route_handler = {.produce = produce, .report = report_held, .closed = on_routes_closed};
@@ -272,6 +289,7 @@ int hv_producer_open(struct hv_loop *loop, enum hv_kafka_role role, const struct
         hv_routes_close(p->routes); /* takes the rest with it */
         return -1;
     }
+    hv_queue_before_drain(p->queue, tell_held);
     *ret = p;
     return 0;
 }

@@ -19,11 +19,13 @@ struct hv_queue {
     rd_kafka_queue_t *handle;
     hv_time poll_duration;
     enum hv_queue_next (*event)(void *user, rd_kafka_event_t *event);
+    void (*before)(void *user);
     void *user;
     rd_kafka_event_t *rest; /* an event that was not dealt with completely */
     int fd;
     bool closing;
     bool draining;
+    bool kicked; /* one more drain is wanted, whatever this one finds */
     int open_handles;
     uv_poll_t poll;
     uv_idle_t idle; /* active while a drain is due without a wake-up */
@@ -42,7 +44,8 @@ static bool serve_one(struct hv_queue *queue) {
     rd_kafka_event_t *event = queue->rest != NULL ? queue->rest : rd_kafka_queue_poll(queue->handle, 0);
     queue->rest = NULL;
     if (event == NULL) {
-        uv_idle_stop(&queue->idle);
+        if (!queue->kicked)
+            uv_idle_stop(&queue->idle);
         return false;
     }
     enum hv_queue_next next = queue->event(queue->user, event);
@@ -60,10 +63,13 @@ static void on_idle(uv_idle_t *idle);
 static void drain(struct hv_queue *queue) {
     assert(!queue->draining);
     queue->draining = true;
+    queue->kicked = false;
     hv_time end = hv_loop_clock() + queue->poll_duration;
     /* Armed first: only an empty queue disarms it, however the drain ends otherwise. */
     uv_idle_start(&queue->idle, on_idle);
-    for (int i = 0; i < EVENTS_PER_DRAIN && serve_one(queue); i++) {
+    if (queue->before != NULL)
+        queue->before(queue->user);
+    for (int i = 0; i < EVENTS_PER_DRAIN && !queue->closing && serve_one(queue); i++) {
         if (hv_loop_clock() >= end)
             break;
     }
@@ -134,8 +140,14 @@ rd_kafka_queue_t *hv_queue_handle(const struct hv_queue *queue) {
 }
 
 void hv_queue_kick(struct hv_queue *queue) {
-    if (!queue->closing)
-        uv_idle_start(&queue->idle, on_idle);
+    if (queue->closing)
+        return;
+    queue->kicked = true;
+    uv_idle_start(&queue->idle, on_idle);
+}
+
+void hv_queue_before_drain(struct hv_queue *queue, void (*call)(void *user)) {
+    queue->before = call;
 }
 
 void hv_queue_close(struct hv_queue *queue) {

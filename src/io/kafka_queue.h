@@ -27,8 +27,11 @@ rd_kafka_queue_t *hv_queue_handle(const struct hv_queue *queue);
 /* Drains in the next iteration, asked by nobody's wake-up: after forwarding another queue to this one, from timers. Idempotent. */
 void hv_queue_kick(struct hv_queue *queue);
 
+/* `call(user)` precedes every drain from now on, to do what an API call left for the loop (see hv_queue_kick). */
+void hv_queue_before_drain(struct hv_queue *queue, void (*call)(void *user));
+
 /* Stops at once: no event is delivered any more, one left over is destroyed, the queue is let go. Memory follows by itself. May be
- * called from within `event`. NULL is fine. */
+ * called from within `event` and the call before a drain. NULL is fine. */
 void hv_queue_close(struct hv_queue *queue);
 
 #endif

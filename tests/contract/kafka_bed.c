@@ -35,6 +35,8 @@ void bed_open(struct bed *bed, int brokers) {
     snprintf(bed->bootstrap, sizeof bed->bootstrap, "%s", rd_kafka_mock_cluster_bootstraps(bed->cluster));
 }
 
+static void free_kept(struct bed *bed);
+
 void bed_close(struct bed *bed) {
     struct hv_error err = {""};
     hv_loop_close(bed->loop, on_closed);
@@ -44,6 +46,7 @@ void bed_close(struct bed *bed) {
         rd_kafka_mock_cluster_destroy(bed->cluster);
     if (bed->owner != NULL)
         rd_kafka_destroy(bed->owner);
+    free_kept(bed);
 }
 
 static void on_timeout(uv_timer_t *timer) {
@@ -161,6 +164,36 @@ struct hv_record bed_record(const char *topic, const char *key, const void *valu
                               .key_length = (int32_t)strlen(key),
                               .value = value,
                               .value_length = value == NULL ? -1 : length};
+}
+
+struct kept {
+    struct kept *next;
+    struct hv_record record;
+    char bytes[];
+};
+
+const struct hv_record *bed_keep(struct bed *bed, const struct hv_record *record) {
+    size_t topic = strlen(record->topic) + 1, key = (size_t)record->key_length;
+    size_t value = record->value_length < 0 ? 0 : (size_t)record->value_length;
+    struct kept *kept = malloc(sizeof *kept + topic + key + value);
+    if (kept == NULL)
+        abort();
+    kept->next = bed->kept;
+    bed->kept = kept;
+    kept->record = *record;
+    kept->record.topic = memcpy(kept->bytes, record->topic, topic);
+    kept->record.key = memcpy(kept->bytes + topic, record->key, key);
+    if (record->value != NULL)
+        kept->record.value = memcpy(kept->bytes + topic + key, record->value, value);
+    return &kept->record;
+}
+
+static void free_kept(struct bed *bed) {
+    while (bed->kept != NULL) {
+        struct kept *kept = bed->kept;
+        bed->kept = kept->next;
+        free(kept);
+    }
 }
 
 struct wanted {

@@ -16,7 +16,10 @@
 #include "io/kafka_producer.h"
 #include "io/loop.h"
 
+struct kept;
+
 struct bed {
+    struct kept *kept; /* records that must stay until they are reported: freed with the bed */
     struct hv_loop *loop;
     rd_kafka_t *owner;
     rd_kafka_mock_cluster_t *cluster;
@@ -48,6 +51,9 @@ extern const struct hv_producer_handler reports_handler; /* user: a struct repor
 
 struct hv_producer *bed_producer(struct bed *bed, enum hv_kafka_role role, struct reports *reports,
                                  const struct hv_kafka_property *more, size_t more_count);
+
+/* A copy of everything but the headers that stays until bed_close. */
+const struct hv_record *bed_keep(struct bed *bed, const struct hv_record *record);
 
 struct hv_record bed_record(const char *topic, const char *key, const void *value, int32_t length);
 
