@@ -1,5 +1,6 @@
-/* See record.h. The block is laid out as: struct, headers, then the bytes of topic, key, value, header names and header values, where
- * topic and names end in a NUL. A first pass over the row checks it and adds up the size, a second one copies. */
+/* See record.h. The block is laid out as: struct, headers, then the bytes of topic, key, value, header
+ * names and header values, where topic and names end in a NUL. A first pass over the row checks it and
+ * adds up the size, a second one copies. */
 #include "core/record.h"
 
 #include <assert.h>
@@ -77,7 +78,8 @@ static bool array_open(const struct hv_column *column, struct array *array) {
 }
 
 static bool topic_char(uint8_t c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+        c == '_' || c == '-';
 }
 
 static bool topic_name_is_legal(const struct hv_column *topic) {
@@ -176,8 +178,8 @@ int hv_record_build(const struct hv_row *row, struct hv_record **ret) {
     assert(names.count == values.count);
     size_t count = (size_t)names.count;
     size_t before = sizeof(struct hv_record) + count * sizeof(struct hv_header);
-    size_t size = before + column_bytes(&row->topic) + 1 + column_bytes(&row->key) + column_bytes(&row->value) +
-                  names.bytes + count + values.bytes;
+    size_t size = before + column_bytes(&row->topic) + 1 + column_bytes(&row->key) +
+                  column_bytes(&row->value) + names.bytes + count + values.bytes;
     struct hv_record *record = malloc(size);
     if (record == NULL) {
         return -1;
@@ -221,7 +223,7 @@ const char *hv_defect_text(enum hv_defect defect) {
     case HV_DEFECT_NULL_HEADERS:
         return "one of kafka_header_keys and kafka_header_values is NULL while the other holds elements";
     case HV_DEFECT_TOPIC_NAME:
-        return "kafka_topic is no legal topic name (1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-', not '.' or '..')";
+        return "kafka_topic is no legal topic name (1 to 249 of a-z A-Z 0-9 . _ -, and not '.' or '..')";
     case HV_DEFECT_HEADER_LENGTHS:
         return "kafka_header_keys and kafka_header_values differ in length";
     case HV_DEFECT_HEADER_NULL:

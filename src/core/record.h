@@ -1,5 +1,5 @@
-/* One record: a row of the outbox as it goes to Kafka, in one block of memory, decoded from Postgres' binary format.
- * Pure: decoding and the checks that can be made before Kafka sees the record. */
+/* One record: a row of the outbox as it goes to Kafka, in one block of memory, decoded from Postgres'
+ * binary format. Pure: decoding and the checks that can be made before Kafka sees the record. */
 #ifndef HV_CORE_RECORD_H
 #define HV_CORE_RECORD_H
 
@@ -12,8 +12,9 @@ enum hv_defect {
     HV_SOUND,
     HV_DEFECT_NULL_TOPIC,
     HV_DEFECT_NULL_KEY,
-    HV_DEFECT_NULL_HEADERS,   /* one of the header arrays is NULL while the other holds elements; NULL beside NULL or an empty
-                                 one means no headers and is sound */
+    /* one of the header arrays is NULL while the other holds elements; NULL beside NULL or an empty one means
+     * no headers and is sound */
+    HV_DEFECT_NULL_HEADERS,
     HV_DEFECT_TOPIC_NAME,     /* empty, ".", "..", longer than 249, or a character outside [a-zA-Z0-9._-] */
     HV_DEFECT_HEADER_LENGTHS, /* header arrays of unequal length */
     HV_DEFECT_HEADER_NULL,    /* NULL as a header's key or value */
@@ -28,7 +29,8 @@ struct hv_header {
 
 struct hv_record {
     int64_t id;
-    uint32_t key_hash; /* FNV-1a 32 of the key's bytes (goharvest's shard hash); of nothing when the key is NULL */
+    /* FNV-1a 32 of the key's bytes (goharvest's shard hash); of nothing when the key is NULL */
+    uint32_t key_hash;
     uint32_t size;     /* bytes of this block: what it costs to keep; UINT32_MAX also stands for more */
     enum hv_defect defect; /* the first found, in the order topic, key, headers */
     int32_t key_length;   /* -1 for NULL (then defect is set) */
@@ -49,17 +51,19 @@ struct hv_column {
 struct hv_row {
     int64_t id;
     struct hv_column topic, key, value; /* text, varchar or bytea: the bytes themselves */
-    struct hv_column header_keys, header_values; /* binary arrays: int32 ndim, flags, element oid; per dimension int32 length,
-                                                    lower bound; per element int32 length (-1 NULL) and bytes; big-endian */
+    /* binary arrays: int32 dimensions, flags, element type; per dimension int32 length, lower bound; per
+     * element int32 length (-1 NULL) and bytes; big-endian */
+    struct hv_column header_keys, header_values;
 };
 
-/* Builds a record. On success 0 and *ret is one block that the caller owns and gives to hv_record_free. Defects of the
- * row's content are no errors: the record is built and carries `defect` (arrays that cannot be decoded count as
- * HV_DEFECT_HEADER_FORM). -1 only when memory is exhausted (ENOMEM). */
+/* Builds a record. On success 0 and *ret is one block that the caller owns and gives to hv_record_free.
+ * Defects of the row's content are no errors: the record is built and carries `defect` (arrays that cannot
+ * be decoded count as HV_DEFECT_HEADER_FORM). -1 only when memory is exhausted (ENOMEM). */
 int hv_record_build(const struct hv_row *row, struct hv_record **ret);
 void hv_record_free(struct hv_record *record); /* NULL is fine */
 
-const char *hv_defect_text(enum hv_defect defect); /* e.g. "kafka_header_keys and kafka_header_values differ in length" */
+/* e.g. "kafka_header_keys and kafka_header_values differ in length" */
+const char *hv_defect_text(enum hv_defect defect);
 
 /* FNV-1a, 32 bits: offset basis 2166136261, prime 16777619. */
 uint32_t hv_fnv1a(const void *data, size_t length);

@@ -1,7 +1,8 @@
-/* See loop.h. The turn runs in the prepare phase, which comes after the callbacks of timers of this iteration and those of
- * polls, async handles and closing handles of the one before, and right before the loop computes how long it may block. A pending
- * wake also keeps an idle handle active: that makes the computed time zero, for a turn that asks for another one
- * and for hosts that embed the loop by uv_backend_timeout(). */
+/* See loop.h. The turn runs in the prepare phase, which comes after the callbacks of timers of this
+ * iteration and those of polls, async handles and closing handles of the one before, and right before the
+ * loop computes how long it may block. A pending wake also keeps an idle handle active: that makes the
+ * computed time zero, for a turn that asks for another one and for hosts that embed the loop by
+ * uv_backend_timeout(). */
 #include "io/loop.h"
 
 #include <assert.h>
@@ -87,7 +88,8 @@ void hv_loop_set_deadline(struct hv_loop *loop, hv_time when) {
         uv_timer_stop(&loop->timer);
         return;
     }
-    /* The timer fires once libuv's clock, which counts whole milliseconds, reads `due`: rounded up, never before `when`. */
+    /* The timer fires once libuv's clock, which counts whole milliseconds, reads `due`: rounded up, never
+     * before `when`. */
     uint64_t due = when <= 0 ? 0 : (uint64_t)when / 1000 + ((uint64_t)when % 1000 != 0);
     uint64_t now = uv_now(loop->uv);
     uv_timer_start(&loop->timer, on_deadline, due > now ? due - now : 0, 0);
@@ -132,7 +134,8 @@ void hv_loop_close(struct hv_loop *loop, void (*closed)(void *user)) {
     uv_close((uv_handle_t *)&loop->timer, on_closed);
 }
 
-int hv_loop_open(uv_loop_t *uv, void (*turn)(void *user), void *user, struct hv_loop **ret, struct hv_error *err) {
+int hv_loop_open(uv_loop_t *uv, void (*turn)(void *user), void *user, struct hv_loop **ret,
+                 struct hv_error *err) {
     struct hv_loop *loop = calloc(1, sizeof *loop);
     if (loop == NULL) {
         return hv_error_set(err, "out of memory for the event loop");
@@ -167,7 +170,8 @@ int hv_loop_run(struct hv_loop *loop, struct hv_error *err) {
     }
     int rc = uv_loop_close(&loop->own);
     if (rc < 0) {
-        /* A handle that is still open refers to memory inside the object: better leaked than used after it is gone. */
+        /* A handle that is still open refers to memory inside the object: better leaked than used after it
+         * is gone. */
         return hv_error_set(err, "the event loop ended with open handles: %s", uv_strerror(rc));
     }
     free(loop);

@@ -5,15 +5,17 @@
  *      └── FAILED ◄─┴──────────────┴───────────┴─────────┴─────────┘      (CLOSING from anywhere)
  *
  *   WAITING     for the backoff (timer)
- *   RESOLVING   for look-ups on libuv's pool (their callback; timer: half of connect_timeout, then with what was found)
+ *   RESOLVING   for look-ups on libuv's pool (their callback; timer: half of connect_timeout, then what was
+ *               found has to do)
  *   CONNECTING  for the socket, as PQconnectPoll says (watch; timer: connect_timeout)
  *   SETUP       for the answer to our own first statement (watch; same timer)
  *   IDLE        for nothing, but notices that the server goes away (watch)
  *   BUSY        for the whole answer to a statement (watch; timer: statement_timeout)
- *   FAILED      for the next iteration, in which `down` is told: so no handler is ever called from within the API
+ *   FAILED      for the next iteration, in which `down` is told: no handler is called from within the API
  *
- * The watch is a handle of its own each time it is made, because libpq may close its socket and open another, often with the
- * same number, in nearly every call: the watch is off during those calls. A session's socket stays the same until it is closed. */
+ * The watch is a handle of its own each time it is made, because libpq may close its socket and open another,
+ * often with the same number, in nearly every call: the watch is off during those calls. A session's socket
+ * stays the same until it is closed. */
 #include "io/pg_conn.h"
 
 #include <assert.h>
@@ -173,7 +175,8 @@ static void end_session(struct hv_pg *pg) {
     pg->options = NULL;
 }
 
-/* Ends the session or attempt; pg->failure.{trouble,error,sqlstate} say why and are told in the next iteration. */
+/* Ends the session or attempt; pg->failure.{trouble,error,sqlstate} say why and are told in the next
+ * iteration. */
 static void fail(struct hv_pg *pg) {
     assert(pg->state != FAILED && pg->state != CLOSING && pg->state != WAITING);
     memcpy(pg->failure.host, pg->host, sizeof pg->host);
@@ -193,7 +196,8 @@ static void report_failure(struct hv_pg *pg) {
     pg->handler->down(pg->user, &failure);
 }
 
-/* The session's socket is gone or useless. What the server said last, as an answer or a notice, is the reason. */
+/* The session's socket is gone or useless. What the server said last, as an answer or a notice, is the
+ * reason. */
 static void fail_lost(struct hv_pg *pg, const char *message) {
     if (message[0] == 0) {
         message = "the server broke the protocol";
@@ -269,7 +273,8 @@ static void on_refused(struct hv_pg *pg) {
 /* The server is ready for the next statement: only now is it sure that this one was committed. */
 static void on_answered(struct hv_pg *pg) {
     ExecStatusType status = PQresultStatus(pg->answer);
-    if (status == PGRES_FATAL_ERROR && (hv_pg_result_is_fatal(pg->answer) || PQstatus(pg->conn) == CONNECTION_BAD)) {
+    if (status == PGRES_FATAL_ERROR && (hv_pg_result_is_fatal(pg->answer) ||
+                                        PQstatus(pg->conn) == CONNECTION_BAD)) {
         fail_lost(pg, PQerrorMessage(pg->conn));
         return;
     }
@@ -295,8 +300,8 @@ static void on_answered(struct hv_pg *pg) {
 
 enum progress { UNFINISHED, COMPLETE, BROKEN };
 
-/* Takes the results that are there. Anything but rows, a tag or an error is not what was asked for: COPY modes, which a server
- * that is none may begin, would yield results for ever. */
+/* Takes the results that are there. Anything but rows, a tag or an error is not what was asked for: COPY
+ * modes, which a server that is none may begin, would yield results for ever. */
 static enum progress take_results(struct hv_pg *pg) {
     while (!PQisBusy(pg->conn)) {
         PGresult *result = PQgetResult(pg->conn); /* does not wait: not busy */
@@ -318,7 +323,8 @@ static enum progress take_results(struct hv_pg *pg) {
     return UNFINISHED;
 }
 
-/* Reads what has come, several times: decrypted bytes that wait in the TLS layer do not make the socket readable. */
+/* Reads what has come, several times: decrypted bytes that wait in the TLS layer do not make the socket
+ * readable. */
 static void read_session(struct hv_pg *pg) {
     enum progress progress = UNFINISHED;
     for (int round = 0; round < CONSUME_ROUNDS && progress == UNFINISHED; round++) {
@@ -367,14 +373,16 @@ static void on_statement_timer(struct hv_pg *pg) {
         return;
     }
     clear_failure(pg, HV_PG_TIMEOUT, true);
-    hv_error_set(&pg->failure.error, "no answer to a statement within %" PRId64 " ms", pg->statement_timeout / 1000);
+    hv_error_set(&pg->failure.error, "no answer to a statement within %" PRId64 " ms",
+                 pg->statement_timeout / 1000);
     fail(pg);
 }
 
-/* Two things that need a session, in one round trip. The server is asked to end a statement itself a little before we would
- * drop the session: that keeps the session and the statement's outcome known, and leaves no backend behind that waits for a
- * lock. Not through a pooler, though, which would hand that setting on to other clients: there the process id that we
- * were told is not the one that answers. In a database without an encoding, bytes are to pass as they are. */
+/* Two things that need a session, in one round trip. The server is asked to end a statement itself a
+ * little before we would drop the session: that keeps the session and the statement's outcome known, and
+ * leaves no backend behind that waits for a lock. Not through a pooler, though, which would hand that
+ * setting on to other clients: there the process id that we were told is not the one that answers. In a
+ * database without an encoding, bytes are to pass as they are. */
 static const char setup_sql[] =
     "SELECT CASE WHEN pg_catalog.pg_backend_pid() = $1 AND (SELECT setting::int8 FROM pg_catalog.pg_settings "
     "WHERE name = 'statement_timeout') NOT BETWEEN 1 AND $2 "
@@ -454,7 +462,8 @@ static void connect_now(struct hv_pg *pg) {
         fail(pg);
         return;
     }
-    /* Not the verbosity of the start: what fails there at once are sockets and options, never a server's error. */
+    /* Not the verbosity of the start: what fails there at once are sockets and options, never a server's
+     * error. */
     PQsetErrorVerbosity(pg->conn, PQERRORS_VERBOSE);
     PQsetNoticeReceiver(pg->conn, on_notice, pg);
     pg->notice_sqlstate[0] = 0;
@@ -556,8 +565,8 @@ static void on_timer(uv_timer_t *timer) {
 
 /* ---- the interface ---- */
 
-int hv_pg_open(struct hv_loop *loop, const struct hv_pg_options *options, const struct hv_pg_handler *handler, void *user,
-               struct hv_pg **ret, struct hv_error *err) {
+int hv_pg_open(struct hv_loop *loop, const struct hv_pg_options *options,
+               const struct hv_pg_handler *handler, void *user, struct hv_pg **ret, struct hv_error *err) {
     PQconninfoOption *read = hv_pg_conninfo_read(options->conninfo, err);
     if (read == NULL) {
         return -1;
@@ -611,8 +620,8 @@ bool hv_pg_is_idle(const struct hv_pg *pg) {
     return pg->state == IDLE;
 }
 
-void hv_pg_send(struct hv_pg *pg, const char *sql, int count, const Oid *types, const char *const *values, const int *lengths,
-                const int *formats) {
+void hv_pg_send(struct hv_pg *pg, const char *sql, int count, const Oid *types, const char *const *values,
+                const int *lengths, const int *formats) {
     assert(pg->state == IDLE);
     if (pg->fruitful) {
         hv_backoff_reset(&pg->backoff); /* a session that is used again after a success is a good one */

@@ -3,40 +3,18 @@
 
 #include <assert.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "io/pg_dsn.h"
+#include "io/pg_failure.h"
 
 /* An impossible value for the option that libpq 15 validates last, see hv_pg_conninfo_read. */
 #define STOP_OPTION "target_session_attrs"
 #define STOP_VALUE "stop-before-connecting"
 
-/* libpq's messages about a connection string quote parts of it, up to all of a URI. Such a part may belong to a password (an
- * unquoted one with a space, say): it is shown only when it is one word that stands before any password. */
-static void hide_quoted(const char *conninfo, const char *message, struct hv_error *err) {
-    const char *open = strchr(message, '"');
-    const char *close = open == NULL ? NULL : strrchr(message, '"');
-    while (open != NULL && strncmp(open, "\"=\"", 3) == 0) { /* missing "=" after "..." */
-        open = strchr(open + 3, '"');
-    }
-    int length = (int)strcspn(message, "\n");
-    if (open == NULL || close <= open) {
-        hv_error_set(err, "%.*s", length, message);
-        return;
-    }
-    char word[64] = "";
-    size_t n = (size_t)(close - open - 1);
-    if (n > 0 && n < sizeof word) {
-        memcpy(word, open + 1, n);
-    }
-    const char *at = word[0] == 0 ? NULL : strstr(conninfo, word);
-    const char *password = strstr(conninfo, "password");
-    bool safe = at != NULL && strstr(conninfo, "://") == NULL && (password == NULL || at < password);
-    hv_error_set(err, "%.*s\"%s\"%.*s", (int)(open - message), message, safe ? word : "...",
-                 (int)strcspn(close + 1, "\n"), close + 1);
-}
-
 static bool known_session_attrs(const char *value) {
-    static const char *const known[] = {"any", "read-write", "read-only", "primary", "standby", "prefer-standby"};
+    static const char *const known[] = {"any", "read-write", "read-only", "primary", "standby",
+                                        "prefer-standby"};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(value, known[i]) == 0) {
             return true;
@@ -46,12 +24,12 @@ static bool known_session_attrs(const char *value) {
 }
 
 static int check_syntax(const char *conninfo, struct hv_error *err) {
-    char *message = NULL;
-    PQconninfoOption *options = PQconninfoParse(conninfo, &message);
-    if (options == NULL) {
-        hide_quoted(conninfo, message == NULL ? "out of memory" : message, err);
-        PQfreemem(message);
+    if (hv_pg_dsn_check(conninfo, err) < 0) {
         return -1;
+    }
+    PQconninfoOption *options = PQconninfoParse(conninfo, NULL);
+    if (options == NULL) {
+        return hv_error_set(err, "out of memory");
     }
     int rc = 0;
     const char *attrs = hv_pg_conninfo_get(options, STOP_OPTION);
@@ -71,9 +49,10 @@ const char *hv_pg_conninfo_get(const PQconninfoOption *options, const char *keyw
     return NULL;
 }
 
-/* The parser alone does not look at the service file and the environment, which may hold the hosts that we have to
- * resolve. libpq reads them when a connection starts. So one is started that cannot get further: its last option to be
- * validated has a value that does not exist, and libpq validates all options before it touches the network. */
+/* The parser alone does not look at the service file and the environment, which may hold the hosts that we
+ * have to resolve. libpq reads them when a connection starts. So one is started that cannot get further:
+ * its last option to be validated has a value that does not exist, and libpq validates all options before
+ * it touches the network. */
 PQconninfoOption *hv_pg_conninfo_read(const char *conninfo, struct hv_error *err) {
     if (check_syntax(conninfo, err) < 0) {
         return NULL;
@@ -85,7 +64,8 @@ PQconninfoOption *hv_pg_conninfo_read(const char *conninfo, struct hv_error *err
     if (conn == NULL) {
         hv_error_set(err, "out of memory");
     } else if (strstr(PQerrorMessage(conn), STOP_VALUE) == NULL) {
-        hide_quoted(conninfo, PQerrorMessage(conn), err);
+        /* it could be parsed: no piece of a password is quoted */
+        hv_pg_first_line(err, PQerrorMessage(conn));
     } else if ((options = PQconninfo(conn)) == NULL) {
         hv_error_set(err, "out of memory");
     }
@@ -105,14 +85,15 @@ static void add(struct parameters *p, const char *keyword, const char *value) {
     p->count++;
 }
 
-static void add_unless_set(struct parameters *p, const PQconninfoOption *options, const char *keyword, const char *value) {
+static void add_unless_set(struct parameters *p, const PQconninfoOption *options, const char *keyword,
+                           const char *value) {
     if (hv_pg_conninfo_get(options, keyword) == NULL) {
         add(p, keyword, value);
     }
 }
 
-PGconn *hv_pg_conninfo_start(const char *conninfo, const PQconninfoOption *options, const struct hv_pg_lists *lists,
-                             const char *application_name) {
+PGconn *hv_pg_conninfo_start(const char *conninfo, const PQconninfoOption *options,
+                             const struct hv_pg_lists *lists, const char *application_name) {
     struct parameters p = {.count = 0};
     add(&p, "dbname", conninfo); /* expanded; what follows wins over it */
     if (lists->hosts[0] != 0 || lists->addresses[0] != 0) {
@@ -122,7 +103,8 @@ PGconn *hv_pg_conninfo_start(const char *conninfo, const PQconninfoOption *optio
     }
     add(&p, "fallback_application_name", application_name);
     add_unless_set(&p, options, "client_encoding", "UTF8");
-    /* A peer that is gone without a word: found by keepalives while we wait, by the user time-out while we send. */
+    /* A peer that is gone without a word: found by keepalives while we wait, by the user time-out while we
+     * send. */
     add_unless_set(&p, options, "keepalives", "1");
     add_unless_set(&p, options, "keepalives_idle", "10");
     add_unless_set(&p, options, "keepalives_interval", "5");

@@ -10,9 +10,10 @@ enum hv_pg_trouble hv_pg_trouble_of(const char *sqlstate, enum hv_pg_trouble oth
         const char *prefix;
         enum hv_pg_trouble trouble;
     } known[] = {
-        {"28", HV_PG_AUTHENTICATION}, {"3D000", HV_PG_NO_DATABASE}, {"57P0", HV_PG_NOT_READY}, {"53300", HV_PG_NOT_READY},
-        {"25006", HV_PG_NOT_READY},   {"42P01", HV_PG_NO_TABLE},    {"3F000", HV_PG_NO_TABLE}, {"42703", HV_PG_NO_COLUMN},
-        {"42501", HV_PG_NO_RIGHTS},   {"57014", HV_PG_TIMEOUT},
+        {"28", HV_PG_AUTHENTICATION}, {"3D000", HV_PG_NO_DATABASE}, {"57P0", HV_PG_NOT_READY},
+        {"53300", HV_PG_NOT_READY},   {"25006", HV_PG_NOT_READY},   {"42P01", HV_PG_NO_TABLE},
+        {"3F000", HV_PG_NO_TABLE},    {"42703", HV_PG_NO_COLUMN},   {"42501", HV_PG_NO_RIGHTS},
+        {"57014", HV_PG_TIMEOUT},
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strncmp(sqlstate, known[i].prefix, strlen(known[i].prefix)) == 0) {
@@ -39,7 +40,7 @@ const char *hv_pg_advice(enum hv_pg_trouble trouble) {
     case HV_PG_WRONG_TYPE:
         return "change the column's type (harvestd schema prints the table)";
     case HV_PG_NO_RIGHTS:
-        return "grant SELECT, UPDATE and DELETE on the table, and USAGE on its schema, to the user of data_source";
+        return "grant SELECT, UPDATE and DELETE on the table, USAGE on its schema, to the user of data_source";
     case HV_PG_TIMEOUT:
         return "look for locks on the table and for load on the server, or raise statement_timeout";
     case HV_PG_LOST:
@@ -82,7 +83,8 @@ static const char *find_sqlstate(const char *line, size_t length) {
             continue;
         }
         size_t n = 0;
-        while (n < 5 && (isdigit((unsigned char)line[i + 3 + n]) || isupper((unsigned char)line[i + 3 + n]))) {
+        while (n < 5 && (isdigit((unsigned char)line[i + 3 + n]) ||
+                         isupper((unsigned char)line[i + 3 + n]))) {
             n++;
         }
         if (n == 5) {
@@ -99,8 +101,9 @@ static void append(struct hv_error *err, const char *text, size_t length) {
     err->text[used + (length < room ? length : room)] = 0;
 }
 
-/* With several hosts the message has a paragraph for each: the first line of every one that libpq begins ("connection to server
- * ...") is kept, indented lines are hints, and those after a server's error (location, detail) are left out. */
+/* With several hosts the message has a paragraph for each: the first line of every one that libpq begins
+ * ("connection to server ...") is kept, indented lines are hints, and those after a server's error
+ * (location, detail) are left out. */
 void hv_pg_failure_from_attempt(struct hv_pg_failure *failure, const PGconn *conn) {
     failure->error.text[0] = 0;
     failure->trouble = PQconnectionNeedsPassword(conn) ? HV_PG_AUTHENTICATION : HV_PG_UNREACHABLE;

@@ -12,8 +12,8 @@ enum hv_pg_trouble hv_pg_trouble_of(const char *sqlstate, enum hv_pg_trouble oth
 /* From an error result: error, sqlstate and trouble. */
 void hv_pg_failure_from_result(struct hv_pg_failure *failure, const PGresult *result);
 
-/* From a connection attempt that failed, whose error verbosity was PQERRORS_VERBOSE. libpq has no call for the SQLSTATE of such an
- * error; in the verbose form of its message it can be found in any language. */
+/* From a connection attempt that failed, whose error verbosity was PQERRORS_VERBOSE. libpq has no call for
+ * the SQLSTATE of such an error; in the verbose form of its message it can be found in any language. */
 void hv_pg_failure_from_attempt(struct hv_pg_failure *failure, const PGconn *conn);
 
 /* Would the server end the session after this error? */

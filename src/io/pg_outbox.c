@@ -1,4 +1,5 @@
-/* See pg_outbox.h. A session is told to the handler only after a probe of the table; `pending` says which answer is awaited. */
+/* See pg_outbox.h. A session is told to the handler only after a probe of the table; `pending` says which
+ * answer is awaited. */
 #include "io/pg_outbox.h"
 
 #include <assert.h>
@@ -39,14 +40,16 @@ int hv_outbox_quote_table(const char *table, char *out, size_t size, struct hv_e
 
 /* One row, whatever the table holds: the rights, and NULLs that carry the columns' types. */
 static const char probe_form[] =
-    "SELECT o.id, o.kafka_topic, o.kafka_key, o.kafka_value, o.kafka_header_keys, o.kafka_header_values, o.leader_id, "
-    "pg_catalog.has_column_privilege($1, 'leader_id', 'UPDATE'), pg_catalog.has_table_privilege($1, 'DELETE') "
+    "SELECT o.id, o.kafka_topic, o.kafka_key, o.kafka_value, o.kafka_header_keys, o.kafka_header_values, "
+    "o.leader_id, pg_catalog.has_column_privilege($1, 'leader_id', 'UPDATE'), "
+    "pg_catalog.has_table_privilege($1, 'DELETE') "
     "FROM (SELECT 1) AS one LEFT JOIN (SELECT id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, "
     "kafka_header_values, leader_id FROM %s LIMIT 0) AS o ON true";
 
-/* ARRAY(...) is evaluated first and by itself, and its ids are then looked up one by one: with IN (...) the planner may
- * join instead and read the whole table on every mark. coalesce(...) is "no or another leader" in a form that the planner does not
- * understand: with statistics from a time when all rows carried our id it would expect a row or two, and sort the table. */
+/* ARRAY(...) is evaluated first and by itself, and its ids are then looked up one by one: with IN (...)
+ * the planner may join instead and read the whole table on every mark. coalesce(...) is "no or another
+ * leader" in a form that the planner does not understand: with statistics from a time when all rows
+ * carried our id it would expect a row or two, and sort the table. */
 static const char mark_form[] =
     "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM %s WHERE id >= $2 "
     "AND coalesce(leader_id <> $1, true) ORDER BY id LIMIT $3)) "
@@ -56,11 +59,13 @@ static const char purge_form[] = "DELETE FROM %s WHERE id = ANY ($1)";
 
 static const char reset_form[] = "UPDATE %s SET leader_id = NULL WHERE id = ANY ($1) RETURNING id";
 
-/* By name each time: a table that was dropped and made again has another oid. Prepared transactions have no pid. */
+/* By name each time: a table that was dropped and made again has another oid. Prepared transactions have
+ * no pid. */
 static const char writers_sql[] =
     "SELECT DISTINCT virtualtransaction FROM pg_catalog.pg_locks WHERE locktype = 'relation' "
     "AND relation = (SELECT pg_catalog.to_regclass($1)) "
-    "AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) AND granted "
+    "AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
+    "AND granted "
     "AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') "
     "AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid()";
 
@@ -99,8 +104,8 @@ static uint8_t *make_id_array(const int64_t *ids, size_t count, int *length) {
     return array;
 }
 
-static void send_statement(struct hv_outbox *outbox, enum pending pending, const char *sql, int count, const Oid *types,
-                           const void *const *values, const int *lengths) {
+static void send_statement(struct hv_outbox *outbox, enum pending pending, const char *sql, int count,
+                           const Oid *types, const void *const *values, const int *lengths) {
     static const int binary[] = {1, 1, 1};
     assert(outbox->pending == NOTHING && count <= 3);
     const char *texts[3];
@@ -111,7 +116,8 @@ static void send_statement(struct hv_outbox *outbox, enum pending pending, const
     hv_pg_send(outbox->pg, sql, count, types, texts, lengths, binary);
 }
 
-static void send_ids(struct hv_outbox *outbox, enum pending pending, const char *sql, const int64_t *ids, size_t count) {
+static void send_ids(struct hv_outbox *outbox, enum pending pending, const char *sql, const int64_t *ids,
+                     size_t count) {
     static const Oid types[] = {OID_INT8_ARRAY};
     int length = 0;
     uint8_t *array = make_id_array(ids, count, &length);
@@ -130,7 +136,8 @@ void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64
     uint8_t from[8], rows[8];
     put_i64(from, from_id);
     put_i64(rows, limit);
-    send_statement(outbox, MARK, outbox->mark_sql, 3, types, (const void *const[]){leader_id, from, rows}, lengths);
+    send_statement(outbox, MARK, outbox->mark_sql, 3, types, (const void *const[]){leader_id, from, rows},
+                   lengths);
 }
 
 void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, size_t count) {
@@ -161,7 +168,8 @@ bool hv_outbox_is_idle(const struct hv_outbox *outbox) {
 /* ---- answers ---- */
 
 /* The statement was carried out, but we cannot tell what it did. */
-static void drop_with_answer_unused(struct hv_outbox *outbox, enum hv_pg_trouble trouble, const char *reason) {
+static void drop_with_answer_unused(struct hv_outbox *outbox, enum hv_pg_trouble trouble,
+                                    const char *reason) {
     outbox->answer_unused = true;
     hv_pg_drop(outbox->pg, trouble, reason);
 }
@@ -177,7 +185,8 @@ static int by_value(const void *a, const void *b) {
 }
 
 /* Builds records of all rows, sorted by id. Returns -1, with none left, without memory. */
-static int build_records(const PGresult *result, const struct hv_table_types *types, struct hv_record **records) {
+static int build_records(const PGresult *result, const struct hv_table_types *types,
+                         struct hv_record **records) {
     int count = PQntuples(result);
     bool sorted = true;
     for (int i = 0; i < count; i++) {
@@ -326,7 +335,8 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
 /* ---- open and close ---- */
 
 int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, const char *table,
-                   const struct hv_outbox_handler *handler, void *user, struct hv_outbox **ret, struct hv_error *err) {
+                   const struct hv_outbox_handler *handler, void *user, struct hv_outbox **ret,
+                       struct hv_error *err) {
     static const struct hv_pg_handler pg_handler = {on_up, on_down, on_result, on_refused};
     struct hv_outbox *outbox = calloc(1, sizeof *outbox);
     if (outbox == NULL) {

@@ -10,32 +10,35 @@
 
 struct hv_outbox;
 
-/* Called on the loop's thread, never from within a call into this API; a handler may call the API. For each call of mark, purge, reset or writers exactly
- * one of its own answer, `refused` or `down` follows. */
+/* Called on the loop's thread, never from within a call into this API; a handler may call the API. For
+ * each call of mark, purge, reset or writers exactly one of its own answer, `refused` or `down` follows. */
 struct hv_outbox_handler {
-    /* Connected, and the table looks as it should (columns, types, rights to SELECT, UPDATE leader_id and DELETE). */
+    /* Connected, and the table looks as it should (columns, types, rights to SELECT, UPDATE leader_id and
+     * DELETE). */
     void (*up)(void *user, const char *host);
-    /* As hv_pg_handler.down; also when the probe of the table failed (NO_TABLE, NO_COLUMN, WRONG_TYPE, NO_RIGHTS: the session
-     * is dropped and tried anew with backoff). Also, with outcome_unknown, when a complete answer could not be used: no memory for
-     * its rows, or the table's types changed under the session. */
+    /* As hv_pg_handler.down; also when the probe of the table failed (NO_TABLE, NO_COLUMN, WRONG_TYPE,
+     * NO_RIGHTS: the session is dropped and tried anew with backoff). Also, with outcome_unknown, when a
+     * complete answer could not be used: no memory for its rows, or the table's types changed under the
+     * session. */
     void (*down)(void *user, const struct hv_pg_failure *failure);
-    /* The rows of a whole mark, in ascending order of id (equal ones only if the table has no unique key). The records are the handler's now (hv_record_free each);
-     * the array is only lent. */
+    /* The rows of a whole mark, in ascending order of id (equal ones only if the table has no unique key).
+     * The records are the handler's now (hv_record_free each); the array is only lent. */
     void (*marked)(void *user, struct hv_record **records, size_t count);
     void (*purged)(void *user, size_t rows);
     /* The ids that were there and are unmarked now, ascending; lent. */
     void (*was_reset)(void *user, const int64_t *ids, size_t count);
-    /* Hashes (FNV-1a 64 of the text in pg_locks) of the virtual transactions, prepared ones too, that hold a writing lock on the
-     * table; in no order; lent. */
+    /* Hashes (FNV-1a 64 of the text in pg_locks) of the virtual transactions, prepared ones too, that hold
+     * a writing lock on the table; in no order; lent. */
     void (*writers)(void *user, const uint64_t *hashes, size_t count);
     /* The server refused the statement and did nothing. */
     void (*refused)(void *user, const struct hv_pg_failure *failure);
 };
 
-/* `table`: as the user wrote it: name or schema.name, parts optionally in double quotes; unquoted parts are folded
- * to lower case as SQL does. Returns 0, or -1 with err. */
+/* `table`: as the user wrote it: name or schema.name, parts optionally in double quotes; unquoted parts
+ * are folded to lower case as SQL does. Returns 0, or -1 with err. */
 int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, const char *table,
-                   const struct hv_outbox_handler *handler, void *user, struct hv_outbox **ret, struct hv_error *err);
+                   const struct hv_outbox_handler *handler, void *user, struct hv_outbox **ret,
+                       struct hv_error *err);
 void hv_outbox_close(struct hv_outbox *outbox, void (*closed)(void *user));
 
 /* May one of the next four be called now? (up, and nothing is out) */
@@ -47,12 +50,12 @@ void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64
 void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, size_t count);
 /* UPDATE ... SET leader_id = NULL WHERE id = ANY(ids) RETURNING id. Copies ids before it returns. */
 void hv_outbox_reset(struct hv_outbox *outbox, const int64_t *ids, size_t count);
-/* Asks who could still commit rows: whose transaction holds a writing lock on the table. This connection's own backend is left out;
- * another one of ours counts while a statement of it runs. */
+/* Asks who could still commit rows: whose transaction holds a writing lock on the table. This connection's
+ * own backend is left out; another one of ours counts while a statement of it runs. */
 void hv_outbox_writers(struct hv_outbox *outbox);
 
-/* Quotes a table name given by a user for use in SQL: folds unquoted parts to lower case, doubles quotes. At most one dot outside
- * quotes. Returns 0, or -1 with err when it is no name. size >= 300. */
+/* Quotes a table name given by a user for use in SQL: folds unquoted parts to lower case, doubles quotes.
+ * At most one dot outside quotes. Returns 0, or -1 with err when it is no name. size >= 300. */
 int hv_outbox_quote_table(const char *table, char *out, size_t size, struct hv_error *err);
 
 #endif

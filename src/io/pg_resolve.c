@@ -151,7 +151,8 @@ int hv_pg_resolve_start(uv_loop_t *uv, const PQconninfoOption *options, void (*d
     r->user = user;
     r->count = count;
     r->names = names;
-    if (fill_slots(r, hosts == NULL ? "" : hosts, addresses == NULL ? "" : addresses, ports == NULL ? "" : ports, err) < 0) {
+    if (fill_slots(r, hosts == NULL ? "" : hosts, addresses == NULL ? "" : addresses,
+                   ports == NULL ? "" : ports, err) < 0) {
         destroy(r);
         return -1;
     }
@@ -172,7 +173,8 @@ const char *hv_pg_resolve_hosts(const struct hv_pg_resolve *r) {
     return r->names;
 }
 
-static size_t add_endpoint(struct endpoint *list, size_t count, const struct slot *slot, const struct addrinfo *found) {
+static size_t add_endpoint(struct endpoint *list, size_t count, const struct slot *slot,
+                           const struct addrinfo *found) {
     if (count == HV_PG_ENDPOINTS_MAX) {
         return count;
     }
@@ -180,7 +182,8 @@ static size_t add_endpoint(struct endpoint *list, size_t count, const struct slo
     *e = (struct endpoint){.host = slot->host, .port = slot->port};
     if (found == NULL) {
         memcpy(e->address, slot->address, sizeof e->address);
-    } else if (getnameinfo(found->ai_addr, found->ai_addrlen, e->address, sizeof e->address, NULL, 0, NI_NUMERICHOST) != 0) {
+    } else if (getnameinfo(found->ai_addr, found->ai_addrlen, e->address, sizeof e->address, NULL, 0,
+                           NI_NUMERICHOST) != 0) {
         return count;
     }
     return count + 1;
@@ -243,7 +246,8 @@ static char *append(char *at, const char *text, bool comma) {
     return at + n;
 }
 
-int hv_pg_resolve_lists(struct hv_pg_resolve *r, const char *hung, struct hv_pg_lists *ret, struct hv_error *err) {
+int hv_pg_resolve_lists(struct hv_pg_resolve *r, const char *hung, struct hv_pg_lists *ret,
+                        struct hv_error *err) {
     struct endpoint list[HV_PG_ENDPOINTS_MAX];
     size_t count = gather(r, list);
     if (count == 0) {

@@ -38,9 +38,12 @@ static const struct column {
     [HV_COL_ID] = {"id", "bigint, integer or smallint", {INT8, INT4, INT2}},
     [HV_COL_TOPIC] = {"kafka_topic", "text or varchar", {TEXT, VARCHAR, BPCHAR, NAME}},
     [HV_COL_KEY] = {"kafka_key", "text, varchar or bytea", {TEXT, VARCHAR, BPCHAR, NAME, BYTEA}},
-    [HV_COL_VALUE] = {"kafka_value", "text, varchar, bytea, json or jsonb", {TEXT, VARCHAR, BPCHAR, NAME, BYTEA, JSON, JSONB}},
+    [HV_COL_VALUE] = {"kafka_value", "text, varchar, bytea, json or jsonb", {TEXT, VARCHAR, BPCHAR, NAME,
+                                                                             BYTEA, JSON, JSONB}},
     [HV_COL_HEADER_KEYS] = {"kafka_header_keys", "text[] or varchar[]", {TEXT_ARRAY, VARCHAR_ARRAY}},
-    [HV_COL_HEADER_VALUES] = {"kafka_header_values", "text[], varchar[] or bytea[]", {TEXT_ARRAY, VARCHAR_ARRAY, BYTEA_ARRAY}},
+    [HV_COL_HEADER_VALUES] = {"kafka_header_values", "text[], varchar[] or bytea[]", {TEXT_ARRAY,
+                                                                                      VARCHAR_ARRAY,
+                                                                                          BYTEA_ARRAY}},
     [HV_COL_LEADER_ID] = {"leader_id", "uuid", {UUID}},
 };
 
@@ -49,11 +52,12 @@ static const char *type_name(Oid type, char *buffer, size_t size) {
         Oid type;
         const char *name;
     } names[] = {
-        {BOOL, "boolean"}, {BYTEA, "bytea"}, {NAME, "name"}, {INT8, "bigint"}, {INT2, "smallint"}, {INT4, "integer"},
-        {TEXT, "text"}, {JSON, "json"}, {XML, "xml"}, {FLOAT4, "real"}, {FLOAT8, "double precision"},
-        {BYTEA_ARRAY, "bytea[]"}, {TEXT_ARRAY, "text[]"}, {VARCHAR_ARRAY, "varchar[]"}, {BPCHAR, "char"},
-        {VARCHAR, "varchar"}, {DATE, "date"}, {TIMESTAMP, "timestamp"}, {TIMESTAMPTZ, "timestamptz"},
-        {NUMERIC, "numeric"}, {UUID, "uuid"}, {JSONB, "jsonb"},
+        {BOOL, "boolean"}, {BYTEA, "bytea"}, {NAME, "name"}, {INT8, "bigint"}, {INT2, "smallint"},
+        {INT4, "integer"}, {TEXT, "text"}, {JSON, "json"}, {XML, "xml"}, {FLOAT4, "real"},
+        {FLOAT8, "double precision"}, {BYTEA_ARRAY, "bytea[]"}, {TEXT_ARRAY, "text[]"},
+        {VARCHAR_ARRAY, "varchar[]"}, {BPCHAR, "char"}, {VARCHAR, "varchar"}, {DATE, "date"},
+        {TIMESTAMP, "timestamp"}, {TIMESTAMPTZ, "timestamptz"}, {NUMERIC, "numeric"}, {UUID, "uuid"},
+        {JSONB, "jsonb"},
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (names[i].type == type) {
@@ -144,7 +148,8 @@ static struct hv_column read_column(const PGresult *result, int row, int column,
     return c;
 }
 
-void hv_table_read_row(const PGresult *result, int row, const struct hv_table_types *types, struct hv_row *ret) {
+void hv_table_read_row(const PGresult *result, int row, const struct hv_table_types *types,
+                       struct hv_row *ret) {
     ret->id = hv_table_read_id(result, row);
     ret->topic = read_column(result, row, HV_COL_TOPIC, types->of[HV_COL_TOPIC]);
     ret->key = read_column(result, row, HV_COL_KEY, types->of[HV_COL_KEY]);
@@ -161,7 +166,8 @@ static bool plain_char(unsigned char c, bool first) {
     return isalpha(c) || c == '_' || c >= 0x80 || (!first && (isdigit(c) || c == '$'));
 }
 
-/* Reads one part of a name into `part` (as it is stored in the catalogue). Returns what follows it, or NULL with err. */
+/* Reads one part of a name into `part` (as it is stored in the catalogue). Returns what follows it, or
+ * NULL with err. */
 static const char *read_part(const char *text, char part[NAME_BYTES_MAX + 1], struct hv_error *err) {
     size_t n = 0;
     bool quoted = *text == '"';
@@ -186,7 +192,8 @@ static const char *read_part(const char *text, char part[NAME_BYTES_MAX + 1], st
     }
     part[n] = 0;
     if (quoted || n == 0) {
-        hv_error_set(err, quoted ? "the table name lacks its closing double quote" : "the table name or a part of it is empty");
+        hv_error_set(err, quoted ? "the table name lacks its closing double quote"
+                                 : "the table name or a part of it is empty");
         return NULL;
     }
     return p;

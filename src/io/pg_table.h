@@ -1,4 +1,5 @@
-/* The outbox table's shape: its name in SQL, what types its columns may have, and how a row of a binary result reads. */
+/* The outbox table's shape: its name in SQL, what types its columns may have, and how a row of a binary
+ * result reads. */
 #ifndef HV_IO_PG_TABLE_H
 #define HV_IO_PG_TABLE_H
 
@@ -14,7 +15,8 @@
 #define HV_TABLE_QUOTED_MAX 300
 
 /* The columns that results have, in this order; a probe's result has leader_id and two rights behind them. */
-enum { HV_COL_ID, HV_COL_TOPIC, HV_COL_KEY, HV_COL_VALUE, HV_COL_HEADER_KEYS, HV_COL_HEADER_VALUES, HV_COL_LEADER_ID };
+enum { HV_COL_ID, HV_COL_TOPIC, HV_COL_KEY, HV_COL_VALUE, HV_COL_HEADER_KEYS, HV_COL_HEADER_VALUES,
+      HV_COL_LEADER_ID };
 #define HV_COLS_OF_ROW 6
 
 struct hv_table_types {
@@ -24,7 +26,8 @@ struct hv_table_types {
 /* See hv_outbox_quote_table. */
 int hv_table_quote(const char *table, char *out, size_t size, struct hv_error *err);
 
-/* The column at HV_COL_...: returns its name; *ret_expected says what its type may be, *ret_fine whether this one is. */
+/* The column at HV_COL_...: returns its name; *ret_expected says what its type may be, *ret_fine whether
+ * this one is. */
 const char *hv_table_column(int column, Oid type, const char **ret_expected, bool *ret_fine);
 
 /* Judges the answer to the probe. Returns 0 and the columns' types, or -1 with what is wrong. */
@@ -35,7 +38,8 @@ int hv_table_check(const PGresult *probe, const char *table, struct hv_table_typ
 bool hv_table_types_match(const PGresult *result, const struct hv_table_types *types);
 
 /* Points into the result. */
-void hv_table_read_row(const PGresult *result, int row, const struct hv_table_types *types, struct hv_row *ret);
+void hv_table_read_row(const PGresult *result, int row, const struct hv_table_types *types,
+                       struct hv_row *ret);
 int64_t hv_table_read_id(const PGresult *result, int row); /* of column 0: int2, int4 or int8 */
 
 #endif

@@ -195,7 +195,8 @@ const char *fake_conninfo(const struct fake *fake, const char *more) {
     static char texts[8][512];
     static int next;
     char *text = texts[next++ % 8];
-    snprintf(text, sizeof texts[0], "host=127.0.0.1 port=%d user=u dbname=d sslmode=disable %s", fake->port, more);
+    snprintf(text, sizeof texts[0], "host=127.0.0.1 port=%d user=u dbname=d sslmode=disable %s", fake->port,
+             more);
     return text;
 }
 
@@ -286,7 +287,8 @@ bool fake_statement(int fd) {
 }
 
 void put_reply(struct buffer *buffer, int rows, const char *tag) {
-    static const uint8_t description[] = {0, 1, 'i', 'd', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, 0, 8, 255, 255, 255, 255, 0, 1};
+    static const uint8_t description[] = {0, 1, 'i', 'd', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 20, 0, 8, 255, 255,
+                                          255, 255, 0, 1};
     put_message(buffer, '1', NULL, 0);
     put_message(buffer, '2', NULL, 0);
     put_message(buffer, 'T', description, sizeof description);

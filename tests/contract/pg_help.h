@@ -1,5 +1,5 @@
-/* What the Postgres contract tests share: a loop that is run until something happened, a blocking connection beside the one under
- * test, and scripted servers. */
+/* What the Postgres contract tests share: a loop that is run until something happened, a blocking
+ * connection beside the one under test, and scripted servers. */
 #ifndef PG_HELP_H
 #define PG_HELP_H
 
@@ -50,13 +50,15 @@ struct fake {
     int reply_cut; /* for scripts */
 };
 
-/* script(fake, fd, n) is called in the thread for the n-th connection (0...); the descriptor is closed after it. */
+/* script(fake, fd, n) is called in the thread for the n-th connection (0...); the descriptor is closed
+ * after it. */
 void fake_start(struct fake *fake, void (*script)(struct fake *fake, int fd, int nth), void *arg);
 int fake_accepted(struct fake *fake);
 void fake_stop(struct fake *fake);
 const char *fake_conninfo(const struct fake *fake, const char *more);
 
-bool fake_login(int fd);      /* answers the start-up (TLS refused, any user is fine). False when the client went away */
+/* answers the start-up (TLS refused, any user is fine). False when the client went away */
+bool fake_login(int fd);
 bool fake_statement(int fd);  /* reads up to and including a Sync. False at the end */
 void fake_setup_answer(int fd); /* answers the adapter's own first statement */
 void fake_wait_end(int fd);   /* reads until the client closes */
@@ -71,7 +73,8 @@ void put_message(struct buffer *buffer, char type, const void *body, size_t leng
 void put_reply(struct buffer *buffer, int rows, const char *tag);
 
 int unused_port(void);
-/* A port that drops connection attempts without a word (its queue is full). The descriptors to close: fds[0..7]. */
+/* A port that drops connection attempts without a word (its queue is full). The descriptors to close:
+ * fds[0..7]. */
 int black_hole(int fds[8]);
 void black_hole_close(int fds[8]);
 

@@ -1,4 +1,5 @@
-/* The turn machinery over real libuv: when turns come, that the loop blocks without spinning, that it closes cleanly. */
+/* The turn machinery over real libuv: when turns come, that the loop blocks without spinning, that it
+ * closes cleanly. */
 #include <assert.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -93,7 +94,8 @@ static void close_all_after_deadline(struct host *host) {
     close_now(host);
 }
 
-/* A deadline comes at or after its time, and the loop sleeps until then: a handful of iterations, not thousands. */
+/* A deadline comes at or after its time, and the loop sleeps until then: a handful of iterations, not
+ * thousands. */
 static void test_deadline_without_spinning(void **state) {
     (void)state;
     for (int us = 1; us < 40000; us = us * 3 + 700) {

@@ -55,7 +55,8 @@ EXPORTED void freeaddrinfo(struct addrinfo *list) {
     }
 }
 
-EXPORTED int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **ret) {
+EXPORTED int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
+                         struct addrinfo **ret) {
     (void)hints;
     *ret = make_address(node, service, NULL);
     if (*ret != NULL) {
@@ -244,7 +245,8 @@ static void run_statement(struct client *client, const char *sql) {
     bench_run_until(&client->bench, has_answer, client);
 }
 
-static void assert_failure(const struct client *client, enum hv_pg_trouble trouble, const char *sqlstate, bool unknown,
+static void assert_failure(const struct client *client, enum hv_pg_trouble trouble, const char *sqlstate,
+                           bool unknown,
                            const char *text) {
     assert_int_equal(client->failure.trouble, trouble);
     assert_string_equal(client->failure.sqlstate, sqlstate);
@@ -500,7 +502,8 @@ static void test_server_that_stops_after_the_login(void **state) {
     fake_stop(&fake);
 }
 
-/* The server agrees to TLS and hangs up; libpq opens another socket, mostly with the same number, and goes without. */
+/* The server agrees to TLS and hangs up; libpq opens another socket, mostly with the same number, and goes
+ * without. */
 static void hang_up_on_tls(struct fake *fake, int fd, int nth) {
     (void)fake;
     char head[8];
@@ -590,11 +593,11 @@ static void assert_config_error(const char *conninfo, const char *text, const ch
 
 static void test_bad_conninfo(void **state) {
     (void)state;
-    assert_config_error("host=h pasword=p", "\"pasword\"", NULL);
-    assert_config_error("host=h password=my secret", "missing \"=\"", "secret");
-    assert_config_error("host=h password=my sec ret=x", "connection", "ret=");
-    assert_config_error("postgresql://u:secret@[::1/d", "end of string", "secret");
-    assert_config_error("host=h password='secret", "unterminated", "secret");
+    assert_config_error("host=h pasword=p", "did you mean password", NULL);
+    assert_config_error("host=h password=my secret", "'=' is missing", "secret");
+    assert_config_error("host=h password=my sec ret=x", "'=' is missing", "ret");
+    assert_config_error("postgresql://u:secret@[::1/d", "URI", "secret");
+    assert_config_error("host=h password='secret", "not closed", "secret");
     assert_config_error("host=a,b,c port=1,2", "port", NULL);
     assert_config_error("host=a sslmode=perhaps", "perhaps", NULL);
     assert_config_error("host=a target_session_attrs=perhaps", "perhaps", NULL);
@@ -704,7 +707,8 @@ static void test_service_passfile_and_uri(void **state) {
         assert_non_null(files[i]);
         assert_int_equal(fchmod(fileno(files[i]), 0600), 0);
     }
-    fprintf(files[0], "[there]\nhost=gone.test,two.test\nport=%s\nuser=%s\ndbname=%s\nsslmode=disable\n", PQport(admin),
+    fprintf(files[0], "[there]\nhost=gone.test,two.test\nport=%s\nuser=%s\ndbname=%s\nsslmode=disable\n",
+            PQport(admin),
             PQuser(admin), PQdb(admin));
     fprintf(files[1], "two.test:%s:*:%s:", PQport(admin), PQuser(admin));
     for (const char *p = PQpass(admin); *p != 0; p++) {
@@ -722,13 +726,15 @@ static void test_service_passfile_and_uri(void **state) {
     assert_non_null(strstr(c.host, "two.test"));
     client_close(&c);
     char uri[512];
-    snprintf(uri, sizeof uri, "postgresql://%s@gone.test:%s,two.test:%s/%s?sslmode=disable", PQuser(admin), PQport(admin),
+    snprintf(uri, sizeof uri, "postgresql://%s@gone.test:%s,two.test:%s/%s?sslmode=disable", PQuser(admin),
+             PQport(admin),
              PQport(admin), PQdb(admin));
     client_open(&c, uri);
     wait_up(&c);
     client_close(&c);
     setenv("PGHOST", "two.test", 1);
-    snprintf(uri, sizeof uri, "user=%s port=%s dbname=%s sslmode=disable", PQuser(admin), PQport(admin), PQdb(admin));
+    snprintf(uri, sizeof uri, "user=%s port=%s dbname=%s sslmode=disable", PQuser(admin), PQport(admin),
+             PQdb(admin));
     client_open(&c, uri);
     wait_up(&c);
     client_close(&c);
@@ -751,7 +757,8 @@ static void test_unix_socket_and_hostaddr(void **state) {
     client_open(&c, conninfo_with(more));
     wait_up(&c);
     client_close(&c);
-    snprintf(more, sizeof more, "host=gone.test,two.test hostaddr=127.0.0.3,127.0.0.1 port=%s", PQport(admin));
+    snprintf(more, sizeof more, "host=gone.test,two.test hostaddr=127.0.0.3,127.0.0.1 port=%s",
+             PQport(admin));
     client_open(&c, conninfo_with(more)); /* nothing to look up */
     wait_up(&c);
     assert_non_null(strstr(c.host, "two.test"));
@@ -843,7 +850,8 @@ static void test_statement_without_an_answer(void **state) {
     fake_stop(&fake);
 }
 
-/* Serves one statement with the first fake->reply_cut bytes of a reply, then hangs up; with a reset when that is odd. */
+/* Serves one statement with the first fake->reply_cut bytes of a reply, then hangs up; with a reset when
+ * that is odd. */
 static void cut_reply(struct fake *fake, int fd, int nth) {
     (void)nth;
     if (!fake_login(fd) || !fake_statement(fd)) {
@@ -898,9 +906,48 @@ static void test_cut_reply_never_counts(void **state) {
     fake_stop(&fake);
 }
 
+/* Hangs up, with a reset, while a large statement is on its way. */
+static void reset_while_reading(struct fake *fake, int fd, int nth) {
+    (void)fake;
+    (void)nth;
+    char some[1000];
+    if (fake_login(fd) && fake_statement(fd)) {
+        fake_setup_answer(fd);
+        recv(fd, some, sizeof some, MSG_WAITALL);
+    }
+}
+
+/* SIGPIPE stays as it is, and would end this program. */
+static void test_hang_up_while_sending(void **state) {
+    (void)state;
+    struct fake fake;
+    struct client c;
+    size_t size = 20 * 1000 * 1000;
+    char *big = calloc(1, size);
+    fake_start(&fake, reset_while_reading, NULL);
+    client_open(&c, fake_conninfo(&fake, ""));
+    for (int i = 0; i < 10; i++) {
+        wait_up(&c);
+        c.downs = 0;
+        int length = (int)size, format = 1;
+        const Oid type = 17;
+        const char *const value = big;
+        hv_pg_send(c.pg, "SELECT $1", 1, &type, &value, &length, &format);
+        bench_run_until(&c.bench, has_answer, &c);
+        assert_int_equal(c.results + c.refusals, 0);
+        assert_int_equal(c.failure.trouble, HV_PG_LOST);
+        assert_true(c.failure.outcome_unknown);
+        assert_true(c.failure.error.text[0] != 0);
+    }
+    client_close(&c);
+    fake_stop(&fake);
+    free(big);
+}
+
 static void talk_nonsense(struct fake *fake, int fd, int nth) {
     (void)fake;
-    static const char *const answers[] = {"?????????????????", "T\0\0\0\x06\xff\xff", "D\x7f\xff\xff\xff", "W\0\0\0\x07\0\0\0",
+    static const char *const answers[] = {"?????????????????", "T\0\0\0\x06\xff\xff", "D\x7f\xff\xff\xff",
+                                          "W\0\0\0\x07\0\0\0",
                                           "Z\0\0\0\x05I", "E\0\0\0\x05\0Z\0\0\0\x05I"};
     static const size_t lengths[] = {17, 7, 5, 8, 6, 12};
     if (fake_login(fd) && fake_statement(fd)) {
@@ -1003,7 +1050,8 @@ static void test_close_in_every_state(void **state) {
     struct client c;
     int reached = 0;
     for (int steps = 0; steps < 60; steps++) {
-        reached += close_after(&c, conninfo_with("host=two.test"), steps, "SELECT repeat('x', 1000) FROM generate_series(1, 20000)");
+        reached += close_after(&c, conninfo_with("host=two.test"), steps,
+                               "SELECT repeat('x', 1000) FROM generate_series(1, 20000)");
     }
     assert_true(reached > 5);
     for (int steps = 0; steps < 30; steps += 3) {
@@ -1084,6 +1132,7 @@ int main(void) {
         cmocka_unit_test(test_server_ends_a_slow_statement),
         cmocka_unit_test(test_statement_without_an_answer),
         cmocka_unit_test(test_cut_reply_never_counts),
+        cmocka_unit_test(test_hang_up_while_sending),
         cmocka_unit_test(test_nonsense_ends_the_session),
         cmocka_unit_test(test_standby_after_switch_over_is_left),
         cmocka_unit_test(test_drop_while_busy),

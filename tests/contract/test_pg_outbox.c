@@ -1,5 +1,5 @@
-/* The outbox's statements against a real server (HV_TEST_PG): what they do, what they say about a table that is not as it should
- * be, and that they never read a large table from end to end. */
+/* The outbox's statements against a real server (HV_TEST_PG): what they do, what they say about a table
+ * that is not as it should be, and that they never read a large table from end to end. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -97,7 +97,8 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
     c->failure = *failure;
 }
 
-static const struct hv_outbox_handler handler = {on_up, on_down, on_marked, on_purged, on_was_reset, on_writers, on_refused};
+static const struct hv_outbox_handler handler = {on_up, on_down, on_marked, on_purged, on_was_reset,
+                                                 on_writers, on_refused};
 
 static struct hv_pg_options options_for(const char *conninfo) {
     return (struct hv_pg_options){
@@ -341,7 +342,8 @@ static void test_headers_and_defects(void **state) {
               "(12, 't', 'k', 'v', DEFAULT, DEFAULT)");
     static const enum hv_defect defects[] = {
         HV_SOUND, HV_SOUND, HV_SOUND, HV_DEFECT_NULL_HEADERS, HV_DEFECT_HEADER_LENGTHS, HV_DEFECT_HEADER_NULL,
-        HV_DEFECT_HEADER_FORM, HV_DEFECT_NULL_TOPIC, HV_DEFECT_NULL_KEY, HV_DEFECT_TOPIC_NAME, HV_SOUND, HV_SOUND};
+        HV_DEFECT_HEADER_FORM, HV_DEFECT_NULL_TOPIC, HV_DEFECT_NULL_KEY, HV_DEFECT_TOPIC_NAME, HV_SOUND,
+            HV_SOUND};
     wait_up(&c);
     mark(&c, 0, 100);
     assert_int_equal(c.count, 12);
@@ -437,7 +439,8 @@ static void test_writers(void **state) {
 
 /* ---- tables that are not as they should be ---- */
 
-static void expect_down(struct client *c, enum hv_pg_trouble trouble, const char *sqlstate, const char *text) {
+static void expect_down(struct client *c, enum hv_pg_trouble trouble, const char *sqlstate,
+                        const char *text) {
     for (int i = 0; i < 2; i++) { /* and again: it keeps trying */
         c->downs = c->ups = 0;
         bench_run_until(&c->bench, has_down, c);
@@ -541,12 +544,14 @@ static void test_rights(void **state) {
 static void test_table_names(void **state) {
     (void)state;
     static const char *const good[][2] = {
-        {"outbox", "\"outbox\""}, {"OutBox", "\"outbox\""}, {"\"OutBox\"", "\"OutBox\""}, {"a.b", "\"a\".\"b\""},
-        {"\"a.b\"", "\"a.b\""}, {"A.\"B\"", "\"a\".\"B\""}, {"\"x\"\"y\"", "\"x\"\"y\""}, {"_a$1", "\"_a$1\""},
-        {"\"\"\"\".\"a b\"", "\"\"\"\".\"a b\""}, {"\xc3\xa4", "\"\xc3\xa4\""},
+        {"outbox", "\"outbox\""}, {"OutBox", "\"outbox\""}, {"\"OutBox\"", "\"OutBox\""},
+        {"a.b", "\"a\".\"b\""}, {"\"a.b\"", "\"a.b\""}, {"A.\"B\"", "\"a\".\"B\""},
+        {"\"x\"\"y\"", "\"x\"\"y\""}, {"_a$1", "\"_a$1\""}, {"\"\"\"\".\"a b\"", "\"\"\"\".\"a b\""},
+        {"\xc3\xa4", "\"\xc3\xa4\""},
         {"\"; DROP TABLE x; --\"", "\"; DROP TABLE x; --\""},
     };
-    static const char *const bad[] = {"", ".", "a.", ".a", "a.b.c", "a b", "1a", "$a", "a-b", "\"a", "\"a\"b", "\"\"",
+    static const char *const bad[] = {"", ".", "a.", ".a", "a.b.c", "a b", "1a", "$a", "a-b", "\"a",
+                                      "\"a\"b", "\"\"",
                                       "a;b", "a\"b\"", "a. b",
                                       "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
     char out[300];
@@ -582,7 +587,8 @@ static void test_table_with_a_strange_name(void **state) {
     bench_run_until(&c.bench, is_closed, &c);
     c.closed = false;
     struct hv_pg_options options = options_for(conninfo_with(""));
-    assert_int_equal(hv_outbox_open(c.bench.loop, &options, "\"S.1\".\"Out\"\"box%s\"", &handler, &c, &c.outbox, &err), 0);
+    assert_int_equal(hv_outbox_open(c.bench.loop, &options, "\"S.1\".\"Out\"\"box%s\"", &handler, &c,
+                                    &c.outbox, &err), 0);
     wait_up(&c);
     admin_sql(c.admin, "INSERT INTO \"S.1\".\"Out\"\"box%s\" VALUES (1, 't', 'k', 'v')");
     PGconn *other = admin_open(conninfo_with(""));
@@ -663,7 +669,8 @@ static char *scans(PGconn *admin) {
 }
 
 /* Marks, resets and purges in a table prepared by sql; no statement may read the table from end to end. */
-static void work_without_scans(const char *what, const char *create, const char *const *sql, int64_t from_id) {
+static void work_without_scans(const char *what, const char *create, const char *const *sql,
+                               int64_t from_id) {
     struct client c;
     client_open(&c, create, "");
     wait_up(&c);
@@ -704,29 +711,29 @@ static void work_without_scans(const char *what, const char *create, const char 
     admin_close(c.admin);
 }
 
-#define FILL "INSERT INTO outbox SELECT i, 't', 'k' || i % 100, repeat('v', 200), '{a,b}', '{1,2}' FROM generate_series(1, 300000) i"
+#define FILL                                                                        \
+    "INSERT INTO outbox SELECT i, 't', 'k' || i % 100, repeat('v', 200), '{a,b}', '{1,2}' " \
+    "FROM generate_series(1, 300000) i"
 #define NO_VACUUM "ALTER TABLE outbox SET (autovacuum_enabled = off)"
+#define ANALYZE "ANALYZE outbox"
+#define STEPS(...) ((const char *const[]){NO_VACUUM, __VA_ARGS__, NULL})
 
 static void test_no_statement_reads_the_whole_table(void **state) {
     (void)state;
-    const char *create = TABLE_OF("bigint", "text");
-    work_without_scans("fresh", create, (const char *const[]){NO_VACUUM, FILL, NULL}, 0);
-    work_without_scans("analyzed", create, (const char *const[]){NO_VACUUM, FILL, "ANALYZE outbox", NULL}, 0);
-    work_without_scans("head deleted", create,
-                       (const char *const[]){NO_VACUUM, FILL, "DELETE FROM outbox WHERE id < 280000", NULL}, 280000);
-    work_without_scans("analyzed while empty", create, (const char *const[]){NO_VACUUM, "ANALYZE outbox", FILL, NULL}, 0);
-    work_without_scans("analyzed, then deleted", create,
-                       (const char *const[]){NO_VACUUM, FILL, "ANALYZE outbox", "DELETE FROM outbox WHERE id < 280000", NULL},
-                       280000);
-    work_without_scans("all marked by another", create,
-                       (const char *const[]){NO_VACUUM, FILL, "UPDATE outbox SET leader_id = gen_random_uuid()", "ANALYZE outbox",
-                                             NULL}, 0);
-    work_without_scans("most marked by us", create,
-                       (const char *const[]){NO_VACUUM, FILL, "UPDATE outbox SET leader_id = '00000000-0000-0000-0000-000000000000'",
-                                             "ANALYZE outbox", "UPDATE outbox SET leader_id = NULL WHERE id > 280000", NULL}, 0);
-    work_without_scans("narrow ids", TABLE_OF("integer", "text"), (const char *const[]){NO_VACUUM, FILL, NULL}, 0);
-    work_without_scans("narrow ids, analyzed", TABLE_OF("integer", "text"),
-                       (const char *const[]){NO_VACUUM, FILL, "ANALYZE outbox", NULL}, 0);
+    const char *create = TABLE_OF("bigint", "text"), *narrow = TABLE_OF("integer", "text");
+    const char *delete_head = "DELETE FROM outbox WHERE id < 280000";
+    const char *mark_all = "UPDATE outbox SET leader_id = gen_random_uuid()";
+    const char *mark_all_ours = "UPDATE outbox SET leader_id = '00000000-0000-0000-0000-000000000000'";
+    const char *unmark_tail = "UPDATE outbox SET leader_id = NULL WHERE id > 280000";
+    work_without_scans("fresh", create, STEPS(FILL), 0);
+    work_without_scans("analyzed", create, STEPS(FILL, ANALYZE), 0);
+    work_without_scans("head deleted", create, STEPS(FILL, delete_head), 280000);
+    work_without_scans("analyzed while empty", create, STEPS(ANALYZE, FILL), 0);
+    work_without_scans("analyzed, head deleted", create, STEPS(FILL, ANALYZE, delete_head), 280000);
+    work_without_scans("marked by another", create, STEPS(FILL, mark_all, ANALYZE), 0);
+    work_without_scans("most marked by us", create, STEPS(FILL, mark_all_ours, ANALYZE, unmark_tail), 0);
+    work_without_scans("narrow ids", narrow, STEPS(FILL), 0);
+    work_without_scans("narrow ids, analyzed", narrow, STEPS(FILL, ANALYZE), 0);
 }
 
 int main(void) {

@@ -84,11 +84,13 @@ static struct hv_column exact(struct hv_column c) {
 }
 
 static struct hv_record *build(const struct hv_row *row) {
-    struct hv_row copy = {row->id, exact(row->topic), exact(row->key), exact(row->value), exact(row->header_keys),
+    struct hv_row copy = {row->id, exact(row->topic), exact(row->key), exact(row->value),
+                          exact(row->header_keys),
                           exact(row->header_values)};
     struct hv_record *record = NULL;
     assert_int_equal(hv_record_build(&copy, &record), 0);
-    const struct hv_column *columns[] = {&copy.topic, &copy.key, &copy.value, &copy.header_keys, &copy.header_values};
+    const struct hv_column *columns[] = {&copy.topic, &copy.key, &copy.value, &copy.header_keys,
+                                         &copy.header_values};
     for (int i = 0; i < 5; i++) {
         free((void *)(uintptr_t)columns[i]->data);
     }
@@ -306,7 +308,8 @@ static void test_arrays_that_are_none(void **state) {
     }
 }
 
-/* Every prefix of a good array, and every good array with one byte changed, yields a record and no read out of bounds. */
+/* Every prefix of a good array, and every good array with one byte changed, yields a record and no read
+ * out of bounds. */
 static void test_damaged_arrays(void **state) {
     (void)state;
     struct bytes names, values;
@@ -339,7 +342,8 @@ static uint32_t read_all(const struct hv_record *r) {
         sum += hv_fnv1a(r->value, (size_t)r->value_length);
     }
     for (int32_t i = 0; i < r->header_count; i++) {
-        sum += (uint32_t)strlen(r->headers[i].name) + hv_fnv1a(r->headers[i].value, (size_t)r->headers[i].value_length);
+        sum += (uint32_t)strlen(r->headers[i].name) + hv_fnv1a(r->headers[i].value,
+                                                               (size_t)r->headers[i].value_length);
     }
     return sum;
 }
@@ -360,10 +364,15 @@ static void test_random_bytes(void **state) {
     struct bytes b[5];
     uint32_t sum = 0;
     for (int i = 0; i < 200000; i++) {
-        struct hv_row row = {(int64_t)hv_random_next(&dice), random_column(&dice, &b[0]), random_column(&dice, &b[1]),
-                             random_column(&dice, &b[2]), random_column(&dice, &b[3]), random_column(&dice, &b[4])};
+        struct hv_row row = {.id = (int64_t)hv_random_next(&dice)};
+        row.topic = random_column(&dice, &b[0]);
+        row.key = random_column(&dice, &b[1]);
+        row.value = random_column(&dice, &b[2]);
+        row.header_keys = random_column(&dice, &b[3]);
+        row.header_values = random_column(&dice, &b[4]);
         if (i % 2 == 0) {
-            memcpy(b[3].data, "\0\0\0\1\0\0\0\0\0\0\0\x19\0\0\0", 15); /* an array's head more often than by chance */
+            /* an array's head more often than by chance */
+            memcpy(b[3].data, "\0\0\0\1\0\0\0\0\0\0\0\x19\0\0\0", 15);
             memcpy(b[4].data, "\0\0\0\1\0\0\0\0\0\0\0\x19\0\0\0", 15);
         }
         struct hv_record *r = build(&row);
