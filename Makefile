@@ -15,11 +15,13 @@ BROKER    ?= mock
 # Debian's Python with Debian's packages, whatever else is first on the PATH.
 PYTHON      := /usr/bin/python3
 PYTEST_ARGS ?=
+# Most of the tests' time is waiting (sessions that expire, brokers that start): two at a time.
+WORKERS     ?= 2
 TESTS       ?= tests/contract tests/system
 # HARVESTD: the daemon that the tests start, with a wrapper in front if one is wanted. HARVESTD_BUILD: the other programs.
 HARVESTD     = $(abspath $(BUILD)/harvestd)
 PYTEST       = PYTHONDONTWRITEBYTECODE=1 HARVESTD="$(HARVESTD)" HARVESTD_BUILD=$(abspath $(BUILD)) \
-               $(PYTHON) -m pytest -c tests/system/pytest.ini -p no:cacheprovider $(PYTEST_ARGS)
+               $(PYTHON) -m pytest -c tests/system/pytest.ini -p no:cacheprovider -n $(WORKERS) $(PYTEST_ARGS)
 
 # ---- Compiler ---------------------------------------------------------------------------------------------------------
 
