@@ -1,4 +1,5 @@
 """What the README shows is executed: its table, its configuration, its way to write a record."""
+import glob
 import os
 import re
 import subprocess
@@ -59,3 +60,16 @@ def test_make_targets_that_are_named_exist(readme):
     named = set(re.findall(r"`make ([a-z-]+)", readme)) | set(re.findall(r"^make ([a-z-]+)", readme, re.M))
     assert {"demo", "check"} <= named
     assert named <= known
+
+
+def test_log_messages_that_are_named_exist(readme):
+    table = re.search(r"\| component \| messages \|\n(.*?)\n\n", readme, re.S).group(1)
+    sources = ""
+    for path in glob.glob(os.path.join(ROOT, "src", "*", "*.c")):
+        with open(path, encoding="utf-8") as f:
+            sources += f.read()
+    for row in table.splitlines()[1:]:
+        component, messages = row.strip("| ").split(" | ", 1)
+        assert component.replace("`", '"') in sources
+        for message in re.findall(r"`([^`]+)`", messages):
+            assert '"%s"' % message in sources, "no %s says %r" % (component, message)
