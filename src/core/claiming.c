@@ -91,8 +91,7 @@ void hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size
         hv_watermark_saw(&claim->watermark, last);
         adapt_limit(claim, rows, count);
     }
-    hv_watermark_marked(&claim->watermark, claim->asked_covering, claim->asked_from,
-                        count < claim->asked_limit && claim->asked_alone, last, now);
+    hv_watermark_marked(&claim->watermark, claim->asked_covering, claim->asked_from, last, claim->asked_alone, now);
     decide_wait(claim, count, now);
 }
 

@@ -25,7 +25,7 @@ struct hv_claim {
     uint32_t asked_limit;
     int64_t asked_from;
     bool asked_covering;
-    bool asked_alone;    /* nothing of ours could have been deleted meanwhile */
+    bool asked_alone;    /* we could not delete anything meanwhile */
     uint64_t asked_term; /* of leadership, when the mark was sent */
     hv_time not_before;  /* of the next mark */
     hv_time wait;        /* after an empty mark */

@@ -454,7 +454,7 @@ static void turn(struct hv_harvest *h, struct hv_actions *out) {
     }
     /* The statements go out first: the database works on them while records are handed over. */
     if (may_claim(h)) {
-        bool alone = hv_settle_pending(&h->settle) == 0 && hv_sender_in_flight(&h->sender) == 0;
+        bool alone = h->slots.used == 0; /* what is held may be sent and deleted while the mark runs */
         hv_claim_advance(&h->claim, h->leader_id, claim_room(h), alone, h->term, h->now, out);
     }
     hv_settle_advance(&h->settle, h->stop != RUNNING || h->leading.role == HV_REVOKING, h->now, out);

@@ -74,6 +74,7 @@ void hv_watermark_writers(struct hv_watermark *mark, const uint64_t *hashes, siz
     }
     if (mark->writer_count == 0) {
         mark->phase = HV_MARK_COVER;
+        mark->empty_before = false;
         mark->due = HV_NEVER;
     } else {
         mark->due = now + (mark->writer_count > 16 ? ASK_AGAIN_MAX : ASK_AGAIN);
@@ -89,15 +90,19 @@ bool hv_watermark_covering(const struct hv_watermark *mark) {
     return mark->phase == HV_MARK_COVER;
 }
 
-void hv_watermark_marked(struct hv_watermark *mark, bool covering, int64_t from, bool all, int64_t last, hv_time now) {
+void hv_watermark_marked(struct hv_watermark *mark, bool covering, int64_t from, int64_t last, bool alone, hv_time now) {
     if (!covering || mark->phase != HV_MARK_COVER || from > mark->low) {
         return;
     }
-    if (all || last >= mark->candidate) {
+    bool empty = last == INT64_MIN && alone;
+    if (last >= mark->candidate || (empty && mark->empty_before)) {
         mark->low = mark->candidate + 1;
         mark->phase = HV_MARK_REST;
         mark->due = now + REST;
+    } else if (last >= mark->low) {
+        mark->low = last + 1;
     }
+    mark->empty_before = empty;
 }
 
 hv_time hv_watermark_deadline(const struct hv_watermark *mark) {

@@ -28,6 +28,7 @@ struct hv_watermark {
     uint64_t writers[HV_WRITERS_MAX]; /* those of the epoch that may still be there */
     uint32_t writer_count;
     hv_time due;       /* of the next question, or of leaving REST */
+    bool empty_before; /* COVER: the mark before found nothing */
 };
 
 /* Everything may still come. */
@@ -50,8 +51,10 @@ void hv_watermark_unanswered(struct hv_watermark *mark, hv_time now);
 
 /* A mark is about to be sent: returns whether it can serve COVER. Pass that to hv_watermark_marked with its outcome. */
 bool hv_watermark_covering(const struct hv_watermark *mark);
-/* `from`: its lowest id; `all`: it returned fewer rows than it might have; `last`: the highest id returned (INT64_MIN: none). */
-void hv_watermark_marked(struct hv_watermark *mark, bool covering, int64_t from, bool all, int64_t last, hv_time now);
+/* `from`: its lowest id; `last`: the highest id returned (INT64_MIN: none); `alone`: nothing that it might have returned was deleted
+ * by us meanwhile. Up to `last` it took all there were. A mark that returns nothing says that nothing is left, unless all that it found
+ * was deleted under its hands: by us (not alone), or by others, which nobody does twice in a row. */
+void hv_watermark_marked(struct hv_watermark *mark, bool covering, int64_t from, int64_t last, bool alone, hv_time now);
 
 hv_time hv_watermark_deadline(const struct hv_watermark *mark);
 
