@@ -122,6 +122,9 @@ static void acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_
     struct hv_slot *slot = hv_slot(sender->slots, index);
     struct hv_shard *shard = &sender->shards->list[slot->shard];
     hv_shards_acked(sender->shards, index, now);
+    if (shard->in_flight == 0) {
+        hv_shard_rewind(sender->shards, shard); /* earlier ones may have failed, and be tried alone now */
+    }
     hv_list_append(sender->slots, &sender->acked, index);
     hv_actions_add(out, HV_ACT_RELEASE)->payload = slot->payload;
     slot->payload = NULL;
