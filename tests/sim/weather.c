@@ -29,6 +29,8 @@ static const struct sim_weather weathers[] = {
     {.name = "defective", .defective = 300, .oversize = 200, .aborted = 1000, .members = 1, .no_duplicates = true,
      .no_rewind = true, .latency_max = HV_SECONDS(5), .recovery_max = HV_SECONDS(10)},
     {.name = "database", WRITING, DATABASE, .members = 1, .no_rewind = true},
+    {.name = "slow", WRITING, .claim = {100, 100, 1200, 600, 2500}, .open_fails = 5000, .batch_fails = 600, .client_fatal = 100,
+     .settle = {0, 0, 0, 300, 100}, .members = 1},
     {.name = "kafka", WRITING, KAFKA, .members = 1},
     {.name = "leadership", WRITING, LEADERSHIP, .members = 2},
     {.name = "everything", WRITING, DATABASE, KAFKA, LEADERSHIP, FLAWS, .undeletable = 60, .cached_keys = 1500, .members = 2},
