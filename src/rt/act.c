@@ -156,7 +156,7 @@ static void act(struct hv_runtime *rt, const struct hv_action *action) {
         hv_rt_notice(rt, action);
         break;
     case HV_ACT_STOPPED:
-        hv_rt_close(rt);
+        rt->finished = true;
         break;
     }
 }

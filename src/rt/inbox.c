@@ -21,10 +21,15 @@ void *hv_inbox_copy(const void *elements, size_t count, size_t size) {
     return copy;
 }
 
-void hv_inbox_free(struct hv_inbox *inbox) {
+void hv_inbox_clear(struct hv_inbox *inbox) {
     for (size_t i = 0; i < inbox->count; i++) {
         free(inbox->list[i].owned);
     }
+    inbox->count = 0;
+}
+
+void hv_inbox_free(struct hv_inbox *inbox) {
+    hv_inbox_clear(inbox);
     free(inbox->list);
     *inbox = (struct hv_inbox){0};
 }

@@ -18,6 +18,8 @@ struct hv_inbox {
 void hv_inbox_put(struct hv_inbox *inbox, struct hv_event event, void *owned);
 /* A copy of `count` elements of `size` bytes, for use as `owned`; never NULL. */
 void *hv_inbox_copy(const void *elements, size_t count, size_t size);
+/* Empties it and keeps its room. */
+void hv_inbox_clear(struct hv_inbox *inbox);
 /* Frees what is left, payloads of claimed rows not included. */
 void hv_inbox_free(struct hv_inbox *inbox);
 

@@ -9,36 +9,11 @@
 #include "io/ident.h"
 #include "rt/state.h"
 
-void hv_rt_tell(struct hv_runtime *rt, struct hv_event event, void *owned) {
-    hv_inbox_put(&rt->inbox, event, owned);
-    hv_loop_wake(rt->loop);
-}
-
 /* The clock as it is now, not as the loop cached it: a process that was paused must see that its lease is over before it does
  * anything else. */
 static hv_time read_now(struct hv_runtime *rt) {
     rt->last_now = hv_time_max(rt->last_now, hv_loop_clock());
     return rt->last_now;
-}
-
-static void turn(void *user) {
-    struct hv_runtime *rt = user;
-    if (rt->closing) {
-        return;
-    }
-    hv_time now = read_now(rt);
-    struct hv_inbox inbox = rt->inbox;
-    rt->inbox = (struct hv_inbox){0};
-    for (size_t i = 0; i < inbox.count; i++) {
-        hv_harvest_step(rt->core, &inbox.list[i].event, now, &rt->actions);
-    }
-    hv_inbox_free(&inbox);
-    const struct hv_event end = {.type = HV_EV_TURN};
-    hv_harvest_step(rt->core, &end, now, &rt->actions);
-    hv_rt_act(rt);
-    if (!rt->closing) {
-        hv_loop_set_deadline(rt->loop, hv_harvest_deadline(rt->core));
-    }
 }
 
 static struct hv_core_config core_config(const struct hv_settings *s, hv_time now, uint64_t seed) {
@@ -117,6 +92,7 @@ static void destroy(struct hv_runtime *rt) {
         }
     }
     hv_inbox_free(&rt->inbox);
+    hv_inbox_free(&rt->feeding);
     hv_actions_free(&rt->actions);
     hv_harvest_free(rt->core, free_payload, NULL);
     free(rt);
@@ -141,7 +117,7 @@ static void on_database_closed(void *user) {
 }
 
 /* Everything is closed; the group was left before. */
-void hv_rt_close(struct hv_runtime *rt) {
+static void close_all(struct hv_runtime *rt) {
     struct hv_harvest_figures figures;
     hv_harvest_look(rt->core, &figures);
     rt->status = figures.in_flight > 0 || figures.unpurged > 0;
@@ -158,6 +134,29 @@ void hv_rt_close(struct hv_runtime *rt) {
     }
     if (open == 0) {
         hv_loop_close(rt->loop, on_loop_closed);
+    }
+}
+
+static void turn(void *user) {
+    struct hv_runtime *rt = user;
+    if (rt->closing) {
+        return;
+    }
+    hv_time now = read_now(rt);
+    struct hv_inbox empty = rt->feeding;
+    rt->feeding = rt->inbox;
+    rt->inbox = empty;
+    for (size_t i = 0; i < rt->feeding.count; i++) {
+        hv_harvest_step(rt->core, &rt->feeding.list[i].event, now, &rt->actions);
+    }
+    hv_inbox_clear(&rt->feeding);
+    const struct hv_event end = {.type = HV_EV_TURN};
+    hv_harvest_step(rt->core, &end, now, &rt->actions);
+    hv_rt_act(rt);
+    if (rt->finished) {
+        close_all(rt);
+    } else {
+        hv_loop_set_deadline(rt->loop, hv_harvest_deadline(rt->core));
     }
 }
 
@@ -183,7 +182,7 @@ int hv_runtime_open(uv_loop_t *loop, const struct hv_settings *settings, struct 
     }
     if (open_database(rt, 0, "claim", seed, err) < 0 || open_database(rt, 1, "settle", seed, err) < 0 ||
         open_election(rt, err) < 0) {
-        hv_rt_close(rt);
+        close_all(rt);
         return -1;
     }
     rt->stopped = stopped;

@@ -30,7 +30,8 @@ struct hv_runtime {
     struct hv_logger *logger;
     struct hv_loop *loop;
     struct hv_harvest *core;
-    struct hv_inbox inbox;
+    struct hv_inbox inbox;  /* of the next turn */
+    struct hv_inbox feeding; /* of the turn that runs; room for the next inbox otherwise */
     struct hv_actions actions;
     struct hv_rt_database databases[2];
     struct hv_rt_client clients[HV_LANES];
@@ -38,6 +39,7 @@ struct hv_runtime {
     char kafka_said[HV_ERROR_MAX];
     hv_time last_now;
     bool bounced; /* in the actions being carried out, a record was not taken: the later ones are not handed over */
+    bool finished; /* the core has nothing more to do */
     bool closing;
     int databases_open;
     int status;
@@ -45,20 +47,22 @@ struct hv_runtime {
     void *user;
 };
 
+/* Takes down an event for the next turn, which is due now. `owned`: see hv_inbox_put. */
+static inline void hv_rt_tell(struct hv_runtime *rt, struct hv_event event, void *owned) {
+    hv_inbox_put(&rt->inbox, event, owned);
+    hv_loop_wake(rt->loop);
+}
+
 /* rt/listen.c: what the adapters call. */
 extern const struct hv_outbox_handler hv_rt_outbox_handler;       /* user: struct hv_rt_database */
 extern const struct hv_producer_handler hv_rt_producer_handler;   /* user: struct hv_rt_client */
 extern const struct hv_election_handler hv_rt_election_handler;   /* user: struct hv_runtime */
 void hv_rt_left(void *user);
 
-/* rt/act.c: carries out the actions of a turn, in order, and empties the list. */
+/* rt/act.c: carries out the actions of a turn, in order, and empties the list. Sets `finished` with the last one of all. */
 void hv_rt_act(struct hv_runtime *rt);
 
 /* rt/notice.c: what is told to the log. */
 void hv_rt_notice(struct hv_runtime *rt, const struct hv_action *action);
-
-/* rt/runtime.c */
-void hv_rt_tell(struct hv_runtime *rt, struct hv_event event, void *owned); /* for the next turn, which is due now */
-void hv_rt_close(struct hv_runtime *rt);
 
 #endif
