@@ -1,7 +1,8 @@
 """Runs the contract tests: each tests/contract/test_*.c is a program that puts one adapter to the test against its real library.
 
-A program is given HV_TEST_PG, a connection string of a private Postgres (superuser, TLS possible), started only if one asks for it. Brokers,
-proxies and scripted servers are the programs' own affair. A program has a time limit and a process of its own."""
+A program is given HV_TEST_PG, a connection string of a private Postgres (superuser), and HV_TEST_KAFKA, the address of a private
+broker with ACLs, each started only if one asks for it. Mock clusters, proxies and scripted servers are the programs' own affair.
+A program has a time limit and a process of its own."""
 import glob
 import os
 import shutil
@@ -14,6 +15,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, "tests", "system"))
 
+from bed.kafka import Kafka  # noqa: E402
 from bed.postgres import Postgres  # noqa: E402
 
 BUILD = os.environ.get("HARVESTD_BUILD", os.path.join(ROOT, "build"))
@@ -43,12 +45,24 @@ def postgres():
         server.destroy()
 
 
+@pytest.fixture(scope="module")
+def kafka():
+    broker = Kafka(authorizer_class_name="org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+                   allow_everyone_if_no_acl_found="true")
+    try:
+        yield broker.create().start()
+    finally:
+        broker.destroy()
+
+
 @pytest.mark.parametrize("name", [os.path.basename(path)[:-2] for path in SOURCES])
 def test_program(name, request):
     environment = dict(os.environ)
     sources = [os.path.join(HERE, name + ".c")] + glob.glob(os.path.join(HERE, "pg_*.c")) * name.startswith("test_pg")
     if any("HV_TEST_PG" in open(path, encoding="utf-8").read() for path in sources):
         environment["HV_TEST_PG"] = request.getfixturevalue("postgres").data_source()
+    if any("HV_TEST_KAFKA" in open(path, encoding="utf-8").read() for path in sources):
+        environment["HV_TEST_KAFKA"] = request.getfixturevalue("kafka").servers
     done = subprocess.run([os.path.join(BUILD, "tests", name)], env=environment, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=LIMIT)
     print(done.stdout)
