@@ -10,6 +10,7 @@
 #include "core/settling.h"
 
 #define QUEUE_CHECK HV_SECONDS(1)   /* how often the age of queued records is looked at */
+#define QUEUE_CHECK_AGAIN HV_MS(50) /* when it could not be; while one mark follows the other that is most of the time */
 #define SPILL_REFRESH HV_SECONDS(1) /* two refreshes for spilled shards are at least that far apart */
 #define LEAVE_LIMIT HV_SECONDS(10)
 
@@ -262,6 +263,12 @@ static void take_row(struct hv_harvest *h, const struct hv_claimed *row, struct 
         release(out, row->payload);
         return;
     }
+    if (hv_slots_left(&h->slots) == 0) {
+        /* A server that returns more than it was asked for. */
+        h->claim.refresh = "a mark returned more rows than there is room for";
+        release(out, row->payload);
+        return;
+    }
     uint32_t index = hv_slots_take(&h->slots, row->id);
     struct hv_slot *slot = hv_slot(&h->slots, index);
     slot->payload = row->payload;
@@ -367,12 +374,14 @@ static void check_queues(struct hv_harvest *h, struct hv_actions *out) {
     if (h->now < h->queue_check) {
         return;
     }
-    h->queue_check = h->now + QUEUE_CHECK;
+    bool soon = h->claim.state == HV_CLAIM_MARKING || h->claim.state == HV_CLAIM_ASKING;
+    h->queue_check = h->now + (soon ? QUEUE_CHECK_AGAIN : QUEUE_CHECK);
     /* Not while a mark is out: its rows would come before those that are forgotten here. Nor while failed reports are to come: a
      * record that is in flight would come before an earlier one of its key that failed already and was forgotten. */
     if (h->claim.refresh != NULL || h->claim.state != HV_CLAIM_IDLE || hv_sender_is_purging(&h->sender)) {
         return;
     }
+    h->queue_check = h->now + QUEUE_CHECK;
     bool any = false, moving_again = false;
     for (uint32_t i = 0; i < h->shards.count; i++) {
         const struct hv_shard *shard = &h->shards.list[i];

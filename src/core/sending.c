@@ -379,8 +379,9 @@ hv_time hv_sender_deadline(const struct hv_sender *sender, bool leading) {
             deadline = hv_time_min(deadline, lane->until);
         }
     }
-    if (sender->lanes[HV_LANE_SUSPECTS].state == HV_LANE_READY) {
-        deadline = hv_time_min(deadline, sender->lanes[HV_LANE_SUSPECTS].last_used + SUSPECTS_IDLE);
+    const struct hv_lane *suspects = &sender->lanes[HV_LANE_SUSPECTS];
+    if (suspects->state == HV_LANE_READY && suspects->in_flight == 0) {
+        deadline = hv_time_min(deadline, suspects->last_used + SUSPECTS_IDLE);
     }
     if (sender->pause_until != 0 && sender->shards->unsent > 0) {
         deadline = hv_time_min(deadline, sender->pause_until);
