@@ -532,6 +532,67 @@ static void test_socket_changes_while_connecting(void **state) {
     fake_stop(&fake);
 }
 
+static int ticks;
+
+static void on_tick(uv_timer_t *timer) {
+    (void)timer;
+    ticks++;
+}
+
+struct hole {
+    int port, before;
+};
+
+/* Connections of this host that ask the port and have no answer. */
+static int count_asking(int port) {
+    FILE *file = fopen("/proc/net/tcp", "r");
+    assert_non_null(file);
+    char line[256];
+    int count = 0;
+    while (fgets(line, sizeof line, file) != NULL) {
+        unsigned remote_port, state;
+        if (sscanf(line, "%*d: %*x:%*x %*x:%x %x", &remote_port, &state) == 2) {
+            count += (int)remote_port == port && state == 2;
+        }
+    }
+    fclose(file);
+    return count;
+}
+
+static bool one_more_asks(void *arg) {
+    const struct hole *hole = arg;
+    uv_sleep(1);
+    return count_asking(hole->port) > hole->before;
+}
+
+/* A connection attempt that is refused late: libpq closes the socket in its poll call and opens the next host's, with the
+ * same number and again to be watched for writing. */
+static void test_late_refusal_while_connecting(void **state) {
+    (void)state;
+    struct client c;
+    int fds[8];
+    struct hole hole = {.port = black_hole(fds)};
+    char more[128], *port = server_port();
+    hole.before = count_asking(hole.port);
+    snprintf(more, sizeof more, "host=127.0.0.1,127.0.0.1 port=%d,%s", hole.port, port);
+    client_open(&c, conninfo_with(more));
+    /* Keeps the loop from sleeping while we look. */
+    uv_timer_t tick;
+    uv_timer_init(&c.bench.uv, &tick);
+    uv_timer_start(&tick, on_tick, 1, 1);
+    bench_run_until(&c.bench, one_more_asks, &hole);
+    black_hole_close(fds);
+    for (int i = 0; i < 8; i++) {
+        fds[i] = dup(0); /* so that the next socket gets the number of the last one */
+    }
+    wait_up(&c);
+    assert_int_equal(c.downs, 0);
+    uv_close((uv_handle_t *)&tick, NULL);
+    client_close(&c);
+    black_hole_close(fds);
+    free(port);
+}
+
 static void test_wrong_password_database_and_rights(void **state) {
     (void)state;
     struct client c;
@@ -605,13 +666,6 @@ static void test_bad_conninfo(void **state) {
 }
 
 /* ---- names ---- */
-
-static int ticks;
-
-static void on_tick(uv_timer_t *timer) {
-    (void)timer;
-    ticks++;
-}
 
 static bool slow_is_asked(void *arg) {
     (void)arg;
@@ -1119,6 +1173,7 @@ int main(void) {
         cmocka_unit_test(test_server_that_never_answers),
         cmocka_unit_test(test_server_that_stops_after_the_login),
         cmocka_unit_test(test_socket_changes_while_connecting),
+        cmocka_unit_test(test_late_refusal_while_connecting),
         cmocka_unit_test(test_wrong_password_database_and_rights),
         cmocka_unit_test(test_server_that_is_starting_up),
         cmocka_unit_test(test_bad_conninfo),
