@@ -18,6 +18,13 @@ void sim_group_start(struct sim *sim) {
     sim->group = (struct sim_group){.owner = -1, .assign_at = sim->now + sim_span(sim, HV_MS(5), HV_MS(300))};
 }
 
+/* The adapter says, after a revoke, that the partition is not the member's. */
+static void tell_unassigned(struct sim_member *member) {
+    if (sim_coin(member->sim, 80)) {
+        sim_tell(member, (struct hv_event){.type = HV_EV_ASSIGNED}, NULL);
+    }
+}
+
 static void vacate(struct sim *sim, hv_time at) {
     sim->group.owner = -1;
     sim->group.revoking = false;
@@ -69,6 +76,7 @@ void sim_group_answered(struct sim_member *member) {
     member->answer_expected = false;
     if (member->sim->group.owner == member->index && member->sim->group.revoking) {
         vacate(member->sim, 0);
+        tell_unassigned(member);
     }
 }
 
@@ -78,6 +86,7 @@ static void hear_of_loss(struct sim *sim, void *arg) {
     if (member != NULL && member->lost) {
         member->lost = false;
         sim_tell(member, (struct hv_event){.type = HV_EV_REVOKED, .flag = true}, NULL);
+        tell_unassigned(member);
     }
 }
 

@@ -199,6 +199,30 @@ static void check_produce(struct sim_member *member, const struct hv_action *act
     }
 }
 
+/* What the application is told of leadership must make sense. */
+static void check_leadership(struct sim_member *member, const struct hv_action *action) {
+    bool led = member->leads;
+    switch (action->notice) {
+    case HV_NOTICE_ACQUIRED:
+    case HV_NOTICE_REFRESHED:
+        if (led != (action->notice == HV_NOTICE_REFRESHED)) {
+            sim_fail(member->sim, "m%d tells of a leadership that %s", member->index, led ? "it has" : "it does not have");
+        }
+        member->leads = true;
+        memcpy(member->leader_id, action->uuid, HV_UUID_BYTES);
+        break;
+    case HV_NOTICE_REVOKED:
+    case HV_NOTICE_FENCED:
+        if (!led) {
+            sim_fail(member->sim, "m%d tells of the end of a leadership that was over", member->index);
+        }
+        member->leads = false;
+        break;
+    default:
+        break;
+    }
+}
+
 static void notice(struct sim_member *member, const struct hv_action *action) {
     struct sim *sim = member->sim;
     static const char *const names[] = {"acquired", "refreshed", "revoked", "fenced",      "rewinding", "stalled",
@@ -212,6 +236,7 @@ static void notice(struct sim_member *member, const struct hv_action *action) {
         (action->notice == HV_NOTICE_REFRESHED && sim->weather.no_refresh)) {
         sim_fail(sim, "m%d %s without need: %s", member->index, names[action->notice], action->reason);
     }
+    check_leadership(member, action);
     sim->count.rewinds += action->notice == HV_NOTICE_REWINDING;
     sim->count.refreshes += action->notice == HV_NOTICE_REFRESHED;
     sim->count.blocked += action->notice == HV_NOTICE_BLOCKED;
@@ -276,6 +301,9 @@ static void act(struct sim_member *member, const struct hv_action *action) {
         notice(member, action);
         break;
     case HV_ACT_STOPPED:
+        if (member->leads) {
+            sim_fail(member->sim, "m%d stops without saying that it leads no more", member->index);
+        }
         member->gone = true;
         break;
     }

@@ -187,6 +187,8 @@ struct sim_member {
     uint32_t payloads; /* held by the core */
     /* leading, by our own books */
     bool entitled; /* was told that the partition is its */
+    bool leads;    /* told its application so */
+    uint8_t leader_id[HV_UUID_BYTES];
     bool lost;     /* it is lost, which it will hear of later */
     hv_time lease_end;
     bool answer_expected, stopping;

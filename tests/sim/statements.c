@@ -268,6 +268,9 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
         sim_fail(sim, "a statement of a wrong size");
         return;
     }
+    if (action->type == HV_ACT_CLAIM && (!member->leads || memcmp(action->uuid, member->leader_id, HV_UUID_BYTES) != 0)) {
+        sim_fail(sim, "m%d marks without being the leader that it said it is", member->index);
+    }
     link->busy = true;
     const struct sim_trouble *trouble = which == 0 ? &sim->weather.claim : &sim->weather.settle;
     hv_time span = sim_chance(sim, trouble->slow) ? HV_SECONDS(2) : sim->database_pace;

@@ -16,9 +16,9 @@
 
 static const struct sim_weather weathers[] = {
     {.name = "calm", .aborted = 1000, .members = 1, .no_duplicates = true, .no_rewind = true, .no_refresh = true,
-     .latency_max = HV_SECONDS(2)},
+     .latency_max = HV_MS(600)},
     {.name = "late", WRITING, .members = 1, .no_duplicates = true, .no_rewind = true, .no_refresh = true,
-     .latency_max = HV_SECONDS(2)},
+     .latency_max = HV_MS(600)},
     {.name = "lost marks", WRITING, .claim = {50, 50, 100, 100, 100}, .claim_drops = 20, .members = 1, .no_duplicates = true,
      .no_rewind = true},
     {.name = "lost purges", WRITING, .settle = {50, 50, 100, 100, 100}, .settle_drops = 20, .members = 1,
@@ -33,6 +33,8 @@ static const struct sim_weather weathers[] = {
      .settle = {0, 0, 0, 300, 100}, .members = 1},
     {.name = "kafka", WRITING, KAFKA, .members = 1},
     {.name = "leadership", WRITING, LEADERSHIP, .members = 2},
+    {.name = "hand-over", WRITING, .revokes = 80, .stops = 60, .members = 2, .no_duplicates = true, .no_rewind = true,
+     .no_refresh = true},
     {.name = "everything", WRITING, DATABASE, KAFKA, LEADERSHIP, FLAWS, .undeletable = 60, .cached_keys = 1500, .members = 2},
 };
 
@@ -72,14 +74,17 @@ static void configure(struct sim *sim) {
     c->blocked_backoff_max = sim_span(sim, c->io_error_backoff, HV_SECONDS(4));
     c->queue_timeout = sim_coin(sim, 30) ? sim_span(sim, HV_SECONDS(1), HV_SECONDS(4)) : HV_SECONDS(30);
     c->rescan_interval = sim_span(sim, HV_SECONDS(1), HV_SECONDS(8));
-    c->heartbeat_interval = sim_span(sim, HV_MS(50), HV_MS(200));
     c->heartbeat_timeout = sim_span(sim, HV_SECONDS(1), HV_SECONDS(5));
+    c->heartbeat_interval = sim_span(sim, HV_MS(50), c->heartbeat_timeout / 4);
     c->drain_timeout = sim_span(sim, HV_MS(200), HV_SECONDS(6));
     c->min_metrics_interval = HV_SECONDS(1);
     static const hv_time paces[] = {HV_MS(1), HV_MS(1), HV_MS(2), HV_MS(10), HV_MS(50), HV_MS(300)};
     sim->kafka_pace = paces[hv_random_below(&sim->dice, sim->weather.latency_max > 0 ? 3 : 6)];
     sim->database_pace = paces[hv_random_below(&sim->dice, sim->weather.latency_max > 0 ? 3 : 5)];
     c->wall_offset = INT64_C(1700000000000000000);
+    if (sim->weather.no_duplicates) {
+        c->drain_timeout = HV_SECONDS(20);
+    }
     if (sim->weather.no_refresh) {
         c->queue_timeout = HV_SECONDS(30);
     }
@@ -153,10 +158,10 @@ static void disturb_members(struct sim *sim) {
         sim_member_pause(some_member(sim), sim_span(sim, HV_MS(5), sim_coin(sim, 50) ? HV_MS(500) : HV_SECONDS(8)));
     }
     if (sim_chance(sim, w->stops)) {
-        sim_member_stop(some_member(sim), sim_coin(sim, 30));
+        sim_member_stop(some_member(sim), !w->no_duplicates && sim_coin(sim, 30));
     }
     for (int i = 0; i < w->members; i++) { /* who was asked to stop may be hurried */
-        if (sim->members[i].stopping && sim_chance(sim, 20)) {
+        if (sim->members[i].stopping && !w->no_duplicates && sim_chance(sim, 20)) {
             sim_member_stop(&sim->members[i], true);
         }
     }
