@@ -137,3 +137,22 @@ def test_row_that_another_transaction_has_locked_stops_nobody_for_good(bed):
         operator.rollback()
     bed.wait_empty(database)
     check(truth, collector.read_to_end()).assert_ok()
+
+
+def test_ids_that_were_drawn_long_before_their_insert(bed):
+    """Generators that reserve blocks of ids: nothing tells anybody that a row with such an id is still to come. It is delivered all
+    the same, when the daemon looks at the whole table again."""
+    database, topic, truth = bed.database(), bed.topic(), Truth()
+    collector = bed.collector(topic)
+    bed.harvestd(database, limits={"rescan_interval": "2s"}).wait_leading()
+    drawn = [row[0] for row in database.execute("SELECT nextval('outbox_id_seq') FROM generate_series(1, 10)")]
+    begin = time.monotonic()
+    rounds = 0
+    while time.monotonic() < begin + 3:   # time enough to believe that those will never come
+        overtake(bed, database, topic, collector, truth, rounds * 50)
+        rounds += 1
+    for n, row_id in enumerate(drawn):
+        database.execute("INSERT INTO outbox VALUES (%s, now(), %s, 'drawn', %s, '{}', '{}')", [row_id, topic, "drawn %d" % n])
+        truth.committed([(row_id, record(topic, "drawn", "drawn %d" % n))])
+    bed.wait_empty(database)
+    check(truth, collector.read_to_end()).assert_ok(duplicates=0)
