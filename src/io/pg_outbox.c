@@ -3,6 +3,7 @@
 #include "io/pg_outbox.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,7 +43,8 @@ int hv_outbox_quote_table(const char *table, char *out, size_t size, struct hv_e
 static const char probe_form[] =
     "SELECT o.id, o.kafka_topic, o.kafka_key, o.kafka_value, o.kafka_header_keys, o.kafka_header_values, "
     "o.leader_id, pg_catalog.has_column_privilege($1, 'leader_id', 'UPDATE'), "
-    "pg_catalog.has_table_privilege($1, 'DELETE') "
+    "pg_catalog.has_table_privilege($1, 'DELETE'), "
+    "pg_catalog.current_setting('transaction_read_only') = 'on' "
     "FROM (SELECT 1) AS one LEFT JOIN (SELECT id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, "
     "kafka_header_values, leader_id FROM %s LIMIT 0) AS o ON true";
 
@@ -59,15 +61,20 @@ static const char purge_form[] = "DELETE FROM %s WHERE id = ANY ($1)";
 
 static const char reset_form[] = "UPDATE %s SET leader_id = NULL WHERE id = ANY ($1) RETURNING id";
 
-/* By name each time: a table that was dropped and made again has another oid. Prepared transactions have
- * no pid. */
+/* By name each time: a table that was dropped and made again has another oid. Who writes to a partition
+ * directly locks nothing else; who writes to what lies under a view is not seen at all: there a writer is
+ * always named. Prepared transactions have no pid. */
 static const char writers_sql[] =
+    "WITH RECURSIVE parts AS (SELECT pg_catalog.to_regclass($1)::oid AS part UNION "
+    "SELECT inhrelid FROM pg_catalog.pg_inherits, parts WHERE inhparent = part) "
     "SELECT DISTINCT virtualtransaction FROM pg_catalog.pg_locks WHERE locktype = 'relation' "
-    "AND relation = (SELECT pg_catalog.to_regclass($1)) "
+    "AND relation IN (SELECT part FROM parts) "
     "AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
     "AND granted "
     "AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') "
-    "AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid()";
+    "AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid() "
+    "UNION ALL SELECT 'unknown' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1) "
+    "AND relkind NOT IN ('r', 'p')";
 
 static void put_i32(uint8_t *out, int32_t value) {
     uint32_t v = (uint32_t)value;
@@ -184,6 +191,22 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+static void free_records(struct hv_record **records, size_t count) {
+    while (count-- > 0) {
+        hv_record_free(records[count]);
+    }
+}
+
+/* A record whose id another one has, too. */
+static const struct hv_record *find_twin(struct hv_record *const *records, size_t count) {
+    for (size_t i = 1; i < count; i++) {
+        if (records[i - 1]->id == records[i]->id) {
+            return records[i];
+        }
+    }
+    return NULL;
+}
+
 /* Builds records of all rows, sorted by id. Returns -1, with none left, without memory. */
 static int build_records(const PGresult *result, const struct hv_table_types *types,
                          struct hv_record **records) {
@@ -193,9 +216,7 @@ static int build_records(const PGresult *result, const struct hv_table_types *ty
         struct hv_row row;
         hv_table_read_row(result, i, types, &row);
         if (hv_record_build(&row, &records[i]) < 0) {
-            while (i-- > 0) {
-                hv_record_free(records[i]);
-            }
+            free_records(records, (size_t)i);
             return -1;
         }
         sorted = sorted && (i == 0 || records[i - 1]->id <= records[i]->id);
@@ -218,7 +239,16 @@ static void on_marked(struct hv_outbox *outbox, const PGresult *result) {
         drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for the rows of a mark");
         return;
     }
-    outbox->handler->marked(outbox->user, records, count);
+    const struct hv_record *twin = find_twin(records, count);
+    if (twin != NULL) {
+        /* The one that is sent first would be deleted by its id, and the other with it. */
+        char reason[80];
+        snprintf(reason, sizeof reason, "several rows have the id %" PRId64 ": make id unique", twin->id);
+        free_records(records, count);
+        drop_with_answer_unused(outbox, HV_PG_STATEMENT, reason);
+    } else {
+        outbox->handler->marked(outbox->user, records, count);
+    }
     free(records);
 }
 

@@ -21,7 +21,7 @@ struct hv_outbox_handler {
      * complete answer could not be used: no memory for its rows, or the table's types changed under the
      * session. */
     void (*down)(void *user, const struct hv_pg_failure *failure);
-    /* The rows of a whole mark, in ascending order of id (equal ones only if the table has no unique key).
+    /* The rows of a whole mark, in ascending order of id, no two of one id (then the answer cannot be used).
      * The records are the handler's now (hv_record_free each); the array is only lent. */
     void (*marked)(void *user, struct hv_record **records, size_t count);
     void (*purged)(void *user, size_t rows);
