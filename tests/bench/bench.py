@@ -51,7 +51,7 @@ class Broker(bed.kafka.Kafka):
 
     def launch(self):
         quick, bed.kafka.java = bed.kafka.java, lambda arguments, heap="512m": [
-            "java", "-Xmx" + heap, "-Xms" + heap, "-XX:+UseSerialGC"] + arguments
+            "java", "-Xmx" + heap, "-Xms" + heap, "-XX:+UseSerialGC", "-XX:-UsePerfData"] + arguments
         try:
             return super().launch()
         finally:
