@@ -1,0 +1,258 @@
+/* core/sending: the window, fairness, and the failure rule. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "core/sending.h"
+
+#define RECORDS 12
+
+struct bed {
+    struct hv_core_config config;
+    struct hv_slots slots;
+    struct hv_shards shards;
+    struct hv_random dice;
+    struct hv_sender sender;
+    struct hv_actions out;
+    hv_time now;
+    char payloads[RECORDS + 1];
+    uint64_t tickets[RECORDS + 1]; /* of the latest hand-over of an id */
+    int lanes[RECORDS + 1];
+    int sent[RECORDS + 1];
+    int64_t order[100];
+    int total;
+};
+
+static void take_down(struct bed *bed) {
+    for (size_t i = 0; i < bed->out.count; i++) {
+        const struct hv_action *action = &bed->out.list[i];
+        if (action->type == HV_ACT_PRODUCE) {
+            int64_t id = (const char *)action->payload - bed->payloads;
+            bed->tickets[id] = action->ticket;
+            bed->lanes[id] = action->lane;
+            bed->sent[id]++;
+            bed->order[bed->total++] = id;
+        } else if (action->type == HV_ACT_OPEN_CLIENT) {
+            hv_sender_client_ready(&bed->sender, action->lane);
+        }
+    }
+}
+
+static void go(struct bed *bed) {
+    for (int i = 0; i < 3; i++) {
+        bed->out.count = 0;
+        hv_sender_advance(&bed->sender, true, bed->now, &bed->out);
+        hv_sender_feed(&bed->sender, bed->now, &bed->out);
+        take_down(bed);
+    }
+}
+
+static bool did(const struct bed *bed, enum hv_action_type type) {
+    for (size_t i = 0; i < bed->out.count; i++) {
+        if (bed->out.list[i].type == type) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int open_bed(void **state) {
+    struct bed *bed = calloc(1, sizeof *bed);
+    bed->config = (struct hv_core_config){.max_in_flight_records = 8,
+                                          .max_in_flight_bytes = 1000,
+                                          .io_error_backoff = HV_MS(100),
+                                          .io_error_backoff_max = HV_SECONDS(1),
+                                          .blocked_backoff_max = HV_SECONDS(1)};
+    hv_slots_init(&bed->slots, RECORDS);
+    hv_shards_init(&bed->shards, &bed->slots, 2, 4);
+    hv_sender_init(&bed->sender, &bed->slots, &bed->shards, &bed->dice, &bed->config);
+    bed->now = 1;
+    *state = bed;
+    return 0;
+}
+
+static int close_bed(void **state) {
+    struct bed *bed = *state;
+    hv_actions_free(&bed->out);
+    hv_shards_fini(&bed->shards);
+    hv_slots_fini(&bed->slots);
+    free(bed);
+    return 0;
+}
+
+static struct hv_slot *add(struct bed *bed, int64_t id, uint32_t shard) {
+    uint32_t index = hv_slots_take(&bed->slots, id);
+    struct hv_slot *slot = hv_slot(&bed->slots, index);
+    slot->payload = &bed->payloads[id];
+    slot->bytes = 10;
+    slot->shard = shard;
+    hv_shards_insert(&bed->shards, index);
+    return slot;
+}
+
+static void report(struct bed *bed, int64_t id, enum hv_delivery delivery) {
+    struct hv_event event = {.type = HV_EV_REPORT, .ticket = bed->tickets[id], .delivery = delivery, .reason = "told"};
+    bed->out.count = 0;
+    hv_sender_report(&bed->sender, &event, bed->now, &bed->out);
+}
+
+static void one_shard_does_not_take_the_window(void **state) {
+    struct bed *bed = *state;
+    for (int64_t id = 1; id <= 6; id++) {
+        add(bed, id, 0);
+    }
+    add(bed, 7, 1);
+    go(bed);
+    assert_int_equal(bed->sent[2], 1);
+    assert_int_equal(bed->sent[3], 0); /* a quarter of the window */
+    assert_int_equal(bed->sent[7], 1);
+    report(bed, 1, HV_DELIVERED);
+    go(bed);
+    assert_int_equal(bed->sent[3], 1);
+    assert_int_equal(hv_sender_in_flight(&bed->sender), 3);
+    assert_int_equal(bed->sender.acked.count, 1);
+}
+
+static void a_failed_report_rewinds_everything_but_what_was_delivered(void **state) {
+    struct bed *bed = *state;
+    add(bed, 1, 0);
+    add(bed, 2, 0);
+    add(bed, 3, 1);
+    add(bed, 4, 1);
+    go(bed);
+    report(bed, 1, HV_FAILED);
+    assert_true(did(bed, HV_ACT_PURGE_CLIENT));
+    go(bed);
+    assert_int_equal(bed->total, 4); /* nothing is fed until all is reported */
+    report(bed, 3, HV_DELIVERED);
+    report(bed, 4, HV_PURGED);
+    go(bed);
+    assert_int_equal(bed->total, 4);
+    report(bed, 2, HV_PURGED);
+    go(bed);
+    assert_int_equal(bed->total, 7);
+    assert_int_equal(bed->order[4] + bed->order[5] + bed->order[6], 1 + 2 + 4);
+    assert_int_equal(bed->sent[3], 1);
+}
+
+static void reports_that_do_not_come_are_not_waited_for(void **state) {
+    struct bed *bed = *state;
+    add(bed, 1, 0);
+    add(bed, 2, 0);
+    go(bed);
+    uint64_t late = bed->tickets[2];
+    report(bed, 1, HV_FAILED);
+    bed->now += HV_SECONDS(4);
+    go(bed);
+    assert_int_equal(bed->sent[2], 1);
+    bed->now += HV_SECONDS(2);
+    bed->out.count = 0;
+    hv_sender_advance(&bed->sender, true, bed->now, &bed->out);
+    assert_true(did(bed, HV_ACT_CLOSE_CLIENT));
+    take_down(bed);
+    go(bed);
+    assert_int_equal(bed->sent[1], 2);
+    assert_int_equal(bed->sent[2], 2);
+    struct hv_event event = {.type = HV_EV_REPORT, .ticket = late, .delivery = HV_DELIVERED};
+    assert_false(hv_sender_report(&bed->sender, &event, bed->now, &bed->out));
+    assert_int_equal(hv_sender_in_flight(&bed->sender), 2);
+}
+
+static void refused_records_go_alone_through_the_other_lane(void **state) {
+    struct bed *bed = *state;
+    add(bed, 1, 0);
+    add(bed, 2, 0);
+    add(bed, 3, 1);
+    go(bed);
+    report(bed, 1, HV_REFUSED);
+    report(bed, 2, HV_REFUSED);
+    report(bed, 3, HV_DELIVERED);
+    go(bed);
+    assert_int_equal(bed->lanes[1], HV_LANE_SUSPECTS);
+    assert_int_equal(bed->sent[2], 1); /* one at a time */
+    report(bed, 1, HV_DELIVERED);
+    go(bed);
+    assert_int_equal(bed->lanes[2], HV_LANE_SUSPECTS);
+    report(bed, 2, HV_REFUSED); /* alone: it is to blame */
+    assert_int_equal(bed->shards.list[0].mode, HV_SHARD_BLOCKED);
+    add(bed, 4, 0);
+    add(bed, 5, 1);
+    go(bed);
+    assert_int_equal(bed->sent[4], 0);
+    assert_int_equal(bed->sent[5], 1); /* others flow */
+    assert_int_equal(bed->lanes[5], HV_LANE_RECORDS);
+    hv_sender_unblock(&bed->sender, &bed->shards.list[0]);
+    go(bed);
+    report(bed, 2, HV_DELIVERED);
+    go(bed);
+    assert_int_equal(bed->lanes[4], HV_LANE_RECORDS); /* no suspect any more */
+}
+
+static void a_defective_record_blocks_once_all_before_it_are_through(void **state) {
+    struct bed *bed = *state;
+    add(bed, 1, 0);
+    add(bed, 2, 0)->defective = true;
+    add(bed, 3, 0);
+    go(bed);
+    assert_int_equal(bed->shards.list[0].mode, HV_SHARD_OPEN);
+    report(bed, 1, HV_DELIVERED);
+    go(bed);
+    assert_int_equal(bed->shards.list[0].mode, HV_SHARD_BLOCKED);
+    assert_int_equal(bed->total, 1);
+}
+
+static void what_bounces_is_sent_again_in_its_place(void **state) {
+    struct bed *bed = *state;
+    add(bed, 1, 0);
+    add(bed, 2, 0);
+    add(bed, 3, 1);
+    go(bed);
+    for (int64_t id = 2; id <= 3; id++) {
+        struct hv_event event = {.type = HV_EV_BOUNCED, .ticket = bed->tickets[id]};
+        hv_sender_bounced(&bed->sender, &event, bed->now, &bed->out);
+    }
+    go(bed);
+    assert_int_equal(bed->total, 3); /* not at once */
+    assert_true(hv_sender_deadline(&bed->sender, true) > bed->now);
+    bed->now += HV_MS(10);
+    go(bed);
+    assert_int_equal(bed->total, 5);
+    assert_int_equal(bed->sent[1], 1);
+}
+
+/* A later record is acknowledged last, while an earlier one was refused. */
+static void an_acknowledgement_does_not_hide_an_earlier_refusal(void **state) {
+    struct bed *bed = *state;
+    add(bed, 1, 0);
+    add(bed, 2, 0);
+    add(bed, 3, 0);
+    add(bed, 4, 1);
+    go(bed);
+    report(bed, 1, HV_REFUSED);
+    report(bed, 2, HV_DELIVERED);
+    go(bed); /* 4 is not reported yet: the lane is still being purged */
+    assert_true(bed->shards.list[0].suspect);
+    assert_int_equal(bed->sent[1], 2);
+    assert_int_equal(bed->lanes[1], HV_LANE_SUSPECTS);
+    assert_int_equal(bed->sent[3], 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, open_bed, close_bed)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(one_shard_does_not_take_the_window),
+        TEST(a_failed_report_rewinds_everything_but_what_was_delivered),
+        TEST(reports_that_do_not_come_are_not_waited_for),
+        TEST(refused_records_go_alone_through_the_other_lane),
+        TEST(a_defective_record_blocks_once_all_before_it_are_through),
+        TEST(what_bounces_is_sent_again_in_its_place),
+        TEST(an_acknowledgement_does_not_hide_an_earlier_refusal),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

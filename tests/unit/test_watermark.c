@@ -1,0 +1,127 @@
+/* core/watermark: it never passes an id that may still appear. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "core/watermark.h"
+
+static hv_time now;
+
+/* Seen up to 100, and the first question asked. */
+static void begin(struct hv_watermark *mark) {
+    now = 0;
+    hv_watermark_restart(mark, now);
+    hv_watermark_saw(mark, 100);
+    assert_false(hv_watermark_wants_writers(mark, now));
+    now = HV_SECONDS(2);
+    assert_true(hv_watermark_wants_writers(mark, now));
+    assert_false(hv_watermark_wants_writers(mark, now)); /* one question at a time */
+}
+
+static void answer(struct hv_watermark *mark, const uint64_t *hashes, size_t count) {
+    hv_watermark_writers(mark, hashes, count, now);
+    now += HV_SECONDS(2);
+}
+
+static void it_waits_until_the_writers_of_the_epoch_are_gone(void **state) {
+    (void)state;
+    struct hv_watermark mark;
+    begin(&mark);
+    answer(&mark, (const uint64_t[]){1, 2}, 2);
+    hv_watermark_saw(&mark, 500); /* later ids do not move the candidate */
+    assert_false(hv_watermark_covering(&mark));
+    assert_true(hv_watermark_wants_writers(&mark, now));
+    answer(&mark, (const uint64_t[]){2, 3, 4}, 3); /* 3 and 4 came later: they draw higher ids */
+    assert_false(hv_watermark_covering(&mark));
+    assert_true(hv_watermark_wants_writers(&mark, now));
+    answer(&mark, (const uint64_t[]){3, 4}, 2);
+    assert_true(hv_watermark_covering(&mark));
+    assert_int_equal(mark.low, INT64_MIN);
+    hv_watermark_marked(&mark, true, INT64_MIN, 700, false, now);
+    assert_int_equal(mark.low, 101);
+}
+
+static void only_a_mark_that_was_sent_afterwards_counts(void **state) {
+    (void)state;
+    struct hv_watermark mark;
+    begin(&mark);
+    hv_watermark_marked(&mark, hv_watermark_covering(&mark), INT64_MIN, 100, true, now);
+    answer(&mark, NULL, 0);
+    hv_watermark_marked(&mark, false, INT64_MIN, 100, true, now);
+    assert_int_equal(mark.low, INT64_MIN);
+    hv_watermark_marked(&mark, true, INT64_MIN, 100, true, now);
+    assert_int_equal(mark.low, 101);
+}
+
+static void it_goes_as_far_as_the_rows_that_were_returned(void **state) {
+    (void)state;
+    struct hv_watermark mark;
+    begin(&mark);
+    answer(&mark, NULL, 0);
+    hv_watermark_marked(&mark, true, INT64_MIN, 40, true, now);
+    assert_int_equal(mark.low, 41);
+    assert_true(hv_watermark_covering(&mark));
+    hv_watermark_marked(&mark, true, 50, 45, true, now); /* did not look at all of them */
+    assert_int_equal(mark.low, 41);
+    hv_watermark_marked(&mark, true, 41, INT64_MIN, false, now); /* what it found may have been deleted by us */
+    hv_watermark_marked(&mark, true, 41, INT64_MIN, true, now);
+    hv_watermark_marked(&mark, true, 41, INT64_MIN, false, now);
+    hv_watermark_marked(&mark, true, 41, INT64_MIN, true, now);
+    assert_int_equal(mark.low, 41);
+    hv_watermark_marked(&mark, true, 41, INT64_MIN, true, now); /* nothing twice in a row */
+    assert_int_equal(mark.low, 101);
+    assert_false(hv_watermark_covering(&mark));
+}
+
+static void a_row_that_was_reset_is_looked_at_again(void **state) {
+    (void)state;
+    struct hv_watermark mark;
+    begin(&mark);
+    answer(&mark, NULL, 0);
+    hv_watermark_marked(&mark, true, INT64_MIN, 100, true, now);
+    hv_watermark_lower(&mark, 200);
+    assert_int_equal(mark.low, 101);
+    hv_watermark_lower(&mark, 50);
+    assert_int_equal(mark.low, 50);
+    hv_watermark_saw(&mark, 300);
+    now += HV_SECONDS(2);
+    assert_true(hv_watermark_wants_writers(&mark, now));
+    answer(&mark, NULL, 0);
+    hv_watermark_lower(&mark, 30); /* while a mark from 50 on is out */
+    hv_watermark_marked(&mark, true, 50, 300, true, now);
+    assert_int_equal(mark.low, 30);
+}
+
+static void without_an_answer_or_with_too_many_it_stays(void **state) {
+    (void)state;
+    struct hv_watermark mark;
+    begin(&mark);
+    hv_watermark_unanswered(&mark, now);
+    assert_false(hv_watermark_covering(&mark));
+    now += HV_SECONDS(2);
+    assert_true(hv_watermark_wants_writers(&mark, now));
+    static uint64_t many[HV_WRITERS_MAX + 1];
+    answer(&mark, many, HV_WRITERS_MAX + 1);
+    assert_false(hv_watermark_covering(&mark));
+    assert_true(hv_watermark_wants_writers(&mark, now));
+    hv_watermark_restart(&mark, now);
+    hv_watermark_writers(&mark, NULL, 0, now); /* the answer to a question of before */
+    assert_false(hv_watermark_covering(&mark));
+    assert_int_equal(mark.low, INT64_MIN);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(it_waits_until_the_writers_of_the_epoch_are_gone),
+        cmocka_unit_test(only_a_mark_that_was_sent_afterwards_counts),
+        cmocka_unit_test(it_goes_as_far_as_the_rows_that_were_returned),
+        cmocka_unit_test(a_row_that_was_reset_is_looked_at_again),
+        cmocka_unit_test(without_an_answer_or_with_too_many_it_stays),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
