@@ -85,6 +85,8 @@ static enum hv_queue_next on_reports(struct hv_producer *p, rd_kafka_event_t *ev
         };
     }
     bool more = rd_kafka_event_message_count(event) > 0;
+    if (hv_routes_are_full(p->routes))
+        hv_queue_kick(p->queue); /* once this event is destroyed there is room */
     if (count > 0)
         p->handler->reports(p->user, p->reports, count);
     return more ? HV_QUEUE_MORE : HV_QUEUE_DONE;
@@ -201,6 +203,7 @@ static void tell_held(void *user) {
         p->handler->reports(p->user, p->held + told, left < REPORTS_MAX ? left : REPORTS_MAX);
     }
     p->held_count = 0;
+    hv_routes_retry(p->routes);
 }
 
 static const struct hv_route_handler route_handler = {.produce = produce, .report = report_held, .closed = on_routes_closed};

@@ -58,6 +58,7 @@ struct hv_routes {
     partitioner_function *partitioner; /* NULL: any */
     bool random_if_empty;
     bool prove, purged, closing;
+    bool full;                /* something is held that only waits for room in the client's queue */
     bool broken;              /* a record failed: what is behind it must not go, the owner purges (only if prove) */
     uint32_t turn;            /* of the partitions for records without a place of their own */
     size_t topic_count;
@@ -153,7 +154,8 @@ static void release(struct hv_routes *routes, struct topic *topic, int32_t numbe
         struct held held = partition->held.list[partition->held.first];
         rd_kafka_resp_err_t code = give(routes, topic, number, held.record, held.ticket);
         if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL || code == RD_KAFKA_RESP_ERR__FATAL) {
-            return; /* full: a report follows, and with it the next try; fatal: the owner purges */
+            routes->full = true; /* or fatal: the owner purges */
+            return;
         }
         fifo_take(&partition->held);
         if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
@@ -214,10 +216,24 @@ static void ask_for(struct hv_routes *routes, struct topic *topic) {
     ask_next(routes);
 }
 
+/* The topic was deleted and made again with fewer partitions. */
+static void lose_partitions(struct hv_routes *routes, struct topic *topic, int32_t count) {
+    for (int32_t n = count; n < topic->partition_count; n++) {
+        routes->broken = routes->broken || topic->partitions[n].held.count > 0;
+        fifo_report(routes, &topic->partitions[n].held, RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION);
+    }
+    topic->partition_count = count;
+    for (int32_t n = 0; n < count; n++) {
+        topic->partitions[n].proven = false;
+    }
+}
+
 static void learn_partitions(struct hv_routes *routes, struct topic *topic, int32_t count) {
     topic->unknown_since = 0;
     topic->asked_at = hv_loop_now(routes->loop);
-    if (count > topic->partition_count) {
+    if (count < topic->partition_count) {
+        lose_partitions(routes, topic, count);
+    } else if (count > topic->partition_count) {
         topic->partitions = hv_realloc(topic->partitions, (size_t)count, sizeof *topic->partitions);
         memset(topic->partitions + topic->partition_count, 0,
                (size_t)(count - topic->partition_count) * sizeof *topic->partitions);
@@ -226,7 +242,10 @@ static void learn_partitions(struct hv_routes *routes, struct topic *topic, int3
     while (topic->held.count > 0) {
         struct held held = fifo_take(&topic->held);
         rd_kafka_resp_err_t code = route(routes, topic, held.record, held.ticket);
-        if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL) {
+            fifo_put(&topic->partitions[partition_of(routes, topic, held.record)].held, held.record, held.ticket);
+            routes->full = true;
+        } else if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
             routes->broken = true;
             routes->handler->report(routes->user, held.ticket, code);
         }
@@ -361,6 +380,24 @@ void hv_routes_reported(struct hv_routes *routes, const rd_kafka_message_t *mess
     }
     if (partition->held.count > 0 && !routes->purged) {
         release(routes, topic, message->partition);
+    }
+}
+
+bool hv_routes_are_full(const struct hv_routes *routes) {
+    return routes->full;
+}
+
+void hv_routes_retry(struct hv_routes *routes) {
+    if (!routes->full || routes->purged) {
+        return;
+    }
+    routes->full = false;
+    for (size_t i = 0; i < BUCKETS; i++) {
+        for (struct topic *topic = routes->buckets[i]; topic != NULL; topic = topic->next_in_bucket) {
+            for (int32_t n = 0; n < topic->partition_count; n++) {
+                release(routes, topic, n);
+            }
+        }
     }
 }
 

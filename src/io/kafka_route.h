@@ -44,6 +44,11 @@ rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_rec
 /* A record that was given to the client has been reported. */
 void hv_routes_reported(struct hv_routes *routes, const rd_kafka_message_t *message);
 
+/* Has a record been held back because the client's queue was full? Then hv_routes_retry is to be called once reports have been
+ * dealt with and destroyed, which makes room. */
+bool hv_routes_are_full(const struct hv_routes *routes);
+void hv_routes_retry(struct hv_routes *routes);
+
 /* Reports all that is held as RD_KAFKA_RESP_ERR__PURGE_QUEUE, from within this call, and takes nothing any more. */
 void hv_routes_purge(struct hv_routes *routes);
 
