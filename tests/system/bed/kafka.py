@@ -154,7 +154,7 @@ class Kafka:
             return False
 
     def stop(self, signum=signal.SIGTERM):
-        """In order (SIGTERM, takes a second or two) or not (SIGKILL)."""
+        """In order (SIGTERM, takes a second or two; a single node sometimes waits for itself, then it is killed) or not."""
         if self.process is None:
             return
         try:
@@ -163,7 +163,7 @@ class Kafka:
         except ProcessLookupError:
             pass
         try:
-            self.process.wait(timeout=40)
+            self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -29,13 +29,14 @@ def wait_until(condition, deadline, what, every=0.02):
 
 _given = set()
 _given_lock = threading.Lock()
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 4
 
 
 def free_port():
     """A loopback port that nobody listens on, below the range of outgoing connections, so that a server that is down
-    for a while finds it free again."""
+    for a while finds it free again. Workers that test at the same time choose from ranges of their own."""
     while True:
-        port = random.SystemRandom().randint(15000, 31999)
+        port = random.SystemRandom().randint(15000 + 4000 * _WORKER, 18999 + 4000 * _WORKER)
         with _given_lock:
             if port in _given:
                 continue
