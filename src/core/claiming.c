@@ -89,6 +89,9 @@ void hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size
     if (count > 0) {
         last = rows[count - 1].id;
         hv_watermark_saw(&claim->watermark, last);
+        if (rows[0].id < claim->watermark.low) {
+            hv_watermark_found_below(&claim->watermark, last, now);
+        }
         adapt_limit(claim, rows, count);
     }
     hv_watermark_marked(&claim->watermark, claim->asked_covering, claim->asked_from, last, claim->asked_alone, now);

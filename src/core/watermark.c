@@ -24,6 +24,11 @@ void hv_watermark_lower(struct hv_watermark *mark, int64_t id) {
     }
 }
 
+void hv_watermark_found_below(struct hv_watermark *mark, int64_t last, hv_time now) {
+    hv_watermark_restart(mark, now);
+    mark->highest = last; /* not the highest ever: a sequence that starts again would stay below it for long */
+}
+
 bool hv_watermark_wants_writers(struct hv_watermark *mark, hv_time now) {
     if (now < mark->due || mark->phase == HV_MARK_COVER) {
         return false;
@@ -99,8 +104,6 @@ void hv_watermark_marked(struct hv_watermark *mark, bool covering, int64_t from,
         mark->low = mark->candidate + 1;
         mark->phase = HV_MARK_REST;
         mark->due = now + REST;
-    } else if (last >= mark->low) {
-        mark->low = last + 1;
     }
     mark->empty_before = empty;
 }

@@ -5,8 +5,8 @@
  *        ──► WAIT until all of those are gone (an INSERT takes that lock before it draws its id)
  *        ──► COVER: until a mark that was sent after that has looked at all ids up to the one noted: the watermark is behind it
  *
- * Ids drawn before their INSERT began (sequence caches, hi/lo generators) escape this; a mark from the very start every
- * `rescan_interval` finds them. */
+ * Ids drawn before their INSERT began (sequence caches, hi/lo generators), and those of a sequence that starts again, escape this; a mark
+ * from the very start every `rescan_interval` finds them, and the watermark begins anew. */
 #ifndef HV_CORE_WATERMARK_H
 #define HV_CORE_WATERMARK_H
 
@@ -37,6 +37,9 @@ void hv_watermark_restart(struct hv_watermark *mark, hv_time now);
 /* An id below the watermark is to be looked at again. */
 void hv_watermark_lower(struct hv_watermark *mark, int64_t id);
 
+/* A mark from the very start returned rows below the watermark, up to `last`: more may come around them. */
+void hv_watermark_found_below(struct hv_watermark *mark, int64_t last, hv_time now);
+
 static inline void hv_watermark_saw(struct hv_watermark *mark, int64_t id) {
     if (id > mark->highest) {
         mark->highest = id;
@@ -51,8 +54,8 @@ void hv_watermark_unanswered(struct hv_watermark *mark, hv_time now);
 
 /* A mark is about to be sent: returns whether it can serve COVER. Pass that to hv_watermark_marked with its outcome. */
 bool hv_watermark_covering(const struct hv_watermark *mark);
-/* `from`: its lowest id; `last`: the highest id returned (INT64_MIN: none); `alone`: nothing that it might have returned was deleted
- * by us meanwhile. Up to `last` it took all there were. A mark that returns nothing says that nothing is left, unless all that it found
+/* `from`: its lowest id; `last`: the highest id returned (INT64_MIN: none): up to that one it took all there were; `alone`: nothing that
+ * it might have returned was deleted by us meanwhile. A mark that returns nothing says that nothing is left, unless all that it found
  * was deleted under its hands: by us (not alone), or by others, which nobody does twice in a row. */
 void hv_watermark_marked(struct hv_watermark *mark, bool covering, int64_t from, int64_t last, bool alone, hv_time now);
 

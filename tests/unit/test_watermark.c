@@ -58,24 +58,40 @@ static void only_a_mark_that_was_sent_afterwards_counts(void **state) {
     assert_int_equal(mark.low, 101);
 }
 
-static void it_goes_as_far_as_the_rows_that_were_returned(void **state) {
+static void a_mark_covers_when_it_went_past_or_found_nothing_twice(void **state) {
     (void)state;
     struct hv_watermark mark;
     begin(&mark);
     answer(&mark, NULL, 0);
-    hv_watermark_marked(&mark, true, INT64_MIN, 40, true, now);
-    assert_int_equal(mark.low, 41);
-    assert_true(hv_watermark_covering(&mark));
-    hv_watermark_marked(&mark, true, 50, 45, true, now); /* did not look at all of them */
-    assert_int_equal(mark.low, 41);
-    hv_watermark_marked(&mark, true, 41, INT64_MIN, false, now); /* what it found may have been deleted by us */
-    hv_watermark_marked(&mark, true, 41, INT64_MIN, true, now);
-    hv_watermark_marked(&mark, true, 41, INT64_MIN, false, now);
-    hv_watermark_marked(&mark, true, 41, INT64_MIN, true, now);
-    assert_int_equal(mark.low, 41);
-    hv_watermark_marked(&mark, true, 41, INT64_MIN, true, now); /* nothing twice in a row */
+    hv_watermark_marked(&mark, true, INT64_MIN, 40, true, now); /* there may be more behind, whatever its limit was */
+    hv_watermark_marked(&mark, true, 50, 100, true, now);       /* did not look at all of them */
+    assert_int_equal(mark.low, INT64_MIN);
+    hv_watermark_marked(&mark, true, INT64_MIN, INT64_MIN, false, now); /* what it found may have been deleted by us */
+    hv_watermark_marked(&mark, true, INT64_MIN, INT64_MIN, true, now);
+    hv_watermark_marked(&mark, true, INT64_MIN, INT64_MIN, false, now);
+    hv_watermark_marked(&mark, true, INT64_MIN, INT64_MIN, true, now);
+    assert_int_equal(mark.low, INT64_MIN);
+    hv_watermark_marked(&mark, true, INT64_MIN, INT64_MIN, true, now); /* nothing twice in a row */
     assert_int_equal(mark.low, 101);
     assert_false(hv_watermark_covering(&mark));
+}
+
+/* A sequence that started again, or one with a cache. */
+static void rows_found_below_begin_it_anew(void **state) {
+    (void)state;
+    struct hv_watermark mark;
+    begin(&mark);
+    answer(&mark, NULL, 0);
+    hv_watermark_marked(&mark, true, INT64_MIN, 100, true, now);
+    assert_int_equal(mark.low, 101);
+    hv_watermark_found_below(&mark, 7, now);
+    assert_int_equal(mark.low, INT64_MIN);
+    hv_watermark_saw(&mark, 9);
+    now += HV_SECONDS(2);
+    assert_true(hv_watermark_wants_writers(&mark, now));
+    answer(&mark, NULL, 0);
+    hv_watermark_marked(&mark, true, INT64_MIN, 12, true, now);
+    assert_int_equal(mark.low, 10);
 }
 
 static void a_row_that_was_reset_is_looked_at_again(void **state) {
@@ -119,7 +135,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_waits_until_the_writers_of_the_epoch_are_gone),
         cmocka_unit_test(only_a_mark_that_was_sent_afterwards_counts),
-        cmocka_unit_test(it_goes_as_far_as_the_rows_that_were_returned),
+        cmocka_unit_test(a_mark_covers_when_it_went_past_or_found_nothing_twice),
+        cmocka_unit_test(rows_found_below_begin_it_anew),
         cmocka_unit_test(a_row_that_was_reset_is_looked_at_again),
         cmocka_unit_test(without_an_answer_or_with_too_many_it_stays),
     };
