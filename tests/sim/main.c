@@ -10,7 +10,11 @@
 
 #include "base/memory.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#define RUNS 2000 /* five times slower */
+#else
 #define RUNS 10000
+#endif
 #define FAILURES_MAX 5
 #define SELF_CHECK_SEEDS 20
 

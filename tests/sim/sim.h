@@ -61,6 +61,7 @@ struct sim_weather {
     /* a transaction */
     uint32_t late, prepared, aborted;
     uint32_t cached_keys; /* a key: its ids come from a sequence cache */
+    bool restarts; /* the sequence starts again, once */
     int members;
     /* what this weather promises beyond order and completeness */
     bool no_duplicates, no_rewind, no_refresh;
@@ -83,7 +84,7 @@ struct sim_row {
     int version;
     int64_t before; /* the row drawn for the same key before, 0: none */
     uint32_t appended;
-    hv_time committed_at;
+    hv_time drawn_at, committed_at;
 };
 
 struct sim_key {
@@ -240,7 +241,10 @@ struct sim {
     hv_time pause_max; /* of a writer, between two transactions */
 
     struct sim_row rows[SIM_ROWS];
-    int64_t lowest, next_id; /* rows below `lowest` are over */
+    int64_t lowest, next_id, top; /* rows below `lowest` are over; there are none from `top` on */
+    hv_time restarted_at;
+    hv_time settled_at; /* since then the rows of before are gone; a rescan later, all is as ever */
+    hv_time restart_at; /* of the sequence, from 1 on; HV_NEVER: not */
     struct sim_key keys[SIM_KEYS];
     int key_count, partition_count;
     struct sim_tx txs[SIM_TXS];

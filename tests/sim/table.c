@@ -14,6 +14,32 @@ struct row_arg {
 
 static void think(struct sim *sim, void *arg);
 
+#define RESTART_FROM (SIM_ROWS / 2) /* where a sequence stands that starts again later */
+
+/* As of ALTER SEQUENCE ... RESTART: ids of a key rise again from here on, and nothing is promised towards the rows before. */
+static void restart_sequence(struct sim *sim) {
+    sim_trace(sim, "the sequence starts again");
+    sim->lowest = sim->next_id = 1;
+    sim->restarted_at = sim->now;
+    sim->restart_at = HV_NEVER;
+    for (int i = 0; i < sim->key_count; i++) {
+        sim->keys[i].last = 0;
+    }
+}
+
+static void look_for_rows_of_before(struct sim *sim) {
+    for (int64_t id = RESTART_FROM; sim->weather.restarts && id < sim->top; id++) {
+        if (sim->rows[id].state == SIM_ROW_DRAWN || sim->rows[id].state == SIM_ROW_COMMITTED) {
+            sim->settled_at = sim->now;
+            return;
+        }
+    }
+}
+
+static bool used_up(const struct sim *sim) {
+    return sim->next_id + 64 >= (sim->weather.restarts && sim->restarted_at > 0 ? RESTART_FROM : SIM_ROWS);
+}
+
 static int64_t draw_id(struct sim *sim, struct sim_key *key) {
     if (!key->cached) {
         return sim->next_id++;
@@ -64,13 +90,18 @@ static void spoil(struct sim *sim, struct sim_row *row, int64_t id) {
 
 static void draw_row(struct sim *sim, struct sim_tx *tx, int number) {
     struct sim_key *key = &sim->keys[number];
-    if (tx->count == SIM_TX_ROWS || sim->next_id + 8 >= SIM_ROWS) {
+    if (sim->now >= sim->restart_at) {
+        restart_sequence(sim);
+    }
+    if (tx->count == SIM_TX_ROWS || used_up(sim)) {
         return;
     }
     key->locked = true;
     int64_t id = draw_id(sim, key);
+    sim->top = sim->top > id ? sim->top : id + 1;
     struct sim_row *row = &sim->rows[id];
-    *row = (struct sim_row){.state = SIM_ROW_DRAWN, .key = (uint8_t)number, .before = key->last};
+    *row = (struct sim_row){.state = SIM_ROW_DRAWN, .key = (uint8_t)number, .before = key->last,
+                            .drawn_at = sim->now};
     key->last = id;
     tx->ids[tx->count++] = id;
     spoil(sim, row, id);
@@ -126,7 +157,8 @@ static void draw_next(struct sim *sim, void *arg) {
 }
 
 static void begin_tx(struct sim *sim) {
-    if (sim->tx_count == SIM_TXS || sim->next_id + 64 >= SIM_ROWS) {
+    look_for_rows_of_before(sim);
+    if (sim->tx_count == SIM_TXS || used_up(sim)) {
         return;
     }
     int number = sim->tx_count++;
@@ -147,7 +179,8 @@ static void think(struct sim *sim, void *arg) {
 }
 
 void sim_table_start(struct sim *sim) {
-    sim->next_id = sim->lowest = 1;
+    sim->restart_at = sim->weather.restarts ? sim_span(sim, HV_SECONDS(2), HV_SECONDS(8)) : HV_NEVER;
+    sim->next_id = sim->lowest = sim->top = sim->weather.restarts ? RESTART_FROM : 1;
     sim->key_count = (int)sim_between(sim, 2, SIM_KEYS);
     sim->partition_count = (int)sim_between(sim, 1, SIM_PARTITIONS);
     for (int i = 0; i < sim->key_count; i++) {
@@ -164,7 +197,7 @@ void sim_table_start(struct sim *sim) {
 uint32_t sim_table_pick(const struct sim *sim, const uint8_t *uuid, int64_t from, uint32_t limit, int64_t *ids) {
     uint32_t count = 0;
     int64_t id = from > sim->lowest ? from : sim->lowest;
-    for (; id < sim->next_id && count < limit; id++) {
+    for (; id < sim->top && count < limit; id++) {
         const struct sim_row *row = &sim->rows[id];
         bool ours = row->marked && memcmp(row->leader, uuid, HV_UUID_BYTES) == 0;
         if (row->state == SIM_ROW_COMMITTED && !ours) {
@@ -206,7 +239,7 @@ void sim_table_mend(struct sim *sim, int64_t id) {
 }
 
 void sim_table_mend_all(struct sim *sim) {
-    for (int64_t id = sim->lowest; id < sim->next_id; id++) {
+    for (int64_t id = sim->lowest; id < sim->top; id++) {
         if (sim->rows[id].state != SIM_ROW_UNUSED) {
             sim_table_mend(sim, id);
         }
@@ -214,7 +247,7 @@ void sim_table_mend_all(struct sim *sim) {
 }
 
 bool sim_table_empty(struct sim *sim) {
-    while (sim->lowest < sim->next_id) {
+    while (sim->lowest < sim->top) {
         enum sim_row_state state = sim->rows[sim->lowest].state;
         if (state == SIM_ROW_DRAWN || state == SIM_ROW_COMMITTED || (state == SIM_ROW_UNUSED && sim->writing)) {
             return false;
@@ -230,7 +263,7 @@ bool sim_table_empty(struct sim *sim) {
 }
 
 void sim_lose_row(struct sim *sim) {
-    for (int64_t id = sim->lowest; id < sim->next_id; id++) {
+    for (int64_t id = sim->lowest; id < sim->top; id++) {
         if (sim->rows[id].state == SIM_ROW_COMMITTED && sim->rows[id].appended == 0) {
             sim->corrupted = true;
             sim_table_delete(sim, id);

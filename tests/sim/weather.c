@@ -35,6 +35,8 @@ static const struct sim_weather weathers[] = {
     {.name = "leadership", WRITING, LEADERSHIP, .members = 2},
     {.name = "hand-over", WRITING, .revokes = 80, .stops = 60, .members = 2, .no_duplicates = true, .no_rewind = true,
      .no_refresh = true},
+    {.name = "restarted sequence", .late = 500, .aborted = 1000, .members = 1, .restarts = true, .no_duplicates = true, .no_rewind = true,
+     .no_refresh = true, .latency_max = HV_MS(600)},
     {.name = "everything", WRITING, DATABASE, KAFKA, LEADERSHIP, FLAWS, .undeletable = 60, .cached_keys = 1500, .members = 2},
 };
 
@@ -59,11 +61,11 @@ static void vary(struct sim *sim) {
 
 static void configure(struct sim *sim) {
     struct hv_core_config *c = &sim->config;
-    static const uint32_t windows[] = {4, 5, 8, 12, 20, 50};
+    static const uint32_t windows[] = {4, 5, 8, 12, 20, 50, 3000};
     c->send_concurrency = (uint32_t)sim_between(sim, 1, SIM_SHARDS_MAX);
-    c->max_in_flight_records = windows[hv_random_below(&sim->dice, 6)];
+    c->max_in_flight_records = windows[hv_random_below(&sim->dice, 7)];
     c->max_in_flight_bytes = sim_coin(sim, 20) ? 500 : 1 << 20;
-    c->send_buffer = (uint32_t)sim_between(sim, 1, 20);
+    c->send_buffer = c->max_in_flight_records > 1000 ? 1000 : (uint32_t)sim_between(sim, 1, 20);
     c->mark_query_records = sim_coin(sim, 30) ? (uint32_t)sim_between(sim, 1, 3) : (uint32_t)sim_between(sim, 4, 20);
     c->mark_query_bytes = sim_coin(sim, 30) ? 600 : 1 << 20;
     c->purge_query_records = (uint32_t)sim_between(sim, 1, 20);

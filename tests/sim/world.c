@@ -55,7 +55,7 @@ hv_time sim_span(struct sim *sim, hv_time low, hv_time high) {
 static void what_is_left(struct sim *sim) {
     int64_t first = 0;
     uint32_t left = 0;
-    for (int64_t id = sim->lowest; id < sim->next_id; id++) {
+    for (int64_t id = sim->lowest; id < sim->top; id++) {
         if (sim->rows[id].state == SIM_ROW_COMMITTED) {
             first = first == 0 ? id : first;
             left++;
@@ -137,7 +137,7 @@ void sim_run(struct sim *sim, const struct sim_options *options) {
     sim->dice.state = options->seed;
     sim->faults = sim->writing = true;
     sim_weather_choose(sim);
-    sim->writing_until = sim_span(sim, HV_SECONDS(3), HV_SECONDS(12));
+    sim->writing_until = sim_span(sim, HV_SECONDS(3), sim->weather.restarts ? HV_SECONDS(30) : HV_SECONDS(12));
     sim_trace(sim, "seed %llu weather %s shards %u window %u limit %u", (unsigned long long)options->seed, sim->weather.name,
               sim->config.send_concurrency, sim->config.max_in_flight_records, sim->config.mark_query_records);
     for (int i = 0; i < sim->weather.members; i++) {
@@ -152,7 +152,7 @@ void sim_run(struct sim *sim, const struct sim_options *options) {
     while (!sim->failed && !(sim->finished && all_stopped(sim)) && sim_next(sim)) {
     }
     if (!sim->failed && sim->count.appended < sim->count.committed) {
-        for (int64_t id = 1; id < sim->next_id; id++) {
+        for (int64_t id = 1; id < sim->top; id++) {
             const struct sim_row *row = &sim->rows[id];
             if (row->appended == 0 && row->state == SIM_ROW_GONE && !row->by_operator) {
                 sim_fail(sim, "row %lld never appeared", (long long)id);
