@@ -46,7 +46,7 @@ static const struct setting settings[] = {
     {REC, "enable.gapless.guarantee", "true", "the order of records depends on it"},
     {SUS, "enable.gapless.guarantee", NULL, ""}, /* one refused record must not end the client */
     {REC | SUS, "request.required.acks", "all", "acknowledged records are deleted from the outbox"},
-    {REC | SUS, "queuing.strategy", "fifo", "the order of records depends on it"},
+    {REC | SUS, "queuing.strategy", NULL, "it is always fifo, the order of records depends on it"},
     {REC | SUS, "delivery.report.only.error", "false", "records are deleted from the outbox when they are reported"},
     {PRODUCERS, "transactional.id", NULL, "records are not sent in transactions"},
     {REC | SUS, "message.timeout.ms", "300000", NULL},

@@ -244,13 +244,30 @@ void hv_producer_purge(struct hv_producer *p) {
 /* ---- the beginning ---- */
 
 /* What routing must know of the configuration, as the client will have it. */
-static void read_conf(const rd_kafka_conf_t *conf, char *partitioner, size_t size, int32_t *size_max) {
+struct known {
+    char partitioner[64];
+    int32_t size_max;
+    struct hv_route_limits limits;
+};
+
+static double read_number(const rd_kafka_conf_t *conf, const char *name) {
     char text[32] = "";
     size_t length = sizeof text;
-    *partitioner = '\0';
-    rd_kafka_conf_get(conf, "partitioner", partitioner, &size);
-    rd_kafka_conf_get(conf, "message.max.bytes", text, &length);
-    *size_max = (int32_t)strtol(text, NULL, 10);
+    rd_kafka_conf_get(conf, name, text, &length);
+    return strtod(text, NULL);
+}
+
+static void read_conf(const rd_kafka_conf_t *conf, struct known *known) {
+    size_t length = sizeof known->partitioner;
+    *known->partitioner = '\0';
+    rd_kafka_conf_get(conf, "partitioner", known->partitioner, &length);
+    known->size_max = (int32_t)read_number(conf, "message.max.bytes");
+    double batch_bytes = read_number(conf, "batch.size");
+    known->limits = (struct hv_route_limits){
+        .linger = (hv_time)(read_number(conf, "linger.ms") * 1000),
+        .batch_records = (uint32_t)read_number(conf, "batch.num.messages"),
+        .batch_bytes = batch_bytes < known->size_max ? (int64_t)batch_bytes : known->size_max,
+    };
 }
 
 static int make_client(struct hv_producer *p, enum hv_kafka_role role, const struct hv_kafka_properties *properties,
@@ -259,15 +276,17 @@ static int make_client(struct hv_producer *p, enum hv_kafka_role role, const str
     if (hv_kafka_conf_make(role, client_id, NULL, properties, NULL, &conf, err) != 0)
         return -1;
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
-    char why[HV_ERROR_MAX], partitioner[64];
-    read_conf(conf, partitioner, sizeof partitioner, &p->size_max);
+    char why[HV_ERROR_MAX];
+    struct known known;
+    read_conf(conf, &known);
+    p->size_max = known.size_max;
     p->client = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
     if (p->client == NULL) {
         rd_kafka_conf_destroy(conf);
         return hv_error_set(err, "cannot make a Kafka producer: %s", why);
     }
     rd_kafka_set_log_queue(p->client, NULL);
-    p->routes = hv_routes_open(p->loop, p->client, partitioner, role == HV_KAFKA_RECORDS, &route_handler, p);
+    p->routes = hv_routes_open(p->loop, p->client, known.partitioner, &known.limits, role == HV_KAFKA_RECORDS, &route_handler, p);
     if (p->routes == NULL) {
         rd_kafka_destroy(p->client); /* it did nothing yet */
         return hv_error_set(err, "out of memory");

@@ -16,6 +16,8 @@
 #define UNKNOWN_LIMIT HV_SECONDS(5)     /* then a topic that brokers do not know is taken as missing */
 #define ASK_AGAIN HV_SECONDS(300)       /* partitions may be added */
 #define PROOF_LASTS HV_SECONDS(600)     /* without traffic */
+#define PIPELINE 5                      /* records of a partition that librdkafka sends without waiting for those before */
+#define RECORD_OVERHEAD 64              /* bytes of a record in a batch beside its own, at most */
 
 struct held {
     const struct hv_record *record;
@@ -32,6 +34,9 @@ struct partition {
     bool proven;
     uint32_t in_flight;
     hv_time last_ack;
+    hv_time batch_at; /* when the batch was begun that is in flight, and what was given for it */
+    uint32_t batch_records;
+    int64_t batch_bytes;
     struct fifo held;
 };
 
@@ -57,6 +62,7 @@ struct hv_routes {
     void *user;
     partitioner_function *partitioner; /* NULL: any */
     bool random_if_empty;
+    struct hv_route_limits limits;
     bool prove, purged, closing;
     bool full;                /* something is held that only waits for room in the client's queue */
     bool broken;              /* a record failed: what is behind it must not go, the owner purges (only if prove) */
@@ -123,35 +129,68 @@ static int32_t partition_of(struct hv_routes *routes, const struct topic *topic,
     return routes->partitioner(topic->handle, key, length, topic->partition_count, NULL, NULL);
 }
 
-/* May a record go to the partition now, behind those that are there? */
-static bool is_open(const struct hv_routes *routes, struct partition *partition) {
+static int64_t bytes_of(const struct hv_record *record) {
+    int64_t bytes = RECORD_OVERHEAD + (record->key_length > 0 ? record->key_length : 0) +
+                    (record->value_length > 0 ? record->value_length : 0);
+    for (int32_t i = 0; i < record->header_count; i++) {
+        bytes += (int64_t)strlen(record->headers[i].name) + record->headers[i].value_length + 8;
+    }
+    return bytes;
+}
+
+/* Will a record that is given now travel with the batch that was begun? */
+static bool joins_batch(const struct hv_routes *routes, const struct partition *partition, const struct hv_record *record) {
+    return hv_loop_now(routes->loop) - partition->batch_at <= routes->limits.linger / 5 &&
+           partition->batch_records < routes->limits.batch_records &&
+           partition->batch_bytes + bytes_of(record) <= routes->limits.batch_bytes;
+}
+
+/* May a record go to the partition now, behind those that are there? `waited`: it was held. */
+static bool is_open(const struct hv_routes *routes, struct partition *partition, const struct hv_record *record, bool waited) {
     if (!routes->prove) {
-        return true;
+        return partition->in_flight < PIPELINE;
     }
     if (routes->broken) {
         return false;
     }
-    if (partition->proven && partition->in_flight == 0 &&
-        hv_loop_now(routes->loop) - partition->last_ack >= PROOF_LASTS) {
-        partition->proven = false;
+    if (partition->in_flight == 0) {
+        if (partition->proven && hv_loop_now(routes->loop) - partition->last_ack >= PROOF_LASTS) {
+            partition->proven = false;
+        }
+        return true;
     }
-    return partition->proven || partition->in_flight == 0;
+    if (!partition->proven) {
+        return false;
+    }
+    /* Single records need not wait for each other, but those that had to wait go together. */
+    return (!waited && partition->in_flight < PIPELINE) || joins_batch(routes, partition, record);
 }
 
 static rd_kafka_resp_err_t give(struct hv_routes *routes, struct topic *topic, int32_t number, const struct hv_record *record,
                                 uint64_t ticket) {
     rd_kafka_resp_err_t code = routes->handler->produce(routes->user, topic->handle, number, record, ticket);
-    if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
-        topic->partitions[number].in_flight++;
+    if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        return code;
     }
+    struct partition *partition = &topic->partitions[number];
+    if (partition->in_flight++ == 0) {
+        partition->batch_at = hv_loop_now(routes->loop);
+        partition->batch_records = 0;
+        partition->batch_bytes = 0;
+    }
+    partition->batch_records++;
+    partition->batch_bytes += bytes_of(record);
     return code;
 }
 
 /* Gives to the client what is held for a partition, as far as may be. */
 static void release(struct hv_routes *routes, struct topic *topic, int32_t number) {
     struct partition *partition = &topic->partitions[number];
-    while (partition->held.count > 0 && is_open(routes, partition)) {
+    while (partition->held.count > 0) {
         struct held held = partition->held.list[partition->held.first];
+        if (!is_open(routes, partition, held.record, true)) {
+            return;
+        }
         rd_kafka_resp_err_t code = give(routes, topic, number, held.record, held.ticket);
         if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL || code == RD_KAFKA_RESP_ERR__FATAL) {
             routes->full = true; /* or fatal: the owner purges */
@@ -170,7 +209,7 @@ static rd_kafka_resp_err_t route(struct hv_routes *routes, struct topic *topic, 
     int32_t number = partition_of(routes, topic, record);
     assert(number >= 0 && number < topic->partition_count);
     struct partition *partition = &topic->partitions[number];
-    if (partition->held.count > 0 || !is_open(routes, partition)) {
+    if (partition->held.count > 0 || !is_open(routes, partition, record, false)) {
         fifo_put(&partition->held, record, ticket);
         return RD_KAFKA_RESP_ERR_NO_ERROR;
     }
@@ -453,8 +492,9 @@ void hv_routes_close(struct hv_routes *routes) {
     }
 }
 
-struct hv_routes *hv_routes_open(struct hv_loop *loop, rd_kafka_t *client, const char *partitioner, bool prove,
-                                 const struct hv_route_handler *handler, void *user) {
+struct hv_routes *hv_routes_open(struct hv_loop *loop, rd_kafka_t *client, const char *partitioner,
+                                 const struct hv_route_limits *limits, bool prove, const struct hv_route_handler *handler,
+                                 void *user) {
     struct hv_routes *routes = calloc(1, sizeof *routes);
     if (routes == NULL) {
         return NULL;
@@ -463,6 +503,7 @@ struct hv_routes *hv_routes_open(struct hv_loop *loop, rd_kafka_t *client, const
     routes->client = client;
     routes->handler = handler;
     routes->user = user;
+    routes->limits = *limits;
     routes->prove = prove;
     routes->to_ask_end = &routes->to_ask;
     choose_partitioner(routes, partitioner);

@@ -20,7 +20,19 @@
 #include "core/record.h"
 #include "io/kafka_producer.h"
 
+/* And a third reason to hold records: librdkafka sends the next batch of a partition only when the one before was acknowledged
+ * (2.0.2 counts five *records* in flight, not requests). If records wait inside the client for that, its thread polls without
+ * sleeping until the acknowledgement comes (measured: a whole core, for socket.timeout.ms if a broker hangs, whatever
+ * linger.ms is). So what cannot go with a batch yet waits here, and goes together when the partition is free. */
+
 struct hv_routes;
+
+/* What of the client's configuration makes a batch. */
+struct hv_route_limits {
+    hv_time linger;
+    uint32_t batch_records;
+    int64_t batch_bytes;
+};
 
 struct hv_route_handler {
     /* Gives a record to the client. Called from within hv_routes_send and hv_routes_reported, and from the loop. */
@@ -34,8 +46,9 @@ struct hv_route_handler {
 
 /* `partitioner`: librdkafka's name. `prove`: as above; false when at most one record of a key is in flight anyway. NULL when
  * memory is exhausted. */
-struct hv_routes *hv_routes_open(struct hv_loop *loop, rd_kafka_t *client, const char *partitioner, bool prove,
-                                 const struct hv_route_handler *handler, void *user);
+struct hv_routes *hv_routes_open(struct hv_loop *loop, rd_kafka_t *client, const char *partitioner,
+                                 const struct hv_route_limits *limits, bool prove, const struct hv_route_handler *handler,
+                                 void *user);
 
 /* Gives the record to the client or holds it: NO_ERROR. The record and what it points to must stay until its report. Otherwise
  * nothing was taken. */

@@ -1,6 +1,6 @@
 """Runs the contract tests: each tests/contract/test_*.c is a program that puts one adapter to the test against its real library.
 
-A program is given HV_TEST_PG, a connection string of a private Postgres (superuser), and HV_TEST_KAFKA, the address of a private
+A program is given HV_TEST_PG, a connection string of a private Postgres (superuser, TLS possible), and HV_TEST_KAFKA, the address of a private
 broker with ACLs, each started only if one asks for it. Mock clusters, proxies and scripted servers are the programs' own affair.
 A program has a time limit and a process of its own."""
 import glob
