@@ -4,7 +4,7 @@
 #include <assert.h>
 #include <string.h>
 
-#define FIRST_LIMIT 64          /* until we know how large rows are */
+#define FIRST_LIMIT 4           /* until we know how large rows are: a handful of huge ones must fit into memory */
 #define QUIET HV_SECONDS(1)     /* without rows, before the wait grows */
 
 void hv_claim_init(struct hv_claim *claim, const struct hv_core_config *config, struct hv_random *dice) {

@@ -208,5 +208,7 @@ const struct hv_election_handler hv_rt_election_handler = {
 };
 
 void hv_rt_left(void *user) {
-    hv_rt_tell(user, (struct hv_event){.type = HV_EV_LEFT}, NULL);
+    struct hv_runtime *rt = user;
+    rt->left = true;
+    hv_rt_tell(rt, (struct hv_event){.type = HV_EV_LEFT}, NULL);
 }

@@ -153,7 +153,7 @@ static void turn(void *user) {
     const struct hv_event end = {.type = HV_EV_TURN};
     hv_harvest_step(rt->core, &end, now, &rt->actions);
     hv_rt_act(rt);
-    if (rt->finished) {
+    if (rt->finished && rt->left) { /* after a pause the core's patience can end before the leaving does */
         close_all(rt);
     } else {
         hv_loop_set_deadline(rt->loop, hv_harvest_deadline(rt->core));

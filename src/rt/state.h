@@ -40,6 +40,7 @@ struct hv_runtime {
     hv_time last_now;
     bool bounced; /* in the actions being carried out, a record was not taken: the later ones are not handed over */
     bool finished; /* the core has nothing more to do */
+    bool left;     /* the election is closed, or never was: nothing of it calls us any more */
     bool closing;
     int databases_open;
     int status;

@@ -58,8 +58,10 @@ static void a_full_mark_goes_on_at_once_and_the_limit_follows_the_bytes(void **s
     (void)state;
     struct hv_claim claim;
     begin(&claim);
-    assert_int_equal(advance(&claim, 1000, 0)->limit, 64);
-    reply(&claim, 64, 50, 5);
+    for (uint32_t limit = 4; limit < 100; limit *= 2) {
+        assert_int_equal(advance(&claim, 1000, 5)->limit, limit);
+        reply(&claim, limit, 50, 5);
+    }
     assert_int_equal(advance(&claim, 1000, 5)->limit, 100);
     reply(&claim, 100, 5000, 10); /* large rows: two of them fill a mark */
     const struct hv_action *next = advance(&claim, 1000, 10);
@@ -71,8 +73,8 @@ static void without_room_for_a_whole_mark_nothing_is_claimed(void **state) {
     (void)state;
     struct hv_claim claim;
     begin(&claim);
-    assert_null(advance(&claim, 63, 0));
-    assert_non_null(advance(&claim, 64, 0));
+    assert_null(advance(&claim, 3, 0));
+    assert_non_null(advance(&claim, 4, 0));
 }
 
 static void while_no_rows_come_the_wait_grows(void **state) {
@@ -121,7 +123,7 @@ static void a_refused_mark_is_repeated_later_and_smaller(void **state) {
     struct hv_claim claim;
     begin(&claim);
     hv_time now = 0;
-    for (uint32_t limit = 64; limit > 0; limit /= 2) {
+    for (uint32_t limit = 4; limit > 0; limit /= 2) {
         assert_int_equal(advance(&claim, 1000, now)->limit, limit);
         hv_claim_refused(&claim, now);
         assert_null(advance(&claim, 1000, now + HV_MS(200)));
