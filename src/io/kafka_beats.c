@@ -22,15 +22,6 @@ struct hv_beats {
     void *user;
 };
 
-static void destroy(void *client) {
-    rd_kafka_destroy_flags(client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-}
-
-void hv_kafka_destroy(struct hv_loop *loop, rd_kafka_t *client) {
-    if (hv_loop_offload(loop, destroy, NULL, client) != 0)
-        destroy(client);
-}
-
 /* ---- the leader topic ---- */
 
 /* Heartbeats are worthless after seconds. Old ones go with their segment, so segments are small. */

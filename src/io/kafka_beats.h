@@ -33,7 +33,4 @@ void hv_beats_send(struct hv_beats *beats, int64_t stamp, const char *name);
 /* No handler is called any more; destroyed off the loop. NULL is fine. */
 void hv_beats_close(struct hv_beats *beats);
 
-/* Destroys a client, whatever its state, on the thread pool: joining its threads takes seconds if one of them resolves a name. */
-void hv_kafka_destroy(struct hv_loop *loop, rd_kafka_t *client);
-
 #endif

@@ -130,15 +130,9 @@ static enum hv_queue_next on_event(void *user, rd_kafka_event_t *event) {
 
 /* ---- the end ---- */
 
-static void destroy_client(void *client) {
-    rd_kafka_destroy_flags(client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-}
-
-/* Joining the client's threads takes as long as the slowest of them, seconds if it resolves a name: never on the loop. */
 static void on_routes_closed(void *user) {
     struct hv_producer *p = user;
-    if (hv_loop_offload(p->loop, destroy_client, NULL, p->client) != 0)
-        destroy_client(p->client);
+    hv_kafka_destroy(p->loop, p->client);
     free(p->held);
     free(p);
 }

@@ -164,3 +164,12 @@ void hv_queue_close(struct hv_queue *queue) {
     uv_close((uv_handle_t *)&queue->poll, free_when_closed);
     uv_close((uv_handle_t *)&queue->idle, free_when_closed);
 }
+
+static void destroy(void *client) {
+    rd_kafka_destroy_flags(client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+}
+
+void hv_kafka_destroy(struct hv_loop *loop, rd_kafka_t *client) {
+    if (hv_loop_offload(loop, destroy, NULL, client) != 0)
+        destroy(client);
+}

@@ -1,4 +1,4 @@
-/* One librdkafka queue on the loop: drained when its eventfd says so, in bounded portions. */
+/* One librdkafka queue on the loop: drained when its eventfd says so, in bounded portions; and the end of a client. */
 #ifndef HV_IO_KAFKA_QUEUE_H
 #define HV_IO_KAFKA_QUEUE_H
 
@@ -33,5 +33,9 @@ void hv_queue_before_drain(struct hv_queue *queue, void (*call)(void *user));
 /* Stops at once: no event is delivered any more, one left over is destroyed, the queue is let go. Memory follows by itself. May be
  * called from within `event` and the call before a drain. NULL is fine. */
 void hv_queue_close(struct hv_queue *queue);
+
+/* Destroys a client, whatever its state, on the thread pool: joining its threads takes as long as the slowest of them, seconds
+ * if it resolves a name or a request is out to a broker that hangs. A consumer does not leave its group. */
+void hv_kafka_destroy(struct hv_loop *loop, rd_kafka_t *client);
 
 #endif

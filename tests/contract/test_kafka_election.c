@@ -2,6 +2,7 @@
  * operator has to be told of. */
 #include "kafka_bed.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -405,6 +406,42 @@ static void test_missing_topic(void **state) {
     bed_close(&bed);
 }
 
+/* ---- polling ---- */
+
+static int idle_polls; /* that found nothing, right after one that found nothing */
+
+/* Stands before librdkafka's own, and counts. */
+rd_kafka_event_t *rd_kafka_queue_poll(rd_kafka_queue_t *queue, int timeout_ms) {
+    static rd_kafka_event_t *(*true_poll)(rd_kafka_queue_t *, int);
+    static rd_kafka_queue_t *empty;
+    if (true_poll == NULL)
+        *(void **)&true_poll = dlsym(RTLD_NEXT, "rd_kafka_queue_poll");
+    assert_int_equal(timeout_ms, 0); /* never blocks */
+    rd_kafka_event_t *event = true_poll(queue, timeout_ms);
+    idle_polls += event == NULL && empty == queue;
+    empty = event == NULL ? queue : NULL;
+    return event;
+}
+
+static bool has_polled(void *arg) {
+    return idle_polls >= *(int *)arg;
+}
+
+/* A consumer that is polled only when woken is expelled after max.poll.interval.ms (trap 4). */
+static void test_polls_without_being_woken(void **state) {
+    (void)state;
+    struct bed bed;
+    struct member a;
+    bed_open(&bed, 1);
+    join(&bed, &a, "a", "cooperative-sticky");
+    bed_until(&bed, leads, &a, HV_SECONDS(30), "the member leads");
+    a.silent = true;
+    int wanted = idle_polls + 20;
+    bed_until(&bed, has_polled, &wanted, HV_SECONDS(20), "the consumer is polled");
+    leave(&bed, &a);
+    bed_close(&bed);
+}
+
 /* ---- leaving ---- */
 
 static void test_leaving_is_bounded(void **state) {
@@ -454,6 +491,7 @@ int main(void) {
         TEST(test_closing_right_after_a_fatal_error),
         TEST(test_refused_session_names_the_setting),
         TEST(test_missing_topic),
+        TEST(test_polls_without_being_woken),
         TEST(test_leaving_is_bounded),
         TEST(test_leaving_before_joining),
     };
