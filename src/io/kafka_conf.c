@@ -51,7 +51,6 @@ static const struct setting settings[] = {
     {PRODUCERS, "transactional.id", NULL, "records are not sent in transactions"},
     /* None: a time-out drops the head of a queue and sends what is behind it, gapless or not. We wait as long as we lead. */
     {REC | SUS, "message.timeout.ms", "0", NULL},
-    {REC | SUS, "max.in.flight", "3", NULL}, /* see its limit below; more than 3 brought no more records */
     {REC | SUS, "partitioner", "murmur2_random", NULL}, /* the Java client's placement */
     {REC | SUS, "compression.codec", "lz4", NULL},
     {REC | SUS, "batch.size", "1000000", NULL},
@@ -105,8 +104,7 @@ static const struct limit limits[] = {
     {REC, "queue.buffering.max.ms", 0, 20, false, "above 20 an idempotent client spins while a broker does not answer"},
     {REC | SUS, "message.timeout.ms", 30000, 2147483647, true,
      "below 30000 a fail-over of brokers fails records; 0 waits without limit"},
-    {REC | SUS, "max.in.flight.requests.per.connection", 1, 4, false,
-     "the order of records depends on at most 5, and with 5 the client spins a core while it waits for a busy broker"},
+    {REC | SUS, "max.in.flight.requests.per.connection", 1, 5, false, "the order of records depends on at most 5"},
     {REC | SUS, "message.send.max.retries", 1000, 2147483647, false,
      "the client has to repeat requests until message.timeout.ms, or order is lost"},
 };
