@@ -66,7 +66,8 @@ struct sim_weather {
     /* what this weather promises beyond order and completeness */
     bool no_duplicates, no_rewind, no_refresh;
     hv_time latency_max; /* from commit to append, of keys whose shard has no trouble of its own; 0: no promise */
-    hv_time recovery_max; /* ... of the others, once nothing of their shard has a flaw, beyond blocked_backoff_max */
+    hv_time recovery_max; /* ... of the others, once nothing of their shard has a flaw, beyond blocked_backoff_max: a shard with dozens of
+                             * rows that were bad reads each of them anew, one after the other */
 };
 
 /* ---- the table ---- */
