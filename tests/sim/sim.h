@@ -254,6 +254,7 @@ struct sim {
     bool corrupted;
     int64_t held_back; /* SIM_SWAP_APPENDS */
     uint32_t flaws[SIM_SHARDS_MAX];    /* rows of a shard with a flaw */
+    uint32_t flaws_ever[SIM_SHARDS_MAX];
     hv_time mended_at[SIM_SHARDS_MAX]; /* the last of them */
     bool keyless;      /* there is, or was, a row without a key: shard 0 has trouble */
 

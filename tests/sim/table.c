@@ -83,6 +83,7 @@ static void spoil(struct sim *sim, struct sim_row *row, int64_t id) {
     if (row->flaw != SIM_SOUND || row->undeletable) {
         sim->keys[row->key].troubled |= row->flaw != SIM_SOUND;
         sim->flaws[shard_of(sim, row)] += row->flaw != SIM_SOUND;
+        sim->flaws_ever[shard_of(sim, row)] += row->flaw != SIM_SOUND;
         struct row_arg *again = sim_later(sim, sim_span(sim, HV_MS(300), HV_SECONDS(8)), repair, sizeof *again);
         again->id = id;
     }

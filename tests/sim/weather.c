@@ -85,7 +85,7 @@ static void configure(struct sim *sim) {
     sim->database_pace = paces[hv_random_below(&sim->dice, sim->weather.latency_max > 0 ? 3 : 5)];
     c->wall_offset = INT64_C(1700000000000000000);
     if (sim->weather.no_duplicates) {
-        c->drain_timeout = HV_SECONDS(20);
+        c->drain_timeout = HV_SECONDS(100);
     }
     if (sim->weather.no_refresh) {
         c->queue_timeout = HV_SECONDS(30);
