@@ -44,7 +44,10 @@ static const char probe_form[] =
     "SELECT o.id, o.kafka_topic, o.kafka_key, o.kafka_value, o.kafka_header_keys, o.kafka_header_values, "
     "o.leader_id, pg_catalog.has_column_privilege($1, 'leader_id', 'UPDATE'), "
     "pg_catalog.has_table_privilege($1, 'DELETE'), "
-    "pg_catalog.current_setting('transaction_read_only') = 'on' "
+    "pg_catalog.current_setting('transaction_read_only') = 'on', "
+    "(SELECT c.relkind NOT IN ('r', 'p') OR EXISTS (SELECT FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_attribute AS a "
+    "ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid "
+    "AND i.indpred IS NULL AND a.attname = 'id') FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass($1)) "
     "FROM (SELECT 1) AS one LEFT JOIN (SELECT id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, "
     "kafka_header_values, leader_id FROM %s LIMIT 0) AS o ON true";
 

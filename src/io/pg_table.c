@@ -90,7 +90,7 @@ static bool is_true(const PGresult *result, int column) {
 int hv_table_check(const PGresult *probe, const char *table, struct hv_table_types *ret_types,
                    enum hv_pg_trouble *ret_trouble, struct hv_error *err) {
     *ret_trouble = HV_PG_WRONG_TYPE;
-    if (PQnfields(probe) != HV_COLS_OF_ROW + 4 || PQntuples(probe) != 1) {
+    if (PQnfields(probe) != HV_COLS_OF_ROW + 5 || PQntuples(probe) != 1) {
         return hv_error_set(err, "the probe of table %s has an unexpected answer", table);
     }
     for (int i = 0; i <= HV_COL_LEADER_ID; i++) {
@@ -110,6 +110,10 @@ int hv_table_check(const PGresult *probe, const char *table, struct hv_table_typ
     if (is_true(probe, HV_COLS_OF_ROW + 3)) {
         *ret_trouble = HV_PG_NOT_READY;
         return hv_error_set(err, "the database is read-only (a standby, or default_transaction_read_only)");
+    }
+    if (!is_true(probe, HV_COLS_OF_ROW + 4)) {
+        /* Rows are known, and deleted, by their id: of two with the same one, one would be lost. */
+        return hv_error_set(err, "no unique index of table %s begins with id: make id its primary key", table);
     }
     for (int i = 0; i < HV_COLS_OF_ROW; i++) {
         ret_types->of[i] = PQftype(probe, i);

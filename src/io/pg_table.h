@@ -14,8 +14,8 @@
 
 #define HV_TABLE_QUOTED_MAX 300
 
-/* The columns that results have, in this order; a probe's result has leader_id, two rights, and whether the
- * database is read-only behind them. */
+/* The columns that results have, in this order; a probe's result has leader_id, two rights, whether the
+ * database is read-only, and whether id is unique behind them. */
 enum { HV_COL_ID, HV_COL_TOPIC, HV_COL_KEY, HV_COL_VALUE, HV_COL_HEADER_KEYS, HV_COL_HEADER_VALUES,
       HV_COL_LEADER_ID };
 #define HV_COLS_OF_ROW 6

@@ -76,7 +76,7 @@ def test_rows_that_share_an_id(bed):
         insert(c, [record(topic, "a", "first"), record(topic, "b", "second")])
         c.execute("UPDATE outbox SET id = 1")
     daemon = bed.harvestd(database)
-    daemon.wait_log("database", reason=re.compile("id 1: make id unique"))
+    daemon.wait_log("database", reason=re.compile("make id its primary key"))
     assert database.count() == 2
     database.execute("UPDATE outbox SET id = 2 WHERE kafka_key = 'b'")
     database.execute("ALTER TABLE outbox ADD PRIMARY KEY (id)")
