@@ -1,5 +1,6 @@
-/* The group: who owns the leader partition. It goes to another member only after the owner answered, left, or can no longer hold a lease
- * (the session time-out is well above heartbeat_timeout). Heartbeats come back to the owner only. */
+/* The group: who owns the leader partition. It goes to another member only after the owner answered, left,
+ * or can no longer hold a lease (the session time-out is well above heartbeat_timeout). Heartbeats come back
+ * to the owner only. */
 #include "sim.h"
 
 struct beat_arg {
@@ -49,7 +50,8 @@ static void beat_returns(struct sim *sim, void *arg) {
 
 void sim_heartbeat(struct sim_member *member, int64_t stamp) {
     struct sim *sim = member->sim;
-    hv_time delay = sim_span(sim, HV_US(200), sim_chance(sim, sim->weather.cuts * 20) ? HV_SECONDS(2) : HV_MS(5));
+    hv_time delay = sim_span(sim, HV_US(200), sim_chance(sim, sim->weather.cuts * 20) ? HV_SECONDS(2)
+                             : HV_MS(5));
     struct beat_arg *a = sim_later(sim, delay, beat_returns, sizeof *a);
     *a = (struct beat_arg){member->index, member->life, stamp, sim->now};
 }
@@ -98,7 +100,8 @@ void sim_group_lose(struct sim *sim) {
     sim_trace(sim, "the group loses m%d", member->index);
     vacate(sim, member->lease_end);
     member->lost = true;
-    struct lost_arg *a = sim_later(sim, sim_span(sim, 0, sim_coin(sim, 50) ? HV_MS(1) : HV_SECONDS(3)), hear_of_loss, sizeof *a);
+    struct lost_arg *a = sim_later(sim, sim_span(sim, 0, sim_coin(sim, 50) ? HV_MS(1) : HV_SECONDS(3)),
+                                   hear_of_loss, sizeof *a);
     *a = (struct lost_arg){member->index, member->life};
 }
 

@@ -1,6 +1,7 @@
-/* A member's Kafka clients. A client keeps a queue a partition; a request carries the first entries of one, one request a partition at
- * a time; the broker appends a batch as a whole or not at all, in order. What a client was given and did not report may be appended up
- * to some entry, never with a gap, and also after the client is gone. */
+/* A member's Kafka clients. A client keeps a queue a partition; a request carries the first entries of one,
+ * one request a partition at a time; the broker appends a batch as a whole or not at all, in order. What a
+ * client was given and did not report may be appended up to some entry, never with a gap, and also after the
+ * client is gone. */
 #include "sim.h"
 
 #include <string.h>
@@ -36,7 +37,8 @@ static struct sim_client *find(struct sim *sim, const struct client_arg *arg) {
     return client != NULL && client->uid == arg->uid ? client : NULL;
 }
 
-static struct client_arg *client_later(struct sim_client *client, int partition, hv_time delay, sim_fire *fire) {
+static struct client_arg *client_later(struct sim_client *client, int partition, hv_time delay,
+                                       sim_fire *fire) {
     struct client_arg *arg = sim_later(client->member->sim, delay, fire, sizeof *arg);
     *arg = (struct client_arg){client->member->index, client->lane, partition, client->uid, 0, HV_DELIVERED};
     return arg;
@@ -61,11 +63,13 @@ static struct sim_entry shift(struct sim_queue *queue) {
     return first;
 }
 
-static void report_first(struct sim_client *client, struct sim_queue *queue, enum hv_delivery delivery, const char *reason) {
+static void report_first(struct sim_client *client, struct sim_queue *queue, enum hv_delivery delivery,
+                         const char *reason) {
     struct sim_entry entry = shift(queue);
     client->unreported--;
     struct hv_event event = {
-        .type = HV_EV_REPORT, .lane = client->lane, .ticket = entry.ticket, .delivery = delivery, .reason = reason};
+        .type = HV_EV_REPORT, .lane = client->lane, .ticket = entry.ticket, .delivery = delivery,
+        .reason = reason};
     sim_tell_of(client->member, event, client, entry.shard);
 }
 
@@ -94,7 +98,8 @@ static void leave_behind(struct sim *sim, const struct sim_queue *queue, uint32_
         return;
     }
     uint32_t count = 1 + (uint32_t)hv_random_below(&sim->dice, to - from);
-    struct late_arg *late = sim_later(sim, sim_span(sim, HV_US(10), sim_coin(sim, 70) ? HV_MS(200) : HV_SECONDS(8)), append_late,
+    struct late_arg *late = sim_later(sim, sim_span(sim, HV_US(10), sim_coin(sim, 70) ? HV_MS(200)
+                                                    : HV_SECONDS(8)), append_late,
                                       sizeof *late + count * sizeof late->list[0]);
     for (uint32_t i = 0; i < count && queue->list[from + i].flaw == SIM_SOUND; i++) {
         const struct sim_entry *entry = &queue->list[from + i];
@@ -129,7 +134,8 @@ static bool has_poison(const struct sim_queue *queue) {
     return false;
 }
 
-static void not_taken(struct sim_client *client, struct sim_queue *queue, enum hv_delivery delivery, const char *reason) {
+static void not_taken(struct sim_client *client, struct sim_queue *queue, enum hv_delivery delivery,
+                      const char *reason) {
     for (; queue->underway > 0; queue->underway--) {
         report_first(client, queue, delivery, reason);
     }
@@ -180,7 +186,8 @@ static void arrive(struct sim *sim, void *arg) {
         for (uint32_t i = 0; i < queue->underway; i++) {
             append_entry(sim, &queue->list[i]);
         }
-        client_later(client, a->partition, sim_span(sim, HV_US(50), sim_coin(sim, 10) ? HV_MS(30) : sim->kafka_pace), respond);
+        client_later(client, a->partition, sim_span(sim, HV_US(50), sim_coin(sim, 10) ? HV_MS(30)
+                                                    : sim->kafka_pace), respond);
     }
 }
 
@@ -238,12 +245,14 @@ void sim_client_open(struct sim_member *member, uint8_t lane) {
     struct sim_client *client = hv_calloc(1, sizeof *client);
     *client = (struct sim_client){.uid = ++member->sim->uid, .member = member, .lane = lane};
     member->clients[lane] = client;
-    client_later(client, 0, sim_span(member->sim, 0, sim_coin(member->sim, 90) ? HV_MS(3) : HV_MS(300)), opened);
+    client_later(client, 0, sim_span(member->sim, 0, sim_coin(member->sim, 90) ? HV_MS(3) : HV_MS(300)),
+                 opened);
 }
 
 static void bounce(struct sim_member *member, const struct hv_action *action, bool for_good, int shard) {
     member->bounced = true;
-    struct hv_event event = {.type = HV_EV_BOUNCED, .lane = action->lane, .ticket = action->ticket, .flag = for_good,
+    struct hv_event event = {.type = HV_EV_BOUNCED, .lane = action->lane, .ticket = action->ticket,
+                             .flag = for_good,
                              .reason = for_good ? "the client refuses it" : NULL};
     sim_tell_of(member, event, member->clients[action->lane], shard);
 }
@@ -294,7 +303,8 @@ static void report_purged(struct sim *sim, void *arg) {
     }
 }
 
-/* Everything that a queue holds is reported: first some that were appended, then the others, of which the first may still be. */
+/* Everything that a queue holds is reported: first some that were appended, then the others, of which the
+ * first may still be. */
 static void purge_queue(struct sim_client *client, int partition) {
     struct sim *sim = client->member->sim;
     struct sim_queue *queue = &client->queues[partition];
@@ -314,7 +324,8 @@ static void purge_queue(struct sim_client *client, int partition) {
     leave_behind(sim, queue, appended, queue->count);
     hv_time delay = sim_span(sim, 0, HV_MS(2));
     for (uint32_t i = 0; i < queue->count; i++) {
-        delay += sim_chance(sim, sim->weather.slow_purges) ? sim_span(sim, HV_MS(10), HV_SECONDS(6)) : sim_span(sim, 0, HV_US(300));
+        delay += sim_chance(sim, sim->weather.slow_purges) ? sim_span(sim, HV_MS(10), HV_SECONDS(6))
+        : sim_span(sim, 0, HV_US(300));
         struct client_arg *arg = client_later(client, partition, delay, report_purged);
         arg->delivery = i < delivered ? HV_DELIVERED : HV_PURGED;
     }

@@ -1,5 +1,6 @@
-/* Runs schedules: build/tests/sim [--seed N] [--runs N] [--weather NAME] [--trace] [--no-self-check]
- * Without --seed: first shows that each kind of corruption is seen, then runs many seeds. Exits 1 when anything failed. */
+/* Runs schedules: build/tests/sim [--seed N] [--runs N] [--weather NAME] [--trace] [--no-self-check] Without
+ * --seed: first shows that each kind of corruption is seen, then runs many seeds. Exits 1 when anything
+ * failed. */
 #include "sim.h"
 
 #include <signal.h>
@@ -25,7 +26,8 @@ static uint64_t total_turns, total_rows, total_duplicates;
 static void on_abort(int number) {
     char text[160];
     int length = snprintf(text, sizeof text, "aborted: seed %llu weather '%s' at %lld us\n",
-                          (unsigned long long)running->options.seed, running->weather.name, (long long)running->now);
+                          (unsigned long long)running->options.seed, running->weather.name,
+                          (long long)running->now);
     ssize_t ignored = write(STDOUT_FILENO, text, (size_t)length);
     (void)ignored;
     signal(number, SIG_DFL);
@@ -37,11 +39,13 @@ static bool run(struct sim *sim, const struct sim_options *options) {
     sim_run(sim, options);
     bool passed = !sim->failed;
     if (!passed && options->corruption == SIM_HONEST) {
-        printf("seed %llu failed (weather '%s'): %s\n", (unsigned long long)options->seed, sim->weather.name, sim->failure);
+        printf("seed %llu failed (weather '%s'): %s\n", (unsigned long long)options->seed, sim->weather.name,
+               sim->failure);
     }
     if (options->trace) {
-        printf("committed %llu appended %llu duplicates %llu turns %llu marks %llu purges %llu resets %llu rewinds %llu "
-               "refreshes %llu blocked %llu acquired %llu fenced %llu kills %llu stops %llu late %llu\n",
+        printf("committed %llu appended %llu duplicates %llu turns %llu marks %llu purges %llu resets %llu "
+               "rewinds %llu refreshes %llu blocked %llu acquired %llu fenced %llu kills %llu stops %llu "
+               "late %llu\n",
                (unsigned long long)sim->count.committed, (unsigned long long)sim->count.appended,
                (unsigned long long)sim->count.duplicates, (unsigned long long)sim->count.turns,
                (unsigned long long)sim->count.marks, (unsigned long long)sim->count.purges,
@@ -60,15 +64,18 @@ static bool run(struct sim *sim, const struct sim_options *options) {
 
 /* Each corruption must be seen in every run in which it came to pass. Returns how many were not. */
 static int self_check(struct sim *sim) {
-    static const char *const names[] = {"", "an append is dropped", "two appends change places", "a row is lost",
+    static const char *const names[] = {"", "an append is dropped", "two appends change places",
+                                        "a row is lost",
                                         "a rolled-back record appears", "a record appears twice"};
     int unseen = 0;
     for (int kind = SIM_HONEST + 1; kind < SIM_CORRUPTIONS; kind++) {
         int done = 0, seen = 0;
         for (uint64_t seed = 1; seed <= SELF_CHECK_SEEDS; seed++) {
-            const struct sim_options options = {.seed = seed, .weather = "calm", .corruption = (enum sim_corruption)kind};
+            const struct sim_options options = {.seed = seed, .weather = "calm",
+                                                .corruption = (enum sim_corruption)kind};
             bool passed = run(sim, &options);
-            bool came_to_pass = sim->corrupted && (kind != SIM_SWAP_APPENDS || sim->held_back == 0 || sim->failed);
+            bool came_to_pass = sim->corrupted && (kind != SIM_SWAP_APPENDS || sim->held_back == 0 ||
+                                                   sim->failed);
             done += came_to_pass;
             seen += came_to_pass && !passed;
         }
@@ -117,7 +124,8 @@ int main(int argc, char **argv) {
     }
     failed += broken;
     free(sim);
-    printf("%llu turns, %llu records, %llu appended again\n", (unsigned long long)total_turns, (unsigned long long)total_rows,
+    printf("%llu turns, %llu records, %llu appended again\n", (unsigned long long)total_turns,
+           (unsigned long long)total_rows,
            (unsigned long long)total_duplicates);
     printf("%llu passed, %llu failed\n", (unsigned long long)passed, (unsigned long long)failed);
     return failed > 0;

@@ -1,5 +1,5 @@
-/* A process: its inbox, the turns of its loop as the runtime makes them (all that came, then HV_EV_TURN, then the actions in order), and
- * what it may do when, by our own books. */
+/* A process: its inbox, the turns of its loop as the runtime makes them (all that came, then HV_EV_TURN,
+ * then the actions in order), and what it may do when, by our own books. */
 #include "sim.h"
 
 #include <string.h>
@@ -53,7 +53,8 @@ static void release(void *user, void *memory) {
         return;
     }
     if (payload->in_clients > 0 && member->core != NULL) {
-        sim_fail(member->sim, "the payload of %lld is released while a client has it", (long long)payload->id);
+        sim_fail(member->sim, "the payload of %lld is released while a client has it",
+                 (long long)payload->id);
     }
     payload->released = true;
     member->payloads--;
@@ -74,7 +75,8 @@ void sim_tell(struct sim_member *member, struct hv_event event, void *owned) {
     put(member, (struct sim_mail){.event = event, .owned = owned, .shard = -1});
 }
 
-void sim_tell_of(struct sim_member *member, struct hv_event event, const struct sim_client *client, int shard) {
+void sim_tell_of(struct sim_member *member, struct hv_event event, const struct sim_client *client,
+                 int shard) {
     put(member, (struct sim_mail){.event = event, .client = client->uid, .shard = shard});
 }
 
@@ -136,8 +138,10 @@ static void note_told(struct sim_member *member, const struct sim_mail *mail) {
 }
 
 static const char *const event_names[] = {
-    "turn",    "leader id",    "assigned", "revoked",     "heartbeat",     "left",       "claim up",    "claim down",
-    "refused", "claimed",      "writers",  "settle up",   "settle down",   "settle refused", "purged", "reset",
+    "turn",    "leader id",    "assigned", "revoked",     "heartbeat",     "left",       "claim up",
+       "claim down",
+    "refused", "claimed",      "writers",  "settle up",   "settle down",   "settle refused", "purged",
+    "reset",
     "ready",   "client failed", "report",  "bounced",     "stop",          "hurry",
 };
 
@@ -189,7 +193,8 @@ static void check_produce(struct sim_member *member, const struct hv_action *act
         sim_fail(sim, "m%d produces %lld, which is %s", member->index, (long long)payload->id,
                  payload->released ? "released" : "defective");
     }
-    if (in_flight[1 - action->lane] > 0 || (action->lane == HV_LANE_SUSPECTS && in_flight[action->lane] > 0)) {
+    if (in_flight[1 - action->lane] > 0 || (action->lane == HV_LANE_SUSPECTS &&
+                                            in_flight[action->lane] > 0)) {
         sim_fail(sim, "m%d sends of shard %u in two lanes, or two suspects at once", member->index, shard);
     }
     in_flight[action->lane]++;
@@ -206,7 +211,8 @@ static void check_leadership(struct sim_member *member, const struct hv_action *
     case HV_NOTICE_ACQUIRED:
     case HV_NOTICE_REFRESHED:
         if (led != (action->notice == HV_NOTICE_REFRESHED)) {
-            sim_fail(member->sim, "m%d tells of a leadership that %s", member->index, led ? "it has" : "it does not have");
+            sim_fail(member->sim, "m%d tells of a leadership that %s", member->index, led ? "it has"
+                     : "it does not have");
         }
         member->leads = true;
         memcpy(member->leader_id, action->uuid, HV_UUID_BYTES);
@@ -225,7 +231,8 @@ static void check_leadership(struct sim_member *member, const struct hv_action *
 
 static void notice(struct sim_member *member, const struct hv_action *action) {
     struct sim *sim = member->sim;
-    static const char *const names[] = {"acquired", "refreshed", "revoked", "fenced",      "rewinding", "stalled",
+    static const char *const names[] = {"acquired", "refreshed", "revoked", "fenced",      "rewinding",
+                                        "stalled",
                                         "flowing",  "blocked",   "unblocked", "unpurgeable", "meter"};
     sim_trace(sim, "m%d ! %s id %lld %s", member->index, names[action->notice], (long long)action->id,
               action->reason == NULL ? "" : action->reason);
@@ -290,7 +297,8 @@ static void act(struct sim_member *member, const struct hv_action *action) {
         break;
     case HV_ACT_PRODUCE:
         sim_trace(member->sim, "m%d produce %lld lane %d ticket %llx", member->index,
-                  (long long)((struct sim_payload *)action->payload)->id, action->lane, (unsigned long long)action->ticket);
+                  (long long)((struct sim_payload *)action->payload)->id, action->lane,
+                  (unsigned long long)action->ticket);
         check_produce(member, action);
         sim_client_produce(member, action);
         break;
@@ -319,16 +327,19 @@ static void check_idle(struct sim_member *member, bool told) {
     }
     member->idle_turns += !told;
     if (member->idle_turns > IDLE_TURNS_MAX) {
-        sim_fail(member->sim, "m%d spins: %u turns in a second for nothing", member->index, member->idle_turns);
+        sim_fail(member->sim, "m%d spins: %u turns in a second for nothing", member->index,
+                 member->idle_turns);
     }
 }
 
-/* Who does not lead any more, and is not draining because it was asked to, gives up what is in flight at once. */
+/* Who does not lead any more, and is not draining because it was asked to, gives up what is in flight at
+ * once. */
 static void check_given_up(struct sim_member *member, enum hv_role role) {
     for (int lane = 0; lane < HV_LANES && (role == HV_FENCED || role == HV_STANDBY); lane++) {
         const struct sim_client *client = member->clients[lane];
         if (client != NULL && client->unreported > 0 && !client->purged) {
-            sim_fail(member->sim, "m%d does not lead and lets %u records go on", member->index, client->unreported);
+            sim_fail(member->sim, "m%d does not lead and lets %u records go on", member->index,
+                     client->unreported);
         }
     }
 }
@@ -338,11 +349,13 @@ static void check_figures(struct sim_member *member) {
     hv_harvest_look(member->core, &f);
     check_given_up(member, f.role);
     if (f.held != f.unsent + f.in_flight + f.unpurged) {
-        sim_fail(member->sim, "m%d holds %u records, but %u + %u + %u are told", member->index, f.held, f.unsent, f.in_flight,
+        sim_fail(member->sim, "m%d holds %u records, but %u + %u + %u are told", member->index, f.held,
+                 f.unsent, f.in_flight,
                  f.unpurged);
     }
     if (f.unsent + f.in_flight != member->payloads) {
-        sim_fail(member->sim, "m%d holds %u payloads for %u records", member->index, member->payloads, f.unsent + f.in_flight);
+        sim_fail(member->sim, "m%d holds %u payloads for %u records", member->index, member->payloads,
+                 f.unsent + f.in_flight);
     }
 }
 
@@ -375,7 +388,8 @@ static void start(struct sim *sim, void *arg) {
 }
 
 static void start_later(struct sim_member *member) {
-    struct start_arg *a = sim_later(member->sim, sim_span(member->sim, HV_MS(10), HV_SECONDS(2)), start, sizeof *a);
+    struct start_arg *a = sim_later(member->sim, sim_span(member->sim, HV_MS(10), HV_SECONDS(2)), start,
+                                    sizeof *a);
     a->member = member->index;
 }
 

@@ -1,9 +1,10 @@
-/* The simulator of harvestd's core: a model of one outbox table, one topic with several partitions, a group and its members, in virtual
- * time. Everything that happens is drawn from one seeded generator, so a seed is a schedule.
+/* The simulator of harvestd's core: a model of one outbox table, one topic with several partitions, a group
+ * and its members, in virtual time. Everything that happens is drawn from one seeded generator, so a seed is
+ * a schedule.
  *
  *   heap.c        what happens when: tasks in virtual time
  *   table.c       rows, the application's transactions, the checks that concern the table
- *   statements.c  a member's two connections: marks, purges, resets, the question for writers, and how they fail
+ *   statements.c  a member's two connections: marks, purges, resets, the question for writers
  *   topic.c       what was appended, and the checks of order and truth
  *   kafka.c       a member's clients: queues, batches, reports, purges, late requests
  *   group.c       who owns the leader partition, heartbeats, revokes
@@ -36,7 +37,8 @@ struct sim_member;
 
 /* ---- weather ---- */
 
-/* Chances in 1/10000: of a statement, a row, a batch, a transaction, or a tick (every 20 ms), as the comments say. */
+/* Chances in 1/10000: of a statement, a row, a batch, a transaction, or a tick (every 20 ms), as the
+ * comments say. */
 struct sim_trouble {
     uint32_t refused;     /* because of the table */
     uint32_t lost_before; /* the connection is lost, the statement does nothing */
@@ -65,9 +67,11 @@ struct sim_weather {
     int members;
     /* what this weather promises beyond order and completeness */
     bool no_duplicates, no_rewind, no_refresh;
-    hv_time latency_max; /* from commit to append, of keys whose shard has no trouble of its own; 0: no promise */
-    hv_time recovery_max; /* ... of the others, once nothing of their shard has a flaw, beyond blocked_backoff_max: a shard with dozens of
-                             * rows that were bad reads each of them anew, one after the other */
+    /* from commit to append, of keys whose shard has no trouble of its own; 0: no promise */
+    hv_time latency_max;
+    /* ... of the others, once nothing of their shard has a flaw, beyond blocked_backoff_max and the time
+     * that each row which was bad takes to be read anew, one after the other */
+    hv_time recovery_max;
 };
 
 /* ---- the table ---- */
@@ -293,7 +297,8 @@ void sim_weather_start(struct sim *sim);
 /* table.c */
 void sim_table_start(struct sim *sim);
 /* The rows that a mark would take now, ascending. */
-uint32_t sim_table_pick(const struct sim *sim, const uint8_t *uuid, int64_t from, uint32_t limit, int64_t *ids);
+uint32_t sim_table_pick(const struct sim *sim, const uint8_t *uuid, int64_t from, uint32_t limit,
+                        int64_t *ids);
 /* Deletes a row that is there; it must have been appended. */
 void sim_table_delete(struct sim *sim, int64_t id);
 /* Mends a row, or an operator deletes it. */
@@ -336,9 +341,11 @@ void sim_member_pause(struct sim_member *member, hv_time span);
 void sim_member_stop(struct sim_member *member, bool hurry);
 /* Puts an event into the inbox; `owned` is freed after it was told. */
 void sim_tell(struct sim_member *member, struct hv_event event, void *owned);
-void sim_tell_of(struct sim_member *member, struct hv_event event, const struct sim_client *client, int shard);
+void sim_tell_of(struct sim_member *member, struct hv_event event, const struct sim_client *client,
+                 int shard);
 void sim_drop_mail_of(struct sim_member *member, uint64_t client);
-uint32_t sim_in_flight(const struct sim_member *member); /* records handed over, and not told what became of them */
+/* records handed over, and not told what became of them */
+uint32_t sim_in_flight(const struct sim_member *member);
 /* NULL when that life of the process is over. */
 struct sim_member *sim_member_in(struct sim *sim, int index, uint64_t life);
 struct sim_payload *sim_payload_new(struct sim *sim, int64_t id);

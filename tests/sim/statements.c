@@ -1,6 +1,7 @@
-/* A member's two connections to the database. A statement begins (its snapshot), takes effect, and is answered, with time in between:
- * what is deleted after a mark's snapshot makes its reply shorter than its limit. It may be refused; the connection may be lost before
- * or after it took effect; or it takes effect when nobody waits for it any more. */
+/* A member's two connections to the database. A statement begins (its snapshot), takes effect, and is
+ * answered, with time in between: what is deleted after a mark's snapshot makes its reply shorter than its
+ * limit. It may be refused; the connection may be lost before or after it took effect; or it takes effect
+ * when nobody waits for it any more. */
 #include "sim.h"
 
 #include <stdlib.h>
@@ -63,7 +64,8 @@ void sim_link_down(struct sim_member *member, int which) {
     struct hv_event event = {.type = which == 0 ? HV_EV_CLAIM_DOWN : HV_EV_SETTLE_DOWN, .flag = link->busy};
     *link = (struct sim_link){.uid = ++member->sim->uid};
     sim_tell(member, event, NULL);
-    come_up_later(member, which, sim_span(member->sim, HV_MS(5), sim_coin(member->sim, 80) ? HV_MS(300) : HV_SECONDS(3)));
+    come_up_later(member, which, sim_span(member->sim, HV_MS(5), sim_coin(member->sim, 80) ? HV_MS(300)
+                                          : HV_SECONDS(3)));
 }
 
 void sim_links_end(struct sim_member *member) {
@@ -124,7 +126,8 @@ static void reply(struct sim *sim, void *arg) {
         reply_marked(member, s);
     } else if (s->type == HV_ACT_WRITERS) {
         uint64_t *hashes = copy(s->hashes, s->hash_count, sizeof *hashes);
-        sim_tell(member, (struct hv_event){.type = HV_EV_WRITERS, .hashes = hashes, .count = s->hash_count}, hashes);
+        sim_tell(member, (struct hv_event){.type = HV_EV_WRITERS, .hashes = hashes, .count = s->hash_count},
+                 hashes);
     } else if (s->type == HV_ACT_PURGE) {
         sim_tell(member, (struct hv_event){.type = HV_EV_PURGED}, NULL);
     } else {
@@ -135,7 +138,8 @@ static void reply(struct sim *sim, void *arg) {
 }
 
 static void reply_later(struct sim *sim, const struct statement *s) {
-    struct statement *next = sim_later(sim, sim_span(sim, HV_US(50), sim_coin(sim, 10) ? HV_MS(20) : sim->database_pace), reply, sizeof *next);
+    struct statement *next = sim_later(sim, sim_span(sim, HV_US(50), sim_coin(sim, 10) ? HV_MS(20)
+                                                     : sim->database_pace), reply, sizeof *next);
     *next = *s;
 }
 
@@ -225,7 +229,8 @@ static void begin(struct sim *sim, void *arg) {
             sim_link_down(member, s->which);
         }
         if (s->fate == LOST_LATER) {
-            struct statement *late = sim_later(sim, sim_span(sim, HV_MS(1), HV_SECONDS(6)), begin, sizeof *late);
+            struct statement *late = sim_later(sim, sim_span(sim, HV_MS(1), HV_SECONDS(6)), begin,
+                                               sizeof *late);
             *late = *s;
             late->fate = LATE;
         }
@@ -242,7 +247,8 @@ static void begin(struct sim *sim, void *arg) {
         reply_later(sim, s);
         return;
     }
-    hv_time span = sim_chance(sim, s->which == 0 ? sim->weather.claim.slow : sim->weather.settle.slow) ? HV_SECONDS(2) : sim->database_pace;
+    hv_time span = sim_chance(sim, s->which == 0 ? sim->weather.claim.slow : sim->weather.settle.slow)
+        ? HV_SECONDS(2) : sim->database_pace;
     struct statement *next = sim_later(sim, sim_span(sim, HV_US(50), span), finish, sizeof *next);
     *next = *s;
 }
@@ -264,11 +270,13 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
         return;
     }
     if (action->count > IDS || (action->type != HV_ACT_CLAIM && which == 1 && action->count == 0) ||
-        (action->type == HV_ACT_CLAIM && (action->limit == 0 || action->limit > member->config.mark_query_records))) {
+        (action->type == HV_ACT_CLAIM && (action->limit == 0 ||
+                                          action->limit > member->config.mark_query_records))) {
         sim_fail(sim, "a statement of a wrong size");
         return;
     }
-    if (action->type == HV_ACT_CLAIM && (!member->leads || memcmp(action->uuid, member->leader_id, HV_UUID_BYTES) != 0)) {
+    if (action->type == HV_ACT_CLAIM && (!member->leads || memcmp(action->uuid, member->leader_id,
+                                                                  HV_UUID_BYTES) != 0)) {
         sim_fail(sim, "m%d marks without being the leader that it said it is", member->index);
     }
     link->busy = true;
@@ -288,6 +296,7 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
     if (action->count > 0) {
         memcpy(s->ids, action->ids, action->count * sizeof *s->ids);
     }
-    sim_trace(sim, "m%d statement %d from %lld limit %u count %u fate %d", member->index, s->type, (long long)s->from,
+    sim_trace(sim, "m%d statement %d from %lld limit %u count %u fate %d", member->index, s->type,
+              (long long)s->from,
               s->limit, s->count, (int)s->fate);
 }

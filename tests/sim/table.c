@@ -1,5 +1,6 @@
-/* The outbox table and the application that writes to it. Per key the application serialises its writes: a key is locked from the first
- * id drawn for it to the end of the transaction, so ids of a key rise in commit order. */
+/* The outbox table and the application that writes to it. Per key the application serialises its writes: a
+ * key is locked from the first id drawn for it to the end of the transaction, so ids of a key rise in commit
+ * order. */
 #include "sim.h"
 
 #include <string.h>
@@ -16,7 +17,8 @@ static void think(struct sim *sim, void *arg);
 
 #define RESTART_FROM (SIM_ROWS / 2) /* where a sequence stands that starts again later */
 
-/* As of ALTER SEQUENCE ... RESTART: ids of a key rise again from here on, and nothing is promised towards the rows before. */
+/* As of ALTER SEQUENCE ... RESTART: ids of a key rise again from here on, and nothing is promised towards
+ * the rows before. */
 static void restart_sequence(struct sim *sim) {
     sim_trace(sim, "the sequence starts again");
     sim->lowest = sim->next_id = 1;
@@ -84,7 +86,8 @@ static void spoil(struct sim *sim, struct sim_row *row, int64_t id) {
         sim->keys[row->key].troubled |= row->flaw != SIM_SOUND;
         sim->flaws[shard_of(sim, row)] += row->flaw != SIM_SOUND;
         sim->flaws_ever[shard_of(sim, row)] += row->flaw != SIM_SOUND;
-        struct row_arg *again = sim_later(sim, sim_span(sim, HV_MS(300), HV_SECONDS(8)), repair, sizeof *again);
+        struct row_arg *again = sim_later(sim, sim_span(sim, HV_MS(300), HV_SECONDS(8)), repair,
+                                          sizeof *again);
         again->id = id;
     }
 }
@@ -106,7 +109,8 @@ static void draw_row(struct sim *sim, struct sim_tx *tx, int number) {
     key->last = id;
     tx->ids[tx->count++] = id;
     spoil(sim, row, id);
-    sim_trace(sim, "tx %d draws %lld key %d flaw %d%s", (int)(tx - sim->txs), (long long)id, number, row->flaw,
+    sim_trace(sim, "tx %d draws %lld key %d flaw %d%s", (int)(tx - sim->txs), (long long)id, number,
+              row->flaw,
               row->undeletable ? " undeletable" : "");
 }
 
@@ -152,7 +156,8 @@ static void draw_next(struct sim *sim, void *arg) {
         draw_row(sim, tx, key);
     }
     bool more = tx->count < SIM_TX_ROWS && sim_coin(sim, 50);
-    hv_time delay = more ? sim_span(sim, HV_US(50), sim_coin(sim, 5) ? HV_MS(300) : HV_MS(3)) : commit_delay(sim);
+    hv_time delay = more ? sim_span(sim, HV_US(50), sim_coin(sim, 5) ? HV_MS(300) : HV_MS(3))
+        : commit_delay(sim);
     struct tx_arg *next = sim_later(sim, delay, more ? draw_next : end_tx, sizeof *next);
     next->tx = number;
 }
@@ -175,7 +180,8 @@ static void think(struct sim *sim, void *arg) {
         return;
     }
     begin_tx(sim);
-    hv_time pause = sim_coin(sim, 50) ? sim_span(sim, 0, HV_MS(20)) : sim_span(sim, HV_MS(20), sim->pause_max);
+    hv_time pause = sim_coin(sim, 50) ? sim_span(sim, 0, HV_MS(20))
+        : sim_span(sim, HV_MS(20), sim->pause_max);
     sim_later(sim, pause, think, 1);
 }
 
@@ -195,7 +201,8 @@ void sim_table_start(struct sim *sim) {
     }
 }
 
-uint32_t sim_table_pick(const struct sim *sim, const uint8_t *uuid, int64_t from, uint32_t limit, int64_t *ids) {
+uint32_t sim_table_pick(const struct sim *sim, const uint8_t *uuid, int64_t from, uint32_t limit,
+                        int64_t *ids) {
     uint32_t count = 0;
     int64_t id = from > sim->lowest ? from : sim->lowest;
     for (; id < sim->top && count < limit; id++) {
@@ -250,7 +257,8 @@ void sim_table_mend_all(struct sim *sim) {
 bool sim_table_empty(struct sim *sim) {
     while (sim->lowest < sim->top) {
         enum sim_row_state state = sim->rows[sim->lowest].state;
-        if (state == SIM_ROW_DRAWN || state == SIM_ROW_COMMITTED || (state == SIM_ROW_UNUSED && sim->writing)) {
+        if (state == SIM_ROW_DRAWN || state == SIM_ROW_COMMITTED ||
+            (state == SIM_ROW_UNUSED && sim->writing)) {
             return false;
         }
         sim->lowest++;

@@ -1,11 +1,12 @@
-/* The topic: what was appended, and whether it may have been. Order of first deliveries is all that is kept: a row knows its predecessor
- * of the same key, and how often it was appended. */
+/* The topic: what was appended, and whether it may have been. Order of first deliveries is all that is kept:
+ * a row knows its predecessor of the same key, and how often it was appended. */
 #include "sim.h"
 
-/* While rows of before a restart of the sequence are still to come, and until a mark from the very start found the new ones, new rows
- * may be late, or overtaken. */
+/* While rows of before a restart of the sequence are still to come, and until a mark from the very start
+ * found the new ones, new rows may be late, or overtaken. */
 static bool unsettled(const struct sim *sim, const struct sim_row *row) {
-    return sim->weather.restarts && row->drawn_at < sim->settled_at + sim->config.rescan_interval + HV_SECONDS(2);
+    return sim->weather.restarts &&
+    row->drawn_at < sim->settled_at + sim->config.rescan_interval + HV_SECONDS(2);
 }
 
 static void check_predecessor(struct sim *sim, int64_t id) {
@@ -14,7 +15,8 @@ static void check_predecessor(struct sim *sim, int64_t id) {
         return;
     }
     int64_t before = rows[id].before;
-    while (before != 0 && (rows[before].state == SIM_ROW_ABORTED || rows[before].by_operator || rows[before].keyless ||
+    while (before != 0 && (rows[before].state == SIM_ROW_ABORTED || rows[before].by_operator ||
+                           rows[before].keyless ||
                            unsettled(sim, &rows[before]))) {
         before = rows[before].before;
     }
@@ -38,22 +40,27 @@ static void check_latency(struct sim *sim, int64_t id) {
     uint32_t shard = sim->keys[row->key].hash % sim->config.send_concurrency;
     hv_time took = sim->now - row->committed_at, since_mended = sim->now - sim->mended_at[shard];
     const struct sim_weather *w = &sim->weather;
-    hv_time most = w->latency_max * (sim->pause_max < HV_MS(100) ? 4 : 1); /* under load, small limits hold up */
-    most += w->restarts ? sim->config.rescan_interval : 0; /* once more the highest id of before may mislead */
+    /* under load, small limits hold up */
+    hv_time most = w->latency_max * (sim->pause_max < HV_MS(100) ? 4 : 1);
+    /* once more the highest id of before may mislead */
+    most += w->restarts ? sim->config.rescan_interval : 0;
     if (w->latency_max > 0 && took > most && !unsettled(sim, row) && !troubled(sim, row->key)) {
         sim_fail(sim, "row %lld waited for %lld ms", (long long)id, (long long)(took / 1000));
     }
     took = hv_time_min(took, since_mended);
     /* Those that were read before they were mended block once each. */
-    most = w->recovery_max + sim->config.blocked_backoff_max + sim->flaws_ever[shard] * sim->config.io_error_backoff;
+    most = w->recovery_max + sim->config.blocked_backoff_max;
+    most += sim->flaws_ever[shard] * sim->config.io_error_backoff;
     if (w->recovery_max > 0 && took > most && sim->flaws[shard] == 0) {
-        sim_fail(sim, "row %lld waited for %lld ms after all was mended", (long long)id, (long long)(took / 1000));
+        sim_fail(sim, "row %lld waited for %lld ms after all was mended", (long long)id,
+                 (long long)(took / 1000));
     }
 }
 
 static void append(struct sim *sim, int64_t id, int version, uint8_t flaw) {
     struct sim_row *row = &sim->rows[id];
-    sim_trace(sim, "append %lld key %d version %d%s", (long long)id, row->key, version, row->appended > 0 ? " AGAIN" : "");
+    sim_trace(sim, "append %lld key %d version %d%s", (long long)id, row->key, version, row->appended > 0
+              ? " AGAIN" : "");
     if (row->state != SIM_ROW_COMMITTED && row->state != SIM_ROW_GONE) {
         sim_fail(sim, "row %lld appears, which is not committed", (long long)id);
     }
@@ -82,7 +89,8 @@ static void append_aborted(struct sim *sim) {
     }
 }
 
-/* Corrupts what is observed, so that the checks can show that they see it. True: the append was dealt with. */
+/* Corrupts what is observed, so that the checks can show that they see it. True: the append was dealt with.
+ * */
 static bool corrupt(struct sim *sim, int64_t id, int version, uint8_t flaw) {
     const struct sim_row *row = &sim->rows[id];
     bool due = !sim->corrupted && sim->now > HV_SECONDS(2);

@@ -1,43 +1,44 @@
-/* What goes wrong in a run, and how often. Calm weather promises more than stormy weather: that is checked, too. */
+/* What goes wrong in a run, and how often. Calm weather promises more than stormy weather: that is checked,
+ * too. */
 #include "sim.h"
 
 #include <string.h>
 
 #define TICK HV_MS(20)
 
-#define DATABASE                                                                                                   \
-    .claim = {200, 150, 200, 200, 100}, .settle = {200, 150, 200, 200, 100}, .claim_drops = 50, .settle_drops = 50, \
-    .database_restarts = 30
-#define KAFKA                                                                                                      \
-    .batch_fails = 300, .queue_full = 200, .open_fails = 1500, .slow_purges = 400, .client_fatal = 60, .hangs = 60
+#define DATABASE                                                                         \
+    .claim = {200, 150, 200, 200, 100}, .settle = {200, 150, 200, 200, 100}, .claim_drops = 50, \
+    .settle_drops = 50, .database_restarts = 30
+#define KAFKA                                                                            \
+    .batch_fails = 300, .queue_full = 200, .open_fails = 1500, .slow_purges = 400, .client_fatal = 60, \
+    .hangs = 60
 #define LEADERSHIP .revokes = 60, .loses = 60, .cuts = 60, .kills = 40, .pauses = 60, .stops = 40
 #define FLAWS .poison = 150, .defective = 150, .oversize = 100
 #define WRITING .late = 500, .prepared = 60, .aborted = 1000
 
+#define EXACT .no_duplicates = true, .no_rewind = true
+
 static const struct sim_weather weathers[] = {
-    {.name = "calm", .aborted = 1000, .members = 1, .no_duplicates = true, .no_rewind = true, .no_refresh = true,
-     .latency_max = HV_MS(600)},
-    {.name = "late", WRITING, .members = 1, .no_duplicates = true, .no_rewind = true, .no_refresh = true,
-     .latency_max = HV_MS(600)},
-    {.name = "lost marks", WRITING, .claim = {50, 50, 100, 100, 100}, .claim_drops = 20, .members = 1, .no_duplicates = true,
-     .no_rewind = true},
+    {.name = "calm", .aborted = 1000, .members = 1, EXACT, .no_refresh = true, .latency_max = HV_MS(600)},
+    {.name = "late", WRITING, .members = 1, EXACT, .no_refresh = true, .latency_max = HV_MS(600)},
+    {.name = "lost marks", WRITING, .claim = {50, 50, 100, 100, 100}, .claim_drops = 20, .members = 1, EXACT},
     {.name = "lost purges", WRITING, .settle = {50, 50, 100, 100, 100}, .settle_drops = 20, .members = 1,
-     .no_duplicates = true, .no_rewind = true, .no_refresh = true},
-    {.name = "unpurgeable", WRITING, .undeletable = 200, .members = 1, .no_duplicates = true, .no_rewind = true},
-    {.name = "poison", FLAWS, .aborted = 1000, .members = 1, .latency_max = HV_SECONDS(8),
-     .recovery_max = HV_SECONDS(30)},
-    {.name = "defective", .defective = 300, .oversize = 200, .aborted = 1000, .members = 1, .no_duplicates = true,
-     .no_rewind = true, .latency_max = HV_SECONDS(5), .recovery_max = HV_SECONDS(30)},
+     EXACT, .no_refresh = true},
+    {.name = "unpurgeable", WRITING, .undeletable = 200, .members = 1, EXACT},
+    {.name = "poison", FLAWS, .aborted = 1000, .members = 1,
+     .latency_max = HV_SECONDS(8), .recovery_max = HV_SECONDS(10)},
+    {.name = "defective", .defective = 300, .oversize = 200, .aborted = 1000, .members = 1, EXACT,
+     .latency_max = HV_SECONDS(5), .recovery_max = HV_SECONDS(10)},
     {.name = "database", WRITING, DATABASE, .members = 1, .no_rewind = true},
-    {.name = "slow", WRITING, .claim = {100, 100, 1200, 600, 2500}, .open_fails = 5000, .batch_fails = 600, .client_fatal = 100,
-     .settle = {0, 0, 0, 300, 100}, .members = 1},
+    {.name = "slow", WRITING, .claim = {100, 100, 1200, 600, 2500}, .settle = {0, 0, 0, 300, 100},
+     .open_fails = 5000, .batch_fails = 600, .client_fatal = 100, .members = 1},
     {.name = "kafka", WRITING, KAFKA, .members = 1},
     {.name = "leadership", WRITING, LEADERSHIP, .members = 2},
-    {.name = "hand-over", WRITING, .revokes = 80, .stops = 60, .members = 2, .no_duplicates = true, .no_rewind = true,
-     .no_refresh = true},
-    {.name = "restarted sequence", .late = 500, .aborted = 1000, .members = 1, .restarts = true, .no_duplicates = true, .no_rewind = true,
-     .no_refresh = true, .latency_max = HV_MS(600)},
-    {.name = "everything", WRITING, DATABASE, KAFKA, LEADERSHIP, FLAWS, .undeletable = 60, .cached_keys = 1500, .members = 2},
+    {.name = "hand-over", WRITING, .revokes = 80, .stops = 60, .members = 2, EXACT, .no_refresh = true},
+    {.name = "restarted sequence", .late = 500, .aborted = 1000, .restarts = true, .members = 1,
+     EXACT, .no_refresh = true, .latency_max = HV_MS(600)},
+    {.name = "everything", WRITING, DATABASE, KAFKA, LEADERSHIP, FLAWS, .undeletable = 60,
+     .cached_keys = 1500, .members = 2},
 };
 
 #define WEATHERS (sizeof weathers / sizeof *weathers)
@@ -47,10 +48,14 @@ static void vary(struct sim *sim) {
     struct sim_weather *w = &sim->weather;
     uint32_t *chances[] = {
         &w->claim.refused, &w->claim.lost_before, &w->claim.lost_after, &w->claim.lost_later, &w->claim.slow,
-        &w->settle.refused, &w->settle.lost_before, &w->settle.lost_after, &w->settle.lost_later, &w->settle.slow,
-        &w->claim_drops, &w->settle_drops, &w->database_restarts, &w->batch_fails, &w->queue_full, &w->open_fails,
-        &w->slow_purges, &w->client_fatal, &w->hangs, &w->poison, &w->defective, &w->oversize, &w->undeletable,
-        &w->revokes, &w->loses, &w->cuts, &w->kills, &w->pauses, &w->stops, &w->late, &w->prepared, &w->aborted,
+        &w->settle.refused, &w->settle.lost_before, &w->settle.lost_after, &w->settle.lost_later,
+        &w->settle.slow,
+        &w->claim_drops, &w->settle_drops, &w->database_restarts, &w->batch_fails, &w->queue_full,
+        &w->open_fails,
+        &w->slow_purges, &w->client_fatal, &w->hangs, &w->poison, &w->defective, &w->oversize,
+        &w->undeletable,
+        &w->revokes, &w->loses, &w->cuts, &w->kills, &w->pauses, &w->stops, &w->late, &w->prepared,
+        &w->aborted,
         &w->cached_keys,
     };
     static const uint32_t percents[] = {0, 0, 0, 30, 100, 100, 300};
@@ -66,7 +71,8 @@ static void configure(struct sim *sim) {
     c->max_in_flight_records = windows[hv_random_below(&sim->dice, 7)];
     c->max_in_flight_bytes = sim_coin(sim, 20) ? 500 : 1 << 20;
     c->send_buffer = c->max_in_flight_records > 1000 ? 1000 : (uint32_t)sim_between(sim, 1, 20);
-    c->mark_query_records = sim_coin(sim, 30) ? (uint32_t)sim_between(sim, 1, 3) : (uint32_t)sim_between(sim, 4, 20);
+    c->mark_query_records = sim_coin(sim, 30) ? (uint32_t)sim_between(sim, 1, 3)
+        : (uint32_t)sim_between(sim, 4, 20);
     c->mark_query_bytes = sim_coin(sim, 30) ? 600 : 1 << 20;
     c->purge_query_records = (uint32_t)sim_between(sim, 1, 20);
     c->mark_backoff = sim_span(sim, HV_MS(5), HV_MS(20));
@@ -131,7 +137,8 @@ static void disturb_kafka(struct sim *sim) {
         sim_client_fatal(some_member(sim), sim_coin(sim, 70) ? HV_LANE_RECORDS : HV_LANE_SUSPECTS);
     }
     if (sim_chance(sim, w->hangs)) {
-        hv_time until = sim->now + sim_span(sim, HV_MS(50), sim_coin(sim, 70) ? HV_SECONDS(1) : HV_SECONDS(12));
+        hv_time until = sim->now + sim_span(sim, HV_MS(50), sim_coin(sim, 70) ? HV_SECONDS(1)
+                                            : HV_SECONDS(12));
         int only = sim_coin(sim, 50) ? (int)hv_random_below(&sim->dice, SIM_PARTITIONS) : -1;
         sim_trace(sim, "partition %d hangs until %lld", only, (long long)until);
         for (int i = 0; i < SIM_PARTITIONS; i++) {
@@ -157,7 +164,8 @@ static void disturb_members(struct sim *sim) {
         sim_member_kill(some_member(sim));
     }
     if (sim_chance(sim, w->pauses)) {
-        sim_member_pause(some_member(sim), sim_span(sim, HV_MS(5), sim_coin(sim, 50) ? HV_MS(500) : HV_SECONDS(8)));
+        sim_member_pause(some_member(sim), sim_span(sim, HV_MS(5), sim_coin(sim, 50) ? HV_MS(500)
+                                                    : HV_SECONDS(8)));
     }
     if (sim_chance(sim, w->stops)) {
         sim_member_stop(some_member(sim), !w->no_duplicates && sim_coin(sim, 30));

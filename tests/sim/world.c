@@ -1,5 +1,5 @@
-/* One run: weather and configuration from the seed, some seconds of writing and trouble, then all is mended and everything must have
- * arrived, the table be empty, the members stop and hold nothing. */
+/* One run: weather and configuration from the seed, some seconds of writing and trouble, then all is mended
+ * and everything must have arrived, the table be empty, the members stop and hold nothing. */
 #include "sim.h"
 
 #include <stdarg.h>
@@ -15,7 +15,8 @@ void sim_fail(struct sim *sim, const char *format, ...) {
         return;
     }
     sim->failed = true;
-    int length = snprintf(sim->failure, sizeof sim->failure, "at %lld.%06lld s: ", (long long)(sim->now / 1000000),
+    int length = snprintf(sim->failure, sizeof sim->failure, "at %lld.%06lld s: ",
+                          (long long)(sim->now / 1000000),
                           (long long)(sim->now % 1000000));
     va_list args;
     va_start(args, format);
@@ -62,7 +63,8 @@ static void what_is_left(struct sim *sim) {
         }
     }
     if (left > 0) {
-        sim_fail(sim, "%u rows do not leave the table; the first is %lld, appended %u times", left, (long long)first,
+        sim_fail(sim, "%u rows do not leave the table; the first is %lld, appended %u times", left,
+                 (long long)first,
                  sim->rows[first].appended);
     } else {
         sim_fail(sim, "the members do not come to rest");
@@ -118,7 +120,8 @@ static void watch(struct sim *sim, void *arg) {
     } else if (!sim->writing && !sim->finished) {
         sim_table_mend_all(sim);
         if (at_rest(sim)) {
-            sim->rest = sim->rest > 0 ? sim->rest : sim->now + (sim_coin(sim, 3) ? HV_SECONDS(70) : HV_MS(50));
+            sim->rest = sim->rest > 0 ? sim->rest : sim->now + (sim_coin(sim, 3) ? HV_SECONDS(70)
+                                                                : HV_MS(50));
             if (sim->now >= sim->rest) {
                 stop_all(sim);
             }
@@ -137,9 +140,12 @@ void sim_run(struct sim *sim, const struct sim_options *options) {
     sim->dice.state = options->seed;
     sim->faults = sim->writing = true;
     sim_weather_choose(sim);
-    sim->writing_until = sim_span(sim, HV_SECONDS(3), sim->weather.restarts ? HV_SECONDS(30) : HV_SECONDS(12));
-    sim_trace(sim, "seed %llu weather %s shards %u window %u limit %u", (unsigned long long)options->seed, sim->weather.name,
-              sim->config.send_concurrency, sim->config.max_in_flight_records, sim->config.mark_query_records);
+    sim->writing_until = sim_span(sim, HV_SECONDS(3), sim->weather.restarts ? HV_SECONDS(30)
+                                  : HV_SECONDS(12));
+    sim_trace(sim, "seed %llu weather %s shards %u window %u limit %u", (unsigned long long)options->seed,
+              sim->weather.name,
+              sim->config.send_concurrency, sim->config.max_in_flight_records,
+              sim->config.mark_query_records);
     for (int i = 0; i < sim->weather.members; i++) {
         sim->members[i].sim = sim;
         sim->members[i].index = i;

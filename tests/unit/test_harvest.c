@@ -42,7 +42,8 @@ struct bed {
     bool beats; /* heartbeats come back */
     uint64_t uuids;
     char payloads[IDS];
-    int held[IDS]; /* payloads of an id that the core has: told minus released; one block stands for all of them */
+    /* payloads of an id that the core has: told minus released; one block stands for all of them */
+    int held[IDS];
     uint64_t tickets[IDS];
     int sent[IDS];
     int done[ACTIONS]; /* how often an action of a type came */
@@ -116,10 +117,12 @@ static void claimed(struct bed *bed, const int64_t *ids, size_t count) {
     tell(bed, (struct hv_event){.type = HV_EV_CLAIMED, .rows = rows, .count = count});
 }
 
-#define CLAIMED(bed, ...) claimed(bed, (const int64_t[]){__VA_ARGS__}, sizeof((const int64_t[]){__VA_ARGS__}) / 8)
+#define CLAIMED(bed, ...) \
+    claimed(bed, (const int64_t[]){__VA_ARGS__}, sizeof((const int64_t[]){__VA_ARGS__}) / 8)
 
 static void report(struct bed *bed, int64_t id, enum hv_delivery delivery) {
-    tell(bed, (struct hv_event){.type = HV_EV_REPORT, .ticket = bed->tickets[id], .delivery = delivery, .reason = "told"});
+    tell(bed, (struct hv_event){.type = HV_EV_REPORT, .ticket = bed->tickets[id], .delivery = delivery,
+                                .reason = "told"});
 }
 
 static struct hv_harvest_figures look(const struct bed *bed) {
@@ -282,7 +285,8 @@ static void a_row_may_come_before_the_answer_to_its_reset(void **state) {
     assert_int_equal(bed->sent[4], 2);
 }
 
-/* The database is away, so the hand-over waits for its purge; then the group takes the partition away, and gives it back. */
+/* The database is away, so the hand-over waits for its purge; then the group takes the partition away, and
+ * gives it back. */
 static void an_assignment_after_a_lost_hand_over_counts(void **state) {
     struct bed *bed = *state;
     CLAIMED(bed, 1);
@@ -345,7 +349,8 @@ static void a_hurried_stop_waits_for_nothing_but_the_client(void **state) {
     tell(bed, (struct hv_event){.type = HV_EV_HURRY});
     pass(bed, HV_MS(50));
     assert_int_equal(bed->done[HV_ACT_PURGE_CLIENT], 1);
-    pass(bed, HV_SECONDS(6)); /* its reports do not come, nor the answer to the purge, nor that the group was left */
+    /* its reports do not come, nor the answer to the purge, nor that the group was left */
+    pass(bed, HV_SECONDS(6));
     assert_int_equal(bed->done[HV_ACT_LEAVE], 1);
     pass(bed, HV_SECONDS(11));
     assert_int_equal(bed->done[HV_ACT_STOPPED], 1);

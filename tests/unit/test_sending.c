@@ -96,7 +96,8 @@ static struct hv_slot *add(struct bed *bed, int64_t id, uint32_t shard) {
 }
 
 static void report(struct bed *bed, int64_t id, enum hv_delivery delivery) {
-    struct hv_event event = {.type = HV_EV_REPORT, .ticket = bed->tickets[id], .delivery = delivery, .reason = "told"};
+    struct hv_event event = {.type = HV_EV_REPORT, .ticket = bed->tickets[id], .delivery = delivery,
+                             .reason = "told"};
     bed->out.count = 0;
     hv_sender_report(&bed->sender, &event, bed->now, &bed->out);
 }

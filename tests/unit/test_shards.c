@@ -49,7 +49,8 @@ static void expect(struct bed *bed, const int64_t *ids, size_t count, int64_t ne
     assert_int_equal(bed->shard->next == HV_NO_SLOT ? -1 : hv_slot(&bed->slots, bed->shard->next)->id, next);
 }
 
-#define EXPECT(bed, next, ...) expect(bed, (const int64_t[]){__VA_ARGS__}, sizeof((const int64_t[]){__VA_ARGS__}) / 8, next)
+#define IDS(...) (const int64_t[]){__VA_ARGS__}, sizeof((const int64_t[]){__VA_ARGS__}) / 8
+#define EXPECT(bed, next, ...) expect(bed, IDS(__VA_ARGS__), next)
 
 static void unsent_records_stand_by_id_behind_those_in_flight(void **state) {
     struct bed *bed = *state;
@@ -84,7 +85,8 @@ static void a_failure_sets_next_back_and_skips_what_was_acknowledged(void **stat
     }
     hv_shards_acked(&bed->shards, at[0], 0);
     hv_shards_failed(&bed->shards, at[1]);
-    hv_shards_acked(&bed->shards, at[2], 0); /* reported failed, or purged, does not mean that it was not written */
+    /* reported failed, or purged, does not mean that it was not written */
+    hv_shards_acked(&bed->shards, at[2], 0);
     hv_shards_failed(&bed->shards, at[3]);
     hv_shard_rewind(&bed->shards, bed->shard);
     EXPECT(bed, 2, 2, 4, 5);

@@ -41,7 +41,8 @@ static void a_late_report_finds_nothing(void **state) {
     hv_slots_init(&slots, CAPACITY);
     uint32_t index = hv_slots_take(&slots, 7);
     struct hv_slot *slot = hv_slot(&slots, index);
-    assert_int_equal(hv_slots_by_ticket(&slots, hv_slot_ticket(&slots, index)), HV_NO_SLOT); /* not in flight */
+    /* not in flight */
+    assert_int_equal(hv_slots_by_ticket(&slots, hv_slot_ticket(&slots, index)), HV_NO_SLOT);
     slot->generation++;
     hv_slot_move(slot, HV_SLOT_IN_FLIGHT);
     uint64_t first = hv_slot_ticket(&slots, index);

@@ -63,10 +63,12 @@ static void a_mark_covers_when_it_went_past_or_found_nothing_twice(void **state)
     struct hv_watermark mark;
     begin(&mark);
     answer(&mark, NULL, 0);
-    hv_watermark_marked(&mark, true, INT64_MIN, 40, true, now); /* there may be more behind, whatever its limit was */
+    /* there may be more behind, whatever its limit was */
+    hv_watermark_marked(&mark, true, INT64_MIN, 40, true, now);
     hv_watermark_marked(&mark, true, 50, 100, true, now);       /* did not look at all of them */
     assert_int_equal(mark.low, INT64_MIN);
-    hv_watermark_marked(&mark, true, INT64_MIN, INT64_MIN, false, now); /* what it found may have been deleted by us */
+    /* what it found may have been deleted by us */
+    hv_watermark_marked(&mark, true, INT64_MIN, INT64_MIN, false, now);
     hv_watermark_marked(&mark, true, INT64_MIN, INT64_MIN, true, now);
     hv_watermark_marked(&mark, true, INT64_MIN, INT64_MIN, false, now);
     hv_watermark_marked(&mark, true, INT64_MIN, INT64_MIN, true, now);
