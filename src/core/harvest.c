@@ -200,7 +200,9 @@ static void begin_stop(struct hv_harvest *h, struct hv_actions *out) {
         return;
     }
     h->stop = DRAINING;
-    h->drain_until = h->now + h->config.drain_timeout;
+    if (h->leading.role != HV_REVOKING) { /* the group does not wait longer for our answer because of this */
+        h->drain_until = h->now + h->config.drain_timeout;
+    }
     end_term(h, NULL, out);
 }
 

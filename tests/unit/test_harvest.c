@@ -321,6 +321,20 @@ static void a_hand_over_is_answered_when_all_is_settled(void **state) {
     assert_int_equal(look(bed).role, HV_STANDBY);
 }
 
+static void a_stop_does_not_prolong_a_hand_over(void **state) {
+    struct bed *bed = *state;
+    CLAIMED(bed, 1);
+    turns(bed);
+    tell(bed, (struct hv_event){.type = HV_EV_REVOKED});
+    pass(bed, HV_SECONDS(9));
+    tell(bed, (struct hv_event){.type = HV_EV_STOP});
+    pass(bed, HV_SECONDS(2));
+    assert_int_equal(bed->done[HV_ACT_PURGE_CLIENT], 1);
+    report(bed, 1, HV_PURGED);
+    turns(bed);
+    assert_int_equal(bed->done[HV_ACT_ANSWER], 1);
+}
+
 /* The partition is assigned while the member leaves the group: no heartbeat is due any more. */
 static void who_leaves_the_group_does_not_spin(void **state) {
     struct bed *bed = *state;
@@ -369,6 +383,7 @@ int main(void) {
         TEST(a_row_may_come_before_the_answer_to_its_reset),
         TEST(an_assignment_after_a_lost_hand_over_counts),
         TEST(a_hand_over_is_answered_when_all_is_settled),
+        TEST(a_stop_does_not_prolong_a_hand_over),
         TEST(who_leaves_the_group_does_not_spin),
         TEST(a_hurried_stop_waits_for_nothing_but_the_client),
     };
