@@ -38,10 +38,19 @@ hv_time hv_loop_clock(void) {
     return (hv_time)(uv_hrtime() / 1000);
 }
 
-int64_t hv_loop_wall_clock(void) {
+static hv_time read_posix_clock(clockid_t id) {
     struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+    clock_gettime(id, &t);
+    return (hv_time)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+hv_time hv_loop_suspended(void) {
+    hv_time monotonic = read_posix_clock(CLOCK_MONOTONIC);
+    return read_posix_clock(CLOCK_BOOTTIME) - monotonic;
+}
+
+int64_t hv_loop_wall_clock(void) {
+    return read_posix_clock(CLOCK_REALTIME);
 }
 
 uv_loop_t *hv_loop_uv(struct hv_loop *loop) {

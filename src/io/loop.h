@@ -35,6 +35,7 @@ uv_loop_t *hv_loop_uv(struct hv_loop *loop);
 /* monotonic, as uv_now: stands still while callbacks run; microseconds */
 hv_time hv_loop_now(struct hv_loop *loop);
 hv_time hv_loop_clock(void);                       /* monotonic, the same clock, read now */
+hv_time hv_loop_suspended(void);                    /* how long the machine slept since it was booted, which hv_loop_clock leaves out */
 int64_t hv_loop_wall_clock(void);                  /* microseconds since the Unix epoch, read now */
 void hv_loop_wake(struct hv_loop *loop);           /* a turn is due before the loop blocks (idempotent) */
 /* a turn is due at `when`, up to 1 ms later; HV_NEVER: none */

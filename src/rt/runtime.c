@@ -9,10 +9,16 @@
 #include "io/ident.h"
 #include "rt/state.h"
 
+#define CLOCKS_DIFFER HV_MS(10) /* the two are not read at the same moment: less than this is no sleep */
+
 /* The clock as it is now, not as the loop cached it: a process that was paused must see that its lease is over before it does
  * anything else. */
 static hv_time read_now(struct hv_runtime *rt) {
-    rt->last_now = hv_time_max(rt->last_now, hv_loop_clock());
+    hv_time suspended = hv_loop_suspended();
+    if (suspended - rt->suspended > CLOCKS_DIFFER) {
+        rt->suspended = suspended;
+    }
+    rt->last_now = hv_time_max(rt->last_now, hv_loop_clock() + rt->suspended);
     return rt->last_now;
 }
 
@@ -156,7 +162,8 @@ static void turn(void *user) {
     if (rt->finished && rt->left) { /* after a pause the core's patience can end before the leaving does */
         close_all(rt);
     } else {
-        hv_loop_set_deadline(rt->loop, hv_harvest_deadline(rt->core));
+        hv_time deadline = hv_harvest_deadline(rt->core);
+        hv_loop_set_deadline(rt->loop, deadline == HV_NEVER ? HV_NEVER : deadline - rt->suspended);
     }
 }
 

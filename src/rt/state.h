@@ -38,6 +38,7 @@ struct hv_runtime {
     struct hv_election *election;
     char kafka_said[HV_ERROR_MAX];
     hv_time last_now;
+    hv_time suspended; /* the core's clock is ahead of the loop's by this: a lease runs out while the machine sleeps, too */
     bool bounced; /* in the actions being carried out, a record was not taken: the later ones are not handed over */
     bool finished; /* the core has nothing more to do */
     bool left;     /* the election is closed, or never was: nothing of it calls us any more */
