@@ -1,8 +1,8 @@
 /* harvestd run: the daemon. Sets the process up (signals, allocator, log, loop), runs the runtime on the
  * loop, ends when it has stopped. First SIGTERM or SIGINT: stop in order; second: hurry; third: end at
- * once.
+ * once. Stopping is bounded: what a library does not end in time (a Kafka client that waits for its own threads) is left behind.
  *
- * Who closes what: the signal handles and the log's poll handle are closed when the runtime reports that
+ * Who closes what: the signal handles, the timer and the log's poll handle are closed when the runtime reports that
  * it has stopped; the loop then runs dry and is closed; last the log is flushed. */
 #include <assert.h>
 #include <malloc.h>
@@ -18,6 +18,10 @@
 #include "rt/runtime.h"
 
 enum { SIGNALS = 3 };
+
+/* Beyond drain_timeout: leaving the group takes 5 s at most, ending a client that long again while a broker hangs. */
+#define STOP_LIMIT HV_SECONDS(20)
+
 static const int signal_numbers[SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
 
 struct daemon {
@@ -27,6 +31,8 @@ struct daemon {
     uv_loop_t loop;
     uv_signal_t signals[SIGNALS];
     unsigned signals_open, stop_signals;
+    uv_timer_t stop_timer; /* from the first signal on */
+    bool timer_open;
     struct hv_runtime *runtime; /* NULL once it has stopped */
     bool drained;               /* everything that was in flight was settled before it stopped */
 };
@@ -39,6 +45,21 @@ static const char *signal_name(int number) {
 static void end_at_once(struct daemon *d) {
     hv_log(&d->logger, HV_WARN, "main", "ended at once: what was in flight may be sent again", NULL);
     _exit(1);
+}
+
+/* All that concerns records may be done; then it is only a library that does not come to an end. */
+static void on_stop_limit(uv_timer_t *timer) {
+    struct daemon *d = timer->data;
+    struct hv_harvest_figures figures;
+    hv_runtime_look(d->runtime, &figures);
+    hv_log(&d->logger, HV_WARN, "main", "ended without waiting any longer for its libraries",
+           HV_FIELDS(HV_STR("drained", figures.in_flight + figures.unpurged == 0 ? "yes" : "no")));
+    _exit(figures.stopped ? 0 : 1);
+}
+
+static void start_stop_timer(struct daemon *d) {
+    hv_time limit = d->settings->drain_timeout + STOP_LIMIT;
+    uv_timer_start(&d->stop_timer, on_stop_limit, (uint64_t)limit / 1000, 0);
 }
 
 static void on_signal(uv_signal_t *handle, int number) {
@@ -55,6 +76,7 @@ static void on_signal(uv_signal_t *handle, int number) {
     case 1:
         hv_log(&d->logger, HV_INFO, "main", "stopping", fields);
         hv_runtime_stop(d->runtime);
+        start_stop_timer(d);
         break;
     case 2:
         hv_log(&d->logger, HV_INFO, "main", "hurrying: not waiting for what is in flight", fields);
@@ -85,6 +107,9 @@ static int open_signals(struct daemon *d, struct hv_error *err) {
 static void let_go_of_loop(struct daemon *d) {
     while (d->signals_open > 0)
         uv_close((uv_handle_t *)&d->signals[--d->signals_open], NULL);
+    if (d->timer_open)
+        uv_close((uv_handle_t *)&d->stop_timer, NULL);
+    d->timer_open = false;
     hv_log_sink_detach(d->sink);
 }
 
@@ -96,6 +121,9 @@ static void on_stopped(void *user, int status) {
 }
 
 static int start(struct daemon *d, struct hv_error *err) {
+    uv_timer_init(&d->loop, &d->stop_timer); /* cannot fail */
+    d->stop_timer.data = d;
+    d->timer_open = true;
     if (hv_log_sink_attach(d->sink, &d->loop, err) != 0 || open_signals(d, err) != 0)
         return -1;
     hv_log(
