@@ -11,10 +11,6 @@
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
-const char *hv_log_level_name(enum hv_log_level level) {
-    return level_names[level];
-}
-
 static void add_digits(struct hv_text *t, int64_t number, int width) {
     char digits[20];
     for (int i = width - 1; i >= 0; i--, number /= 10)

@@ -64,6 +64,4 @@ size_t hv_log_format_line(char *out, size_t size, enum hv_log_format format, int
                           enum hv_log_level level, const char *component, const char *message,
                           const struct hv_field *fields, uint32_t repeats);
 
-const char *hv_log_level_name(enum hv_log_level level); /* "error", "warn", "info", "debug" */
-
 #endif

@@ -31,10 +31,6 @@ void hv_leading_move(struct hv_leading *leading, enum hv_role to) {
     }
 }
 
-const char *hv_role_name(enum hv_role role) {
-    return roles[role].name;
-}
-
 void hv_leading_assigned(struct hv_leading *leading, hv_time now) {
     hv_leading_move(leading, HV_CANDIDATE);
     leading->next_beat = now;

@@ -38,7 +38,6 @@ void hv_leading_init(struct hv_leading *leading, const struct hv_core_config *co
 
 /* Moves to a role; the table of allowed moves is the picture above. */
 void hv_leading_move(struct hv_leading *leading, enum hv_role to);
-const char *hv_role_name(enum hv_role role);
 
 /* The leader partition became ours: heartbeats sent earlier count no more. */
 void hv_leading_assigned(struct hv_leading *leading, hv_time now);

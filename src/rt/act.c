@@ -75,16 +75,11 @@ static void produce(struct hv_runtime *rt, const struct hv_action *action) {
     }
 }
 
-/* A connection that went down in this iteration has told so; that event answers the core's statement as well. */
-static bool usable(const struct hv_outbox *outbox) {
-    return hv_outbox_is_idle(outbox);
-}
-
 static void act_on_database(struct hv_runtime *rt, const struct hv_action *action) {
     bool claims = action->type == HV_ACT_CLAIM || action->type == HV_ACT_WRITERS;
     struct hv_outbox *outbox = rt->databases[claims ? 0 : 1].outbox;
-    if (!usable(outbox)) {
-        return;
+    if (!hv_outbox_is_idle(outbox)) {
+        return; /* it went down in this iteration and has told so; that event answers the core's statement as well */
     }
     switch (action->type) {
     case HV_ACT_CLAIM:
