@@ -26,8 +26,7 @@ PYTEST       = PYTHONDONTWRITEBYTECODE=1 HARVESTD="$(HARVESTD)" HARVESTD_BUILD=$
 
 # ---- Compiler ---------------------------------------------------------------------------------------------------------
 
-PKGS     := libuv rdkafka libpq uuid
-APP_PKGS := inih
+PKGS := libuv rdkafka libpq uuid inih
 # Recursive on purpose: asked only when something is compiled, so `make deps` and `make help` work on a bare machine.
 pkg_cflags = $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I $(1)))
 pkg_libs   = $(shell pkg-config --libs $(1))
@@ -103,6 +102,11 @@ $(BUILD)/obj/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(subst ','"'"',$(CC) $(HV_CFLAGS) / $(HV_LDFLAGS))' | cmp -s - $@ || \
 	 echo '$(subst ','"'"',$(CC) $(HV_CFLAGS) / $(HV_LDFLAGS))' > $@
+
+# ... and archives when a source is gone, which no time stamp tells.
+$(BUILD)/obj/list: FORCE
+	@mkdir -p $(@D)
+	@echo '$(LIB_OBJ) $(APP_OBJ)' | cmp -s - $@ || echo '$(LIB_OBJ) $(APP_OBJ)' > $@
 .PHONY: FORCE
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/obj/flags
@@ -112,34 +116,34 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/obj/flags
 # The pure layers do not even see the libraries' include directories.
 $(BUILD)/obj/src/io/%.o $(BUILD)/obj/src/rt/%.o: LAYER_CFLAGS = $(call pkg_cflags,$(PKGS))
 $(BUILD)/obj/src/app/%.o $(BUILD)/obj/tests/tools/%.o $(BUILD)/obj/tests/bench/%.o: \
-    LAYER_CFLAGS = $(call pkg_cflags,$(PKGS) $(APP_PKGS))
+    LAYER_CFLAGS = $(call pkg_cflags,$(PKGS))
 $(BUILD)/obj/tests/unit/%.o $(BUILD)/obj/tests/contract/%.o: \
-    LAYER_CFLAGS = -Itests $(call pkg_cflags,$(PKGS) $(APP_PKGS) cmocka)
+    LAYER_CFLAGS = -Itests $(call pkg_cflags,$(PKGS) cmocka)
 $(BUILD)/obj/tests/sim/%.o: LAYER_CFLAGS = -Itests
 
-$(LIB_A): $(LIB_OBJ)
-	$(call say,AR)rm -f $@ && $(AR) rcs $@ $^
+$(LIB_A): $(LIB_OBJ) $(BUILD)/obj/list
+	$(call say,AR)rm -f $@ && $(AR) rcs $@ $(LIB_OBJ)
 
-$(APP_A): $(APP_OBJ)
-	$(call say,AR)rm -f $@ && $(AR) rcs $@ $^
+$(APP_A): $(APP_OBJ) $(BUILD)/obj/list
+	$(call say,AR)rm -f $@ && $(AR) rcs $@ $(APP_OBJ)
 
-$(LIB_SO).$(VERSION): $(LIB_OBJ)
-	$(call say,LINK)$(CC) -shared -Wl,-soname,libharvest.so.$(SOVERSION) -Wl,--no-undefined $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,$(PKGS))
+$(LIB_SO).$(VERSION): $(LIB_OBJ) $(BUILD)/obj/list
+	$(call say,LINK)$(CC) -shared -Wl,-soname,libharvest.so.$(SOVERSION) -Wl,--no-undefined $(HV_LDFLAGS) -o $@ $(LIB_OBJ) $(call pkg_libs,$(PKGS))
 
 $(LIB_SO): $(LIB_SO).$(VERSION)
 	@ln -sf $(notdir $<) $(LIB_SO).$(SOVERSION)
 	@ln -sf $(notdir $<) $@
 
 $(BUILD)/harvestd: $(MAIN_OBJ) $(APP_A) $(LIB_A)
-	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,$(PKGS) $(APP_PKGS))
+	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,$(PKGS))
 
 $(UNIT): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(UNIT_HELP) $(APP_A) $(LIB_A)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,cmocka $(PKGS) $(APP_PKGS))
+	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,cmocka $(PKGS))
 
 $(CONTRACT): $(BUILD)/tests/%: $(BUILD)/obj/tests/contract/%.o $(CONTRACT_HELP) $(APP_A) $(LIB_A)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,cmocka $(PKGS) $(APP_PKGS))
+	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,cmocka $(PKGS))
 
 # No library here: linking is the proof that base and core need none.
 $(BUILD)/tests/sim: $(SIM_OBJ) $(PURE_OBJ)

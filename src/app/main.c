@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "app/commands.h"
-#include "app/config.h"
 #include "app/options.h"
+#include "rt/config.h"
 
 enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_WRONG = 2 };
 
@@ -30,8 +30,17 @@ static int finish_output(int code) {
 static int with_settings(const struct hv_options *options) {
     struct hv_settings settings;
     int code = EXIT_FAILED;
-    if (hv_config_load(options, options->command == HV_COMMAND_SCHEMA, &settings, stderr) != 0)
+    const struct hv_config_source source = {
+        .path = options->config != NULL ? options->config : HV_DEFAULT_CONFIG,
+        .optional = options->config == NULL && options->command == HV_COMMAND_SCHEMA,
+        .sets = options->sets,
+        .set_count = options->set_count,
+    };
+    hv_settings_init(&settings);
+    if (hv_config_load(&source, &settings, stderr) != 0) {
+        hv_settings_free(&settings);
         return EXIT_WRONG;
+    }
     if (options->command == HV_COMMAND_RUN)
         code = hv_cmd_run(&settings);
     else if (options->command == HV_COMMAND_CHECK)

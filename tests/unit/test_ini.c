@@ -1,4 +1,4 @@
-/* app/ini: what libinih makes of a file under our reader, line by line. Each case is a text and what has to
+/* rt/ini: what libinih makes of a file under our reader, line by line. Each case is a text and what has to
  * come of it: "line section.name=value;" for an entry, "line!part of the message;" for a trouble. */
 #include <fcntl.h>
 #include <setjmp.h>
@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "app/ini.h"
+#include "rt/ini.h"
 
 struct seen {
     unsigned count;

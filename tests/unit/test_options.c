@@ -1,4 +1,4 @@
-/* app/options and app/config: the command line, and the whole configuration with all its troubles at once. */
+/* app/options and rt/config: the command line, and the whole configuration with all its troubles at once. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,8 +11,8 @@
 
 #include <cmocka.h>
 
-#include "app/config.h"
 #include "app/options.h"
+#include "rt/config.h"
 
 static struct hv_options options;
 static struct hv_error err;
@@ -126,13 +126,16 @@ static int load(struct hv_settings *settings, const char *content, const char *c
     assert_non_null(file);
     assert_int_equal(fwrite(content, 1, strlen(content), file), strlen(content));
     assert_int_equal(fclose(file), 0);
-    struct hv_options o = {.config = path};
-    for (; sets != NULL && *sets != NULL; sets++)
-        o.sets[o.set_count++] = *sets;
+    struct hv_config_source source = {.path = path, .sets = sets};
+    while (sets != NULL && sets[source.set_count] != NULL)
+        source.set_count++;
     char *text = NULL;
     size_t size = 0;
     FILE *errors = open_memstream(&text, &size);
-    int bad = hv_config_load(&o, false, settings, errors);
+    hv_settings_init(settings);
+    int bad = hv_config_load(&source, settings, errors);
+    if (bad != 0)
+        hv_settings_free(settings);
     fclose(errors);
     said[0] = '\0';
     size_t at = 0;
@@ -235,9 +238,26 @@ static void the_file_itself(void **state) {
     char *text = NULL;
     size_t size = 0;
     FILE *errors = open_memstream(&text, &size);
-    struct hv_options o = {.config = "/nonexistent/x.ini"};
-    assert_int_equal(hv_config_load(&o, true, &s, errors), -1); /* a file that was named has to be there */
+    struct hv_config_source source = {.path = "/nonexistent/x.ini"};
+    hv_settings_init(&s);
+    assert_int_equal(hv_config_load(&source, &s, errors), -1);
     fclose(errors);
+    free(text);
+    text = NULL;
+    source.optional = true;
+    errors = open_memstream(&text, &size);
+    assert_int_equal(hv_config_load(&source, &s, errors), 0);
+    fclose(errors);
+    assert_string_equal(text, "");
+    free(text);
+    text = NULL;
+    source.optional = false;
+    hv_settings_free(&s);
+    hv_settings_init(&s);
+    errors = open_memstream(&text, &size);
+    assert_int_equal(hv_config_load(&source, &s, errors), -1);
+    fclose(errors);
+    hv_settings_free(&s);
     assert_string_equal(text, "/nonexistent/x.ini: cannot be opened: No such file or directory\n");
     free(text);
 }

@@ -1,13 +1,13 @@
 /* See config.h. */
-#include "app/config.h"
+#include "rt/config.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "app/ini.h"
 #include "base/memory.h"
 #include "base/text.h"
+#include "rt/ini.h"
 
 enum { FROM_FILE_AS_WHOLE = 0 };
 #define FROM_COMMAND_LINE UINT32_MAX
@@ -26,7 +26,7 @@ struct origin {
 
 struct loading {
     const char *path;
-    struct hv_settings settings;
+    struct hv_settings *settings;
     struct trouble *troubles;
     size_t trouble_count, trouble_kept;
     struct origin *origins;
@@ -73,7 +73,7 @@ static void take_entry(void *user, unsigned line, const char *section, const cha
         return;
     }
     note_origin(l, section, name, line);
-    if (hv_settings_set(&l->settings, section, name, value, &err) != 0)
+    if (hv_settings_set(l->settings, section, name, value, &err) != 0)
         complain(l, line, err.text);
 }
 
@@ -112,7 +112,7 @@ static void take_set(struct loading *l, const char *set) {
     }
     snprintf(section, sizeof section, "%.*s", (int)length, set);
     snprintf(name, sizeof name, "%.*s", (int)(equals - set - (ptrdiff_t)length - 1), set + length + 1);
-    if (hv_settings_set(&l->settings, section, name, equals + 1, &why) == 0) {
+    if (hv_settings_set(l->settings, section, name, equals + 1, &why) == 0) {
         note_origin(l, section, name, FROM_COMMAND_LINE);
         return;
     }
@@ -152,21 +152,17 @@ static void print_troubles(struct loading *l, FILE *errors) {
         fprintf(errors, "... and %zu more\n", l->trouble_count - l->trouble_kept);
 }
 
-int hv_config_load(const struct hv_options *options, bool file_optional, struct hv_settings *ret,
-                   FILE *errors) {
-    struct loading l = {.path = options->config != NULL ? options->config : HV_DEFAULT_CONFIG};
-    hv_settings_init(&l.settings);
-    load_file(&l, file_optional && options->config == NULL);
-    for (size_t i = 0; i < options->set_count; i++)
-        take_set(&l, options->sets[i]);
-    hv_settings_finish(&l.settings, take_conflict, &l);
+int hv_config_load(const struct hv_config_source *source, struct hv_settings *settings, FILE *errors) {
+    struct loading l = {.path = source->path, .settings = settings};
+    if (source->path != NULL)
+        load_file(&l, source->optional);
+    for (size_t i = 0; i < source->set_count; i++)
+        take_set(&l, source->sets[i]);
+    if (!source->more)
+        hv_settings_finish(settings, take_conflict, &l);
     bool bad = l.trouble_count > 0;
-    if (bad) {
+    if (bad)
         print_troubles(&l, errors);
-        hv_settings_free(&l.settings);
-    } else {
-        *ret = l.settings;
-    }
     for (size_t i = 0; i < l.origin_count; i++) {
         free(l.origins[i].section);
         free(l.origins[i].name);

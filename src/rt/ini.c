@@ -2,7 +2,7 @@
  * hands over only what libinih cannot misunderstand: short enough, no NUL, no comment behind a value,
  * indentation that means what it says. A line that is in error is handed over as a comment, so nothing
  * comes of it. */
-#include "app/ini.h"
+#include "rt/ini.h"
 
 #include <assert.h>
 #include <errno.h>

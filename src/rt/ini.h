@@ -6,8 +6,8 @@
  * may go on in lines that are indented more than its name (only settings that say so); the pieces are
  * joined with a blank, those of *.pem with a line break. A blank followed by ; or # inside a value is an
  * error, since it may have been meant as a comment; if it belongs to the value, write \; or \# there. */
-#ifndef HV_APP_INI_H
-#define HV_APP_INI_H
+#ifndef HV_RT_INI_H
+#define HV_RT_INI_H
 
 #include <stddef.h>
 
