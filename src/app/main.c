@@ -33,8 +33,8 @@ static int with_settings(const struct hv_options *options) {
     const struct hv_config_source source = {
         .path = options->config != NULL ? options->config : HV_DEFAULT_CONFIG,
         .optional = options->config == NULL && options->command == HV_COMMAND_SCHEMA,
-        .sets = options->sets,
-        .set_count = options->set_count,
+        .sets = options->sets.list,
+        .set_count = options->sets.count,
     };
     hv_settings_init(&settings);
     if (hv_config_load(&source, &settings, stderr) != 0) {
@@ -61,7 +61,7 @@ int main(int argc, char **argv) {
     }
     switch (options.command) {
     case HV_COMMAND_HELP:
-        hv_options_help(stdout);
+        hv_options_help(options.help_of, stdout);
         return finish_output(EXIT_DONE);
     case HV_COMMAND_HELP_CONFIG:
         hv_options_help_config(stdout);

@@ -1,228 +1,224 @@
 /* See options.h. */
 #include "app/options.h"
 
+#include <assert.h>
 #include <inttypes.h>
-#include <stdbool.h>
 #include <string.h>
 
 #include "base/text.h"
-#include "rt/settings.h"
 
-static const struct {
-    const char *name;
-    enum hv_command command;
-} commands[] = {
-    {"run", HV_COMMAND_RUN},
-    {"check", HV_COMMAND_CHECK},
-    {"schema", HV_COMMAND_SCHEMA},
-    {"version", HV_COMMAND_VERSION},
+struct parsing {
+    struct hv_options *ret;
+    bool command_seen, options_end;
+    bool given[HV_COMMAND_COUNT + 1][HV_OPTIONS_MAX]; /* the last row: options of all */
 };
 
-enum option { OPTION_CONFIG, OPTION_SET, OPTION_HELP, OPTION_HELP_CONFIG, OPTION_VERSION };
+static const struct hv_option_table *table_of(int command) {
+    return command == HV_COMMAND_COUNT ? &hv_options_of_all : &hv_command_rows[command].options;
+}
 
-static const struct {
-    const char *name;
-    char letter; /* 0: none */
-    bool takes_value;
-} options[] = {
-    [OPTION_CONFIG] = {"--config", 'c', true},  [OPTION_SET] = {"--set", 's', true},
-    [OPTION_HELP] = {"--help", 'h', false},     [OPTION_HELP_CONFIG] = {"--help-config", 0, false},
-    [OPTION_VERSION] = {"--version", 0, false},
-};
-enum { OPTION_COUNT = sizeof options / sizeof options[0] };
-
-/* Which option is this argument? *value is what is glued to it (--config=FILE, -cFILE) or NULL. -1: none. */
-static int find_option(const char *argument, const char **value) {
+/* Is `argument` this option? *value is what is glued to it (--config=FILE, -cFILE) or NULL. */
+static bool names_option(const char *argument, const struct hv_option *option, const char **value) {
     const char *equals = strchr(argument, '=');
     size_t length = equals == NULL ? strlen(argument) : (size_t)(equals - argument);
-    for (int i = 0; i < OPTION_COUNT; i++) {
-        *value = NULL;
-        if (strlen(options[i].name) == length && memcmp(options[i].name, argument, length) == 0) {
-            *value = equals == NULL ? NULL : equals + 1;
-            return i;
-        }
-        if (argument[1] != '-' && options[i].letter != 0 && argument[1] == options[i].letter &&
-            (argument[2] == '\0' || options[i].takes_value)) {
-            *value = argument[2] == '\0' ? NULL : argument + 2;
-            return i;
-        }
+    *value = NULL;
+    if (strlen(option->name) == length && memcmp(option->name, argument, length) == 0) {
+        *value = equals == NULL ? NULL : equals + 1;
+        return true;
     }
-    return -1;
+    if (argument[1] == '-' || option->letter == 0 || argument[1] != option->letter)
+        return false;
+    *value = argument[2] == '\0' ? NULL : argument + 2;
+    return argument[2] == '\0' || option->type != HV_OPTION_FLAG;
 }
 
-static int unknown_option(const char *argument, struct hv_error *err) {
-    char shown[100];
-    struct hv_nearest nearest = {.name = argument};
-    for (int i = 0; i < OPTION_COUNT; i++)
-        hv_nearest_try(&nearest, options[i].name);
-    hv_text_show(argument, shown, sizeof shown);
+static const struct hv_option *find_in(const struct hv_option_table *table, const char *argument, const char **value) {
+    for (size_t i = 0; i < table->count; i++)
+        if (names_option(argument, &table->rows[i], value))
+            return &table->rows[i];
+    return NULL;
+}
+
+static void try_names(struct hv_nearest *nearest, const struct hv_option_table *table) {
+    for (size_t i = 0; i < table->count; i++)
+        hv_nearest_try(nearest, table->rows[i].name);
+}
+
+static int unknown_option(const struct parsing *p, const char *argument, struct hv_error *err) {
+    char shown[100], name[64];
+    const char *value;
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(argument, "="), argument);
+    hv_text_show(name, shown, sizeof shown);
+    for (int c = 0; c < HV_COMMAND_COUNT && argument[1] == '-'; c++) {
+        const struct hv_option *found = find_in(table_of(c), argument, &value);
+        if (found != NULL && p->command_seen)
+            return hv_error_set(err, "%s is an option of %s, not of %s", found->name, hv_command_rows[c].name,
+                                hv_command_rows[p->ret->command].name);
+        if (found != NULL)
+            return hv_error_set(err, "%s is an option of %s: write it behind that word", found->name,
+                                hv_command_rows[c].name);
+    }
+    struct hv_nearest nearest = {.name = name};
+    try_names(&nearest, &hv_options_of_all);
+    if (p->command_seen)
+        try_names(&nearest, table_of(p->ret->command));
     if (nearest.best != NULL)
         return hv_error_set(err, "unknown option %s; did you mean %s?", shown, nearest.best);
-    return hv_error_set(err, "unknown option %s; harvestd --help lists all", shown);
+    return hv_error_set(err, "unknown option %s; harvestd%s%s --help lists all", shown, p->command_seen ? " " : "",
+                        p->command_seen ? hv_command_rows[p->ret->command].name : "");
 }
 
-static int take_command(const char *argument, bool *seen, struct hv_options *ret, struct hv_error *err) {
-    char shown[100];
+static int take_command(struct parsing *p, const char *argument, struct hv_error *err) {
+    char shown[100], list[200];
+    struct hv_text names;
     struct hv_nearest nearest = {.name = argument};
+    hv_text_init(&names, list, sizeof list);
     hv_text_show(argument, shown, sizeof shown);
-    if (*seen)
+    if (p->command_seen)
         return hv_error_set(err, "unexpected argument %s: there is one command at most", shown);
-    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
-        if (strcmp(commands[i].name, argument) == 0) {
-            *seen = true;
-            ret->command = commands[i].command;
+    for (int c = 0; c < HV_COMMAND_COUNT; c++) {
+        const char *name = hv_command_rows[c].name;
+        if (strcmp(name, argument) == 0) {
+            p->command_seen = true;
+            p->ret->command = (enum hv_command)c;
             return 0;
         }
-        hv_nearest_try(&nearest, commands[i].name);
+        hv_nearest_try(&nearest, name);
+        hv_text_printf(&names, "%s%s", c == 0 ? "" : c + 1 == HV_COMMAND_COUNT ? " and " : ", ", name);
     }
     if (nearest.best != NULL)
         return hv_error_set(err, "unknown command %s; did you mean %s?", shown, nearest.best);
-    return hv_error_set(err, "unknown command %s; there are run, check, schema and version", shown);
+    return hv_error_set(err, "unknown command %s; there are %s", shown, list);
 }
 
-static int take_value(int option, const char *value, struct hv_options *ret, struct hv_error *err) {
-    if (option == OPTION_CONFIG) {
-        if (ret->config != NULL)
-            return hv_error_set(err, "--config is given twice; there is one file");
-        if (value[0] == '\0')
-            return hv_error_set(err, "--config names no file");
-        ret->config = value;
-        return 0;
-    }
-    if (ret->set_count == HV_OPTION_SETS_MAX)
-        return hv_error_set(err, "--set is given more than %d times; use a file", HV_OPTION_SETS_MAX);
-    ret->sets[ret->set_count++] = value;
+/* The text as a number of the option's type. 0, or -1 with what is wrong with it. */
+static int parse_number(const struct hv_option *option, const char *text, uint64_t *ret, struct hv_error *err) {
+    hv_time duration;
+    if (option->type == HV_OPTION_COUNT)
+        return hv_parse_count(text, ret, err);
+    if (option->type == HV_OPTION_SIZE)
+        return hv_parse_size(text, ret, err);
+    if (hv_parse_duration(text, &duration, err) != 0)
+        return -1;
+    *ret = (uint64_t)duration;
     return 0;
+}
+
+static const char *show_number(const struct hv_option *option, int64_t number, char *out, size_t size) {
+    if (option->type == HV_OPTION_DURATION)
+        return hv_show_duration(number, out, size);
+    if (option->type == HV_OPTION_SIZE)
+        return hv_show_size((uint64_t)number, out, size);
+    snprintf(out, size, "%" PRId64, number);
+    return out;
+}
+
+static int take_number(const struct hv_option *option, const char *text, void *field, struct hv_error *err) {
+    char low[32], high[32], shown[100];
+    uint64_t number;
+    struct hv_error why;
+    if (parse_number(option, text, &number, &why) != 0)
+        return hv_error_set(err, "%s: %s", option->name, why.text);
+    if (number < (uint64_t)option->min || number > (uint64_t)option->max)
+        return hv_error_set(err, "%s: %s is out of range; it is %s to %s", option->name,
+                            hv_text_show(text, shown, sizeof shown),
+                            show_number(option, option->min, low, sizeof low),
+                            show_number(option, option->max, high, sizeof high));
+    if (option->type == HV_OPTION_DURATION)
+        *(hv_time *)field = (hv_time)number;
+    else
+        *(uint64_t *)field = number;
+    return 0;
+}
+
+static int take_value(const struct hv_option *option, const char *value, struct hv_options *ret,
+                      struct hv_error *err) {
+    void *field = (char *)ret + option->offset;
+    struct hv_option_texts *texts = field;
+    switch (option->type) {
+    case HV_OPTION_FLAG:
+        *(bool *)field = true;
+        return 0;
+    case HV_OPTION_TEXT:
+        if (value[0] == '\0')
+            return hv_error_set(err, "%s is empty; it needs a value: %s", option->name, option->value);
+        *(const char **)field = value;
+        return 0;
+    case HV_OPTION_TEXTS:
+        if (texts->count == HV_OPTION_TEXTS_MAX)
+            return hv_error_set(err, "%s is given more than %d times", option->name, HV_OPTION_TEXTS_MAX);
+        texts->list[texts->count++] = value;
+        return 0;
+    case HV_OPTION_COUNT:
+    case HV_OPTION_SIZE:
+    case HV_OPTION_DURATION:
+        break;
+    }
+    return take_number(option, value, field, err);
+}
+
+/* The option at argv[*at]; moves *at when its value is the next argument. */
+static int take_option(struct parsing *p, int argc, char *const *argv, int *at, struct hv_error *err) {
+    const char *argument = argv[*at], *value = NULL;
+    int owner = HV_COMMAND_COUNT;
+    const struct hv_option *option = find_in(&hv_options_of_all, argument, &value);
+    if (option == NULL && p->command_seen) {
+        owner = (int)p->ret->command;
+        option = find_in(table_of(owner), argument, &value);
+    }
+    if (option == NULL)
+        return unknown_option(p, argument, err);
+    if (option->type == HV_OPTION_FLAG) {
+        if (value != NULL)
+            return hv_error_set(err, "%s takes no value", option->name);
+    } else {
+        bool *given = &p->given[owner][option - table_of(owner)->rows];
+        if (*given && option->type != HV_OPTION_TEXTS)
+            return hv_error_set(err, "%s is given twice; leave one of the two", option->name);
+        *given = true;
+        if (value == NULL && *at + 1 == argc)
+            return hv_error_set(err, "%s needs a value: %s", option->name, option->value);
+        if (value == NULL)
+            value = argv[++*at];
+    }
+    return take_value(option, value, p->ret, err);
+}
+
+static void fill_presets(struct hv_options *ret) {
+    struct hv_error err;
+    for (int c = 0; c <= HV_COMMAND_COUNT; c++) {
+        assert(table_of(c)->count <= HV_OPTIONS_MAX);
+        for (size_t i = 0; i < table_of(c)->count; i++) {
+            const struct hv_option *option = &table_of(c)->rows[i];
+            int bad = option->preset == NULL ? 0 : take_value(option, option->preset, ret, &err);
+            assert(bad == 0);
+            (void)bad;
+        }
+    }
 }
 
 int hv_options_parse(int argc, char *const *argv, struct hv_options *ret, struct hv_error *err) {
-    bool command_seen = false, options_end = false;
-    int special = -1; /* the --help and the like that came first */
+    struct parsing p = {.ret = ret};
     memset(ret, 0, sizeof *ret);
+    fill_presets(ret);
     for (int i = 1; i < argc; i++) {
-        const char *argument = argv[i], *value;
-        if (options_end || argument[0] != '-' || argument[1] == '\0') {
-            if (take_command(argument, &command_seen, ret, err) != 0)
-                return -1;
-            continue;
-        }
-        if (strcmp(argument, "--") == 0) {
-            options_end = true;
-            continue;
-        }
-        int option = find_option(argument, &value);
-        if (option < 0)
-            return unknown_option(argument, err);
-        if (!options[option].takes_value) {
-            if (value != NULL)
-                return hv_error_set(err, "%s takes no value", options[option].name);
-            special = special < 0 ? option : special;
-            continue;
-        }
-        if (value == NULL && i + 1 == argc)
-            return hv_error_set(err, "%s needs a value: %s", options[option].name,
-                                option == OPTION_CONFIG ? "a file" : "SECTION.NAME=VALUE");
-        if (take_value(option, value != NULL ? value : argv[++i], ret, err) != 0)
+        const char *argument = argv[i];
+        int bad = 0;
+        if (p.options_end || argument[0] != '-' || argument[1] == '\0')
+            bad = take_command(&p, argument, err);
+        else if (strcmp(argument, "--") == 0)
+            p.options_end = true;
+        else
+            bad = take_option(&p, argc, argv, &i, err);
+        if (bad != 0)
             return -1;
     }
-    if (special >= 0)
-        ret->command = special == OPTION_HELP          ? HV_COMMAND_HELP
-                       : special == OPTION_HELP_CONFIG ? HV_COMMAND_HELP_CONFIG
-                                                       : HV_COMMAND_VERSION;
+    ret->help_of = p.command_seen ? ret->command : HV_COMMAND_NONE;
+    if (ret->help)
+        ret->command = HV_COMMAND_HELP;
+    else if (ret->help_config)
+        ret->command = HV_COMMAND_HELP_CONFIG;
+    else if (ret->version)
+        ret->command = HV_COMMAND_VERSION;
     return 0;
-}
-
-void hv_options_help(FILE *out) {
-    fputs("Usage: harvestd [run|check|schema|version] [options]\n"
-          "\n"
-          "Publishes the rows of a Postgres outbox table to Kafka and deletes them afterwards.\n"
-          "\n"
-          "Commands:\n"
-          "  run      do that until SIGTERM or SIGINT (the default); a second one hurries,\n"
-          "           a third ends it at once\n"
-          "  check    look at configuration, database, table, rights, broker and topics,\n"
-          "           and say what is not right\n"
-          "  schema   print the SQL that makes the outbox table\n"
-          "  version  print the versions of harvestd and of the libraries it runs with\n"
-          "\n"
-          "Options:\n"
-          "  -c, --config FILE             settings (default: " HV_DEFAULT_CONFIG ")\n"
-          "  -s, --set SECTION.NAME=VALUE  one setting, over the file; may be repeated, the\n"
-          "                                last one counts. Others on this machine can see it:\n"
-          "                                no passwords here.\n"
-          "      --help-config             print all settings with their defaults\n"
-          "      --version                 as the command version\n"
-          "  -h, --help                    print this\n"
-          "\n"
-          "Exit codes: 0 done, 1 failed, 2 wrong use or configuration.\n",
-          out);
-}
-
-static void print_wrapped(FILE *out, const char *text) {
-    enum { WIDTH = 92 };
-    while (*text != '\0') {
-        size_t length = strlen(text);
-        if (length > WIDTH)
-            for (length = WIDTH; length > 0 && text[length] != ' ';)
-                length--;
-        fprintf(out, "    %.*s\n", (int)length, text);
-        text += length + (text[length] == ' ');
-    }
-}
-
-static const char *type_text(const struct hv_setting *setting) {
-    switch (setting->type) {
-    case HV_SET_DURATION:
-        return "duration";
-    case HV_SET_SIZE:
-        return "size";
-    case HV_SET_COUNT:
-        return "number";
-    case HV_SET_CHOICE:
-        return "choice";
-    case HV_SET_STRING:
-        break;
-    }
-    return "text";
-}
-
-static void print_range(FILE *out, const struct hv_setting *setting) {
-    char low[32], high[32];
-    if (setting->type == HV_SET_DURATION)
-        fprintf(out, ", %s to %s", hv_show_duration(setting->min, low, sizeof low),
-                hv_show_duration(setting->max, high, sizeof high));
-    else if (setting->type == HV_SET_SIZE)
-        fprintf(out, ", %s to %s", hv_show_size((uint64_t)setting->min, low, sizeof low),
-                hv_show_size((uint64_t)setting->max, high, sizeof high));
-    else if (setting->type == HV_SET_COUNT)
-        fprintf(out, ", %" PRId64 " to %" PRId64, setting->min, setting->max);
-    for (int i = 0; setting->choices[i] != NULL; i++)
-        fprintf(out, "%s%s", i == 0 ? ": " : " | ", setting->choices[i]);
-}
-
-void hv_options_help_config(FILE *out) {
-    size_t count;
-    const struct hv_setting *table = hv_settings_table(&count);
-    fputs("# Durations are digits and us, ms, s, m or h; sizes are bytes or digits and KiB, MiB or GiB.\n"
-          "# Where a default is not goharvest's, the reason is given.\n",
-          out);
-    for (size_t i = 0; i < count; i++) {
-        const struct hv_setting *s = &table[i];
-        if (i == 0 || strcmp(table[i - 1].section, s->section) != 0)
-            fprintf(out, "\n[%s]\n", s->section);
-        fprintf(out, "%s = %s  (%s", s->name, s->default_text, type_text(s));
-        print_range(out, s);
-        fputs(")\n", out);
-        print_wrapped(out, s->help);
-    }
-    fputs("\n[kafka]\n"
-          "bootstrap.servers = localhost:9092  (text)\n",
-          out);
-    print_wrapped(out,
-                  "where Kafka is; this and any other property of librdkafka here is for all Kafka clients");
-    fputs("\n[kafka.producer]\n", out);
-    print_wrapped(out, "properties of librdkafka for the clients that send records, over those of [kafka]");
-    fputs("\n[kafka.consumer]\n", out);
-    print_wrapped(out,
-                  "properties of librdkafka for the client in the election's group, over those of [kafka]");
 }

@@ -167,6 +167,19 @@ def test_the_sample_configuration_is_taken_as_it_is_and_with_all_its_lines_in_fo
     assert done.returncode == 0 and done.stderr == ""
 
 
+# -- help --------------------------------------------------------------------------------------------------------------
+
+
+def test_help_of_all_and_of_each_command():
+    everything = run_once("--help").stdout
+    commands = re.findall(r"^  ([a-z]+)  ", everything.split("Commands:")[1].split("Options:")[0], re.M)
+    assert {"run", "check", "schema", "version"} <= set(commands)
+    for name in commands:
+        done = run_once(name, "--help")
+        assert done.returncode == 0 and done.stdout.startswith("Usage: harvestd %s [options]\n" % name)
+        assert "--config FILE" in done.stdout and all(len(line) <= 100 for line in done.stdout.splitlines())
+
+
 # -- output ------------------------------------------------------------------------------------------------------------
 
 

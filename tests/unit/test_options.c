@@ -46,8 +46,13 @@ static void commands(void **state) {
     assert_int_equal(options.command, HV_COMMAND_VERSION);
     assert_int_equal(parse("check", "--help", NULL), 0);
     assert_int_equal(options.command, HV_COMMAND_HELP);
+    assert_int_equal(options.help_of, HV_COMMAND_CHECK);
     assert_int_equal(parse("-h", NULL), 0);
     assert_int_equal(options.command, HV_COMMAND_HELP);
+    assert_int_equal(options.help_of, HV_COMMAND_NONE);
+    assert_int_equal(parse("--version", "--help", "run", NULL), 0);
+    assert_int_equal(options.command, HV_COMMAND_HELP);
+    assert_int_equal(options.help_of, HV_COMMAND_RUN);
     assert_int_equal(parse("--help-config", NULL), 0);
     assert_int_equal(options.command, HV_COMMAND_HELP_CONFIG);
 }
@@ -56,10 +61,10 @@ static void files_and_settings(void **state) {
     (void)state;
     assert_int_equal(parse("--config", "a b", "run", "-s", "x.y=1", "--set=x.z=--2", "-sw.v=", NULL), 0);
     assert_string_equal(options.config, "a b");
-    assert_int_equal(options.set_count, 3);
-    assert_string_equal(options.sets[0], "x.y=1");
-    assert_string_equal(options.sets[1], "x.z=--2");
-    assert_string_equal(options.sets[2], "w.v=");
+    assert_int_equal(options.sets.count, 3);
+    assert_string_equal(options.sets.list[0], "x.y=1");
+    assert_string_equal(options.sets.list[1], "x.z=--2");
+    assert_string_equal(options.sets.list[2], "w.v=");
     assert_int_equal(parse("--config=f", NULL), 0);
     assert_string_equal(options.config, "f");
     assert_int_equal(parse("-cf", "--", "check", NULL), 0);
@@ -85,7 +90,7 @@ static void wrong_use(void **state) {
     WRONG("--config needs a value", "--config");
     WRONG("--set needs a value: SECTION.NAME=VALUE", "-s");
     WRONG("--config is given twice", "-c", "a", "-c", "b");
-    WRONG("--config names no file", "--config=");
+    WRONG("--config is empty; it needs a value: FILE", "--config=");
     WRONG("--help takes no value", "--help=x");
     WRONG("unknown command ''", "");
     WRONG("unknown command '-'", "-");
@@ -94,12 +99,12 @@ static void wrong_use(void **state) {
 
 static void a_flood_of_settings_is_bounded(void **state) {
     (void)state;
-    static char *argv[HV_OPTION_SETS_MAX + 2];
+    static char *argv[HV_OPTION_TEXTS_MAX + 2];
     argv[0] = (char *)"harvestd";
-    for (int i = 1; i < HV_OPTION_SETS_MAX + 2; i++)
+    for (int i = 1; i < HV_OPTION_TEXTS_MAX + 2; i++)
         argv[i] = (char *)"-sa.b=c";
-    assert_int_equal(hv_options_parse(HV_OPTION_SETS_MAX + 1, argv, &options, &err), 0);
-    assert_int_equal(hv_options_parse(HV_OPTION_SETS_MAX + 2, argv, &options, &err), -1);
+    assert_int_equal(hv_options_parse(HV_OPTION_TEXTS_MAX + 1, argv, &options, &err), 0);
+    assert_int_equal(hv_options_parse(HV_OPTION_TEXTS_MAX + 2, argv, &options, &err), -1);
 }
 
 /* ---- the configuration ---- */

@@ -1,0 +1,29 @@
+/* The commands, and the options that all of them take. The options of one command stand beside it. */
+#include "app/options.h"
+
+#define AT(field) offsetof(struct hv_options, field)
+
+static const struct hv_option of_all[] = {
+    {.name = "--config", .letter = 'c', .type = HV_OPTION_TEXT, .value = "FILE", .offset = AT(config),
+     .help = "settings (default: " HV_DEFAULT_CONFIG ")"},
+    {.name = "--set", .letter = 's', .type = HV_OPTION_TEXTS, .value = "SECTION.NAME=VALUE", .offset = AT(sets),
+     .help = "one setting, over the file; may be repeated, the last one counts. Others on this machine can see it: "
+             "no passwords here."},
+    {.name = "--help-config", .offset = AT(help_config), .help = "print all settings with their defaults"},
+    {.name = "--version", .offset = AT(version), .help = "as the command version"},
+    {.name = "--help", .letter = 'h', .offset = AT(help), .help = "print this; behind a command, its own options"},
+};
+
+const struct hv_option_table hv_options_of_all = {of_all, sizeof of_all / sizeof of_all[0]};
+
+const struct hv_command_row hv_command_rows[HV_COMMAND_COUNT] = {
+    [HV_COMMAND_RUN] = {.name = "run",
+                        .summary = "publish rows until SIGTERM or SIGINT (the default); a second one hurries, a third "
+                                   "ends it at once"},
+    [HV_COMMAND_CHECK] = {.name = "check",
+                          .summary = "look at configuration, database, table, rights, broker and topics, and say what "
+                                     "is not right"},
+    [HV_COMMAND_SCHEMA] = {.name = "schema", .summary = "print the SQL that makes the outbox table"},
+    [HV_COMMAND_VERSION] = {.name = "version",
+                            .summary = "print the versions of harvestd and of the libraries it runs with"},
+};
