@@ -1,9 +1,11 @@
 /* See record.h. The block is laid out as: struct, headers, then the bytes of topic, key, value, header
- * names and header values, where topic and names end in a NUL. A first pass over the row checks it and
- * adds up the size, a second one copies. */
+ * names and header values, where topic and names end in a NUL, and the digits of the id if it is a header. A first
+ * pass over the row checks it and adds up the size, a second one copies. */
 #include "core/record.h"
 
 #include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -168,6 +170,13 @@ static void put_headers(struct hv_header *headers, uint8_t **at, struct array na
     }
 }
 
+/* The last of the headers: of several with one name, consumers commonly take the last. */
+static void put_id_header(struct hv_header *header, uint8_t **at, const char *name, const char *digits, size_t length) {
+    header->name = name;
+    header->value = put(at, (const uint8_t *)digits, length);
+    header->value_length = (int32_t)length;
+}
+
 static int32_t length_or_null(const struct hv_column *column) {
     return column->length < 0 ? -1 : column->length;
 }
@@ -176,10 +185,13 @@ int hv_record_build(const struct hv_row *row, struct hv_record **ret) {
     struct array names, values;
     enum hv_defect defect = check_row(row, &names, &values);
     assert(names.count == values.count);
-    size_t count = (size_t)names.count;
+    char digits[24];
+    bool with_id = row->id_header != NULL && defect == HV_SOUND;
+    size_t digit_count = with_id ? (size_t)snprintf(digits, sizeof digits, "%" PRId64, row->id) : 0;
+    size_t own = (size_t)names.count, count = own + with_id;
     size_t before = sizeof(struct hv_record) + count * sizeof(struct hv_header);
     size_t size = before + column_bytes(&row->topic) + 1 + column_bytes(&row->key) +
-                  column_bytes(&row->value) + names.bytes + count + values.bytes;
+                  column_bytes(&row->value) + names.bytes + own + values.bytes + digit_count;
     struct hv_record *record = malloc(size);
     if (record == NULL) {
         return -1;
@@ -193,7 +205,7 @@ int hv_record_build(const struct hv_row *row, struct hv_record **ret) {
         .defect = defect,
         .key_length = length_or_null(&row->key),
         .value_length = length_or_null(&row->value),
-        .header_count = names.count,
+        .header_count = (int32_t)count,
         .headers = headers,
     };
     record->topic = put_string(&at, row->topic.data, column_bytes(&row->topic));
@@ -203,6 +215,9 @@ int hv_record_build(const struct hv_row *row, struct hv_record **ret) {
     record->key = row->key.length < 0 ? NULL : key;
     record->value = row->value.length < 0 ? NULL : value;
     put_headers(headers, &at, names, values);
+    if (with_id) {
+        put_id_header(&headers[own], &at, row->id_header, digits, digit_count);
+    }
     assert(at == (uint8_t *)record + size);
     *ret = record;
     return 0;

@@ -35,7 +35,7 @@ struct hv_record {
     enum hv_defect defect; /* the first found, in the order topic, key, headers */
     int32_t key_length;   /* -1 for NULL (then defect is set) */
     int32_t value_length; /* -1 for NULL: a tombstone; 0 is an empty value */
-    int32_t header_count;
+    int32_t header_count; /* the row's id as a header included, which is the last one */
     const char *topic; /* NUL-terminated; "" when NULL */
     const uint8_t *key;   /* NULL exactly when key_length is -1 */
     const uint8_t *value; /* NULL exactly when value_length is -1; an empty value has an address */
@@ -54,6 +54,9 @@ struct hv_row {
     /* binary arrays: int32 dimensions, flags, element type; per dimension int32 length, lower bound; per
      * element int32 length (-1 NULL) and bytes; big-endian */
     struct hv_column header_keys, header_values;
+    /* Name of the header that carries the id as decimal text, behind those of the row; NULL for none. Not copied: it must
+     * outlive the record. */
+    const char *id_header;
 };
 
 /* Builds a record. On success 0 and *ret is one block that the caller owns and gives to hv_record_free.

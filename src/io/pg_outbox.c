@@ -29,6 +29,7 @@ struct hv_outbox {
     bool answer_unused; /* the session is being dropped because a complete answer could not be used */
     char probe_sqlstate[6]; /* of the refusal that the session is being dropped for */
     struct hv_table_types types;
+    const char *id_header; /* NULL: none */
     char table[HV_TABLE_QUOTED_MAX];
     char probe_sql[SQL_MAX], mark_sql[SQL_MAX], purge_sql[SQL_MAX], reset_sql[SQL_MAX];
 };
@@ -211,13 +212,14 @@ static const struct hv_record *find_twin(struct hv_record *const *records, size_
 }
 
 /* Builds records of all rows, sorted by id. Returns -1, with none left, without memory. */
-static int build_records(const PGresult *result, const struct hv_table_types *types,
+static int build_records(const PGresult *result, const struct hv_table_types *types, const char *id_header,
                          struct hv_record **records) {
     int count = PQntuples(result);
     bool sorted = true;
     for (int i = 0; i < count; i++) {
         struct hv_row row;
         hv_table_read_row(result, i, types, &row);
+        row.id_header = id_header;
         if (hv_record_build(&row, &records[i]) < 0) {
             free_records(records, (size_t)i);
             return -1;
@@ -237,7 +239,7 @@ static void on_marked(struct hv_outbox *outbox, const PGresult *result) {
     }
     size_t count = (size_t)PQntuples(result);
     struct hv_record **records = calloc(count + 1, sizeof *records);
-    if (records == NULL || build_records(result, &outbox->types, records) < 0) {
+    if (records == NULL || build_records(result, &outbox->types, outbox->id_header, records) < 0) {
         free(records);
         drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for the rows of a mark");
         return;
@@ -391,6 +393,10 @@ int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, co
     }
     *ret = outbox;
     return 0;
+}
+
+void hv_outbox_set_id_header(struct hv_outbox *outbox, const char *name) {
+    outbox->id_header = name != NULL && name[0] != '\0' ? name : NULL;
 }
 
 static void on_pg_closed(void *arg) {

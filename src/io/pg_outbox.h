@@ -41,6 +41,10 @@ int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, co
                        struct hv_error *err);
 void hv_outbox_close(struct hv_outbox *outbox, void (*closed)(void *user));
 
+/* Records of marks from now on carry the row's id in a header of this name, see hv_row.id_header. NULL or "": none (as at first).
+ * Not copied: must outlive the records. */
+void hv_outbox_set_id_header(struct hv_outbox *outbox, const char *name);
+
 /* May one of the next four be called now? (up, and nothing is out) */
 bool hv_outbox_is_idle(const struct hv_outbox *outbox);
 

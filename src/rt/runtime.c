@@ -65,6 +65,7 @@ static int open_database(struct hv_runtime *rt, int which, const char *role, uin
     if (hv_outbox_open(rt->loop, &options, s->outbox_table, &hv_rt_outbox_handler, db, &db->outbox, err) < 0) {
         return -1;
     }
+    hv_outbox_set_id_header(db->outbox, s->id_header);
     rt->databases_open++;
     return 0;
 }

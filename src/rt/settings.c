@@ -84,6 +84,21 @@ static int check_topic(const char *value, struct hv_error *err) {
                         hv_text_show(value, shown, sizeof shown));
 }
 
+/* Kafka takes any text; what cannot be read in a log or a consumer's code is a slip. */
+static int check_header_name(const char *value, struct hv_error *err) {
+    char shown[100];
+    size_t length = strlen(value);
+    for (size_t i = 0; i < length;) {
+        uint32_t code = 0;
+        size_t n = hv_utf8_length(value + i, length - i, &code);
+        if (n == 0 || code < 0x20 || (code >= 0x7f && code < 0xa0))
+            return hv_error_set(err, "%s cannot name a header: it holds a control character or what is no UTF-8",
+                                hv_text_show(value, shown, sizeof shown));
+        i += n;
+    }
+    return 0;
+}
+
 static int check_string(const struct hv_setting *setting, const char *value, struct hv_error *err) {
     char shown[100], quoted[600];
     size_t length = strlen(value);
@@ -98,6 +113,8 @@ static int check_string(const struct hv_setting *setting, const char *value, str
         return hv_outbox_quote_table(value, quoted, sizeof quoted, err);
     if (strcmp(setting->name, "leader_topic") == 0)
         return check_topic(value, err);
+    if (strcmp(setting->name, "id_header") == 0)
+        return check_header_name(value, err);
     for (size_t i = 0; i < length;) {
         uint32_t code = 0;
         size_t n = hv_utf8_length(value + i, length - i, &code);

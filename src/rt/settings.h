@@ -29,6 +29,7 @@ struct hv_settings {
     char *leader_group_id;
     char *leader_topic;
     int leader_assignor; /* enum hv_assignor; hv_assignor_name gives Kafka's name */
+    char *id_header;     /* "": none */
 
     /* [limits] */
     hv_time min_poll_interval;

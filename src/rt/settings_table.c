@@ -40,6 +40,9 @@ static const struct hv_setting table[] = {
      .help = "how the group picks its leader; goharvest: range, needed to share a group with it, but with it "
              "each standby that joins or restarts can take the lead for seconds, so the default here is not "
              "that"},
+    {TEXT(id_header), DEFAULT(""), RANGE(0, 249),
+     .help = "name of a header that carries the row's id as decimal text, behind the row's own headers, so that consumers can "
+             "tell duplicates; empty: no such header (goharvest has none)"},
 
     {DURATION(min_poll_interval), DEFAULT("100ms"), RANGE(HV_MS(1), HV_SECONDS(60)), RELOAD,
      .help = "interval of the leader's heartbeats"},

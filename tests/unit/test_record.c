@@ -86,7 +86,7 @@ static struct hv_column exact(struct hv_column c) {
 static struct hv_record *build(const struct hv_row *row) {
     struct hv_row copy = {row->id, exact(row->topic), exact(row->key), exact(row->value),
                           exact(row->header_keys),
-                          exact(row->header_values)};
+                          exact(row->header_values), row->id_header};
     struct hv_record *record = NULL;
     assert_int_equal(hv_record_build(&copy, &record), 0);
     const struct hv_column *columns[] = {&copy.topic, &copy.key, &copy.value, &copy.header_keys,
@@ -239,6 +239,58 @@ static void test_headers_that_are_none(void **state) {
     }
 }
 
+static void expect_header(const struct hv_record *r, int n, const char *name, const char *value) {
+    assert_in_range(n, 0, r->header_count - 1);
+    assert_string_equal(r->headers[n].name, name);
+    assert_int_equal(r->headers[n].value_length, strlen(value));
+    assert_memory_equal(r->headers[n].value, value, strlen(value));
+}
+
+/* The id comes last, also behind a header of its own name, and is part of what the record costs. */
+static void test_id_as_a_header(void **state) {
+    (void)state;
+    static const struct {
+        int64_t id;
+        const char *text;
+    } ids[] = {{0, "0"}, {7, "7"}, {-1, "-1"}, {INT64_MAX, "9223372036854775807"}, {INT64_MIN, "-9223372036854775808"}};
+    struct bytes names, values;
+    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        struct hv_row row = sound_row();
+        row.id = ids[i].id;
+        row.header_keys = ARRAY(&names, "a", "row-id");
+        row.header_values = ARRAY(&values, "1", "the row's own");
+        struct hv_record *without = build(&row);
+        row.id_header = "row-id";
+        struct hv_record *r = build(&row);
+        assert_int_equal(r->header_count, 3);
+        expect_header(r, 0, "a", "1");
+        expect_header(r, 1, "row-id", "the row's own");
+        expect_header(r, 2, "row-id", ids[i].text);
+        assert_int_equal(r->size, without->size + sizeof(struct hv_header) + strlen(ids[i].text));
+        hv_record_free(without);
+        hv_record_free(r);
+        row.header_keys = row.header_values = null;
+        r = build(&row);
+        assert_int_equal(r->header_count, 1);
+        expect_header(r, 0, "row-id", ids[i].text);
+        hv_record_free(r);
+    }
+}
+
+/* A row that cannot be sent needs none; what is promised of its headers holds. */
+static void test_no_id_header_with_a_defect(void **state) {
+    (void)state;
+    struct bytes names, values;
+    struct hv_row row = sound_row();
+    row.id_header = "row-id";
+    row.header_keys = ARRAY(&names, "a", "b");
+    row.header_values = ARRAY(&values, "1");
+    struct hv_record *r = build(&row);
+    assert_int_equal(r->defect, HV_DEFECT_HEADER_LENGTHS);
+    assert_int_equal(r->header_count, 0);
+    hv_record_free(r);
+}
+
 static void test_header_defects(void **state) {
     (void)state;
     struct bytes a, b;
@@ -364,7 +416,7 @@ static void test_random_bytes(void **state) {
     struct bytes b[5];
     uint32_t sum = 0;
     for (int i = 0; i < 200000; i++) {
-        struct hv_row row = {.id = (int64_t)hv_random_next(&dice)};
+        struct hv_row row = {.id = (int64_t)hv_random_next(&dice), .id_header = i % 3 == 0 ? "id" : NULL};
         row.topic = random_column(&dice, &b[0]);
         row.key = random_column(&dice, &b[1]);
         row.value = random_column(&dice, &b[2]);
@@ -402,6 +454,8 @@ int main(void) {
         cmocka_unit_test(test_topics),
         cmocka_unit_test(test_null_key),
         cmocka_unit_test(test_headers_that_are_none),
+        cmocka_unit_test(test_id_as_a_header),
+        cmocka_unit_test(test_no_id_header_with_a_defect),
         cmocka_unit_test(test_header_defects),
         cmocka_unit_test(test_arrays_that_are_none),
         cmocka_unit_test(test_damaged_arrays),

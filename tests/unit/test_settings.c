@@ -163,6 +163,23 @@ static void topics_that_kafka_cannot_name(void **state) {
     REFUSED("harvest", "leader_topic", "", "empty");
 }
 
+static void names_of_the_id_header(void **state) {
+    struct hv_settings *s = *state;
+    assert_string_equal(s->id_header, "");
+    static const char *const good[] = {"id", "outbox-id", "x.y_z 1", "\xd0\xba%", ""};
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        assert_int_equal(hv_settings_set(s, "harvest", "id_header", good[i], NULL), 0);
+        assert_string_equal(s->id_header, good[i]);
+    }
+    char text[260];
+    memset(text, 'a', sizeof text);
+    text[250] = '\0';
+    REFUSED("harvest", "id_header", text, "249");
+    REFUSED("harvest", "id_header", "a\nb", "cannot name a header");
+    REFUSED("harvest", "id_header", "a\x7f", "control character");
+    REFUSED("harvest", "id_header", "a\xff", "UTF-8");
+}
+
 static void unknown_names_lead_to_the_nearest(void **state) {
     REFUSED("limits", "mark_bakcoff", "1s", "'mark_bakcoff' in [limits]; did you mean mark_backoff?");
     REFUSED("limits", "minPollInterval", "1s", "did you mean min_poll_interval?"); /* goharvest's spelling */
@@ -341,6 +358,7 @@ int main(void) {
         TEST(ranges_are_kept_to_the_edge),
         TEST(bad_values),
         TEST(topics_that_kafka_cannot_name),
+        TEST(names_of_the_id_header),
         TEST(unknown_names_lead_to_the_nearest),
         TEST(data_sources),
         TEST(data_source_errors_do_not_tell_the_password),
