@@ -27,6 +27,8 @@ PYTEST       = PYTHONDONTWRITEBYTECODE=1 HARVESTD="$(HARVESTD)" HARVESTD_BUILD=$
 # ---- Compiler ---------------------------------------------------------------------------------------------------------
 
 PKGS := libuv rdkafka libpq uuid inih
+# Of the daemon alone.
+APP_PKGS := jansson
 # Recursive on purpose: asked only when something is compiled, so `make deps` and `make help` work on a bare machine.
 pkg_cflags = $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I $(1)))
 pkg_libs   = $(shell pkg-config --libs $(1))
@@ -116,9 +118,9 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/obj/flags
 # The pure layers do not even see the libraries' include directories.
 $(BUILD)/obj/src/io/%.o $(BUILD)/obj/src/rt/%.o: LAYER_CFLAGS = $(call pkg_cflags,$(PKGS))
 $(BUILD)/obj/src/app/%.o $(BUILD)/obj/tests/tools/%.o $(BUILD)/obj/tests/bench/%.o: \
-    LAYER_CFLAGS = $(call pkg_cflags,$(PKGS))
+    LAYER_CFLAGS = $(call pkg_cflags,$(PKGS) $(APP_PKGS))
 $(BUILD)/obj/tests/unit/%.o $(BUILD)/obj/tests/contract/%.o: \
-    LAYER_CFLAGS = -Itests $(call pkg_cflags,$(PKGS) cmocka)
+    LAYER_CFLAGS = -Itests $(call pkg_cflags,$(PKGS) $(APP_PKGS) cmocka)
 $(BUILD)/obj/tests/sim/%.o: LAYER_CFLAGS = -Itests
 
 $(LIB_A): $(LIB_OBJ) $(BUILD)/obj/list
@@ -135,15 +137,15 @@ $(LIB_SO): $(LIB_SO).$(VERSION)
 	@ln -sf $(notdir $<) $@
 
 $(BUILD)/harvestd: $(MAIN_OBJ) $(APP_A) $(LIB_A)
-	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,$(PKGS))
+	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,$(PKGS) $(APP_PKGS))
 
 $(UNIT): $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(UNIT_HELP) $(APP_A) $(LIB_A)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,cmocka $(PKGS))
+	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,cmocka $(PKGS) $(APP_PKGS))
 
 $(CONTRACT): $(BUILD)/tests/%: $(BUILD)/obj/tests/contract/%.o $(CONTRACT_HELP) $(APP_A) $(LIB_A)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,cmocka $(PKGS))
+	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,cmocka $(PKGS) $(APP_PKGS))
 
 # No library here: linking is the proof that base and core need none.
 $(BUILD)/tests/sim: $(SIM_OBJ) $(PURE_OBJ)
