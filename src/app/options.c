@@ -14,7 +14,10 @@ struct parsing {
 };
 
 static const struct hv_option_table *table_of(int command) {
-    return command == HV_COMMAND_COUNT ? &hv_options_of_all : &hv_command_rows[command].options;
+    static const struct hv_option_table none;
+    const struct hv_option_table *table =
+        command == HV_COMMAND_COUNT ? &hv_options_of_all : hv_command_rows[command].options;
+    return table == NULL ? &none : table;
 }
 
 /* Is `argument` this option? *value is what is glued to it (--config=FILE, -cFILE) or NULL. */

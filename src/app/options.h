@@ -72,7 +72,7 @@ struct hv_command_row {
     const char *name;
     const char *summary; /* of the list of commands; wrapped when printed */
     const char *about;   /* of the command's own help, beyond the summary: lines as they are; may be NULL */
-    struct hv_option_table options;
+    const struct hv_option_table *options; /* NULL: none of its own */
 };
 
 extern const struct hv_option_table hv_options_of_all; /* which every command takes */

@@ -68,9 +68,9 @@ static void help_of_command(const struct hv_command_row *row, FILE *out) {
     print_entry(out, "", 0, summary);
     if (row->about != NULL)
         fprintf(out, "\n%s", row->about);
-    if (row->options.count > 0) {
+    if (row->options != NULL) {
         fprintf(out, "\nOptions of %s:\n", row->name);
-        print_options(out, &row->options);
+        print_options(out, row->options);
     }
     fputs("\nOptions of all commands:\n", out);
 }
