@@ -78,13 +78,13 @@ class Application:
     """Writers in threads. Runs until `count` records are committed, or until stop()."""
 
     def __init__(self, database, maker, seed, writers=4, count=None, rollbacks=0.1, batch=10, pause=0.0, hold=0.0,
-                 truth=None, table="outbox"):
+                 truth=None, table="outbox", whole_batches=False):
         """pause: mean seconds between two transactions of a writer; hold: some transactions stay open up to so long after
-        their inserts, so that others overtake them."""
+        their inserts, so that others overtake them; whole_batches: each transaction has `batch` records, not up to so many."""
         self.database, self.maker = database, maker
         self.truth = truth or Truth()
         self.count, self.rollbacks, self.batch, self.pause, self.hold = count, rollbacks, batch, pause, hold
-        self.table = table
+        self.table, self.whole_batches = table, whole_batches
         self.key_locks = {k: threading.Lock() for k in maker.keys}
         self.stopping = threading.Event()
         self.claimed = 0
@@ -131,7 +131,7 @@ class Application:
         connection = None
         turn = 0
         while not self.stopping.is_set():
-            size = rng.choice([1, 1, 2, 3, self.batch, rng.randint(1, self.batch)])
+            size = self.batch if self.whole_batches else rng.choice([1, 1, 2, 3, self.batch, rng.randint(1, self.batch)])
             rolls_back = rng.random() < self.rollbacks
             if not rolls_back:
                 size = self._claim(size)
