@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "io/kafka_login.h"
 
 enum {
     REC = 1 << HV_KAFKA_RECORDS,
@@ -163,11 +164,6 @@ static bool is_for(enum kind kind, unsigned roles) {
     return kind == FOR_ALL || (kind == FOR_CONSUMERS ? roles & CON : roles & PRODUCERS);
 }
 
-static bool is_secret(const char *name) {
-    return strstr(name, "password") != NULL || strstr(name, "secret") != NULL || strstr(name, "pem") != NULL ||
-           strstr(name, "sasl.oauthbearer") != NULL || strstr(name, "sasl.username") != NULL;
-}
-
 static int set(rd_kafka_conf_t *conf, const char *name, const char *value, struct hv_error *err) {
     char why[256] = "";
     rd_kafka_conf_res_t result = rd_kafka_conf_set(conf, name, value, why, sizeof why);
@@ -175,8 +171,10 @@ static int set(rd_kafka_conf_t *conf, const char *name, const char *value, struc
         return 0;
     if (result == RD_KAFKA_CONF_UNKNOWN)
         return hv_error_set(err, "%s: librdkafka %s knows no such property", name, rd_kafka_version_str());
-    if (is_secret(name))
+    if (hv_kafka_property_is_secret(name))
         return hv_error_set(err, "%s: librdkafka refuses this value", name);
+    if (strcmp(name, "sasl.oauthbearer.method") == 0 && strcmp(value, "oidc") == 0 && hv_kafka_lacks_oidc(why, sizeof why))
+        return hv_error_set(err, "%s: %s; use SCRAM-SHA-512, PLAIN or client certificates", name, why);
     return hv_error_set(err, "%s: %s", name, why);
 }
 

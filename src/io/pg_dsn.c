@@ -3,6 +3,7 @@
 
 #include <libpq-fe.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -71,4 +72,60 @@ const char *hv_pg_dsn_redact(const char *data_source, char *out, size_t size) {
                 hv_text_printf(&t, "%s%s=%s", t.length > 0 ? " " : "", o->keyword, o->val);
     PQconninfoFree(options);
     return out;
+}
+
+bool hv_pg_dsn_has_password(const char *data_source) {
+    bool found = false;
+    PQconninfoOption *options = PQconninfoParse(data_source, NULL);
+    for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
+        if ((strcmp(o->keyword, "password") == 0 || strcmp(o->keyword, "sslpassword") == 0) && o->val != NULL &&
+            o->val[0] != '\0')
+            found = true;
+    PQconninfoFree(options);
+    return found;
+}
+
+static bool is_uri(const char *data_source) {
+    return strncmp(data_source, "postgresql://", 13) == 0 || strncmp(data_source, "postgres://", 11) == 0;
+}
+
+/* What has to stand before one more parameter of the URI. As libpq reads it, user and password end at the first '@', if one
+ * comes before any '/'. */
+static const char *uri_separator(const char *uri) {
+    const char *rest = strstr(uri, "://") + 3, *at = rest + strcspn(rest, "@/");
+    const char *query = strchr(*at == '@' ? at : rest, '?');
+    size_t length = strlen(uri);
+    return query == NULL ? "?" : uri[length - 1] == '?' || uri[length - 1] == '&' ? "" : "&";
+}
+
+/* A backslash at the end would take what follows for its own; libpq passes over it. */
+static size_t length_without_open_escape(const char *text) {
+    size_t length = strlen(text), slashes = 0;
+    while (slashes < length && text[length - 1 - slashes] == '\\')
+        slashes++;
+    return length - slashes % 2;
+}
+
+/* libpq takes the last of several. */
+char *hv_pg_dsn_with_password(const char *data_source, const char *password) {
+    size_t size = strlen(data_source) + 3 * strlen(password) + 32;
+    char *joined = malloc(size);
+    if (joined == NULL)
+        return NULL;
+    bool uri = is_uri(data_source);
+    int kept = uri ? (int)strlen(data_source) : (int)length_without_open_escape(data_source);
+    int n = snprintf(joined, size, uri ? "%.*s%spassword=" : "%.*s%s password='", kept, data_source,
+                     uri ? uri_separator(data_source) : "");
+    char *to = joined + n;
+    for (const char *c = password; *c != '\0'; c++) {
+        if (uri) {
+            to += snprintf(to, 4, "%%%02X", (unsigned)(unsigned char)*c);
+        } else {
+            if (*c == '\'' || *c == '\\')
+                *to++ = '\\';
+            *to++ = *c;
+        }
+    }
+    strcpy(to, uri ? "" : "'");
+    return joined;
 }

@@ -7,7 +7,9 @@
 
 #include "base/memory.h"
 #include "base/text.h"
+#include "io/pg_dsn.h"
 #include "rt/ini.h"
+#include "rt/settings_secret.h"
 
 enum { FROM_FILE_AS_WHOLE = 0 };
 #define FROM_COMMAND_LINE UINT32_MAX
@@ -31,6 +33,7 @@ struct loading {
     size_t trouble_count, trouble_kept;
     struct origin *origins;
     size_t origin_count;
+    bool open_to_all; /* everybody may read the file */
 };
 
 static void complain(void *user, unsigned line, const char *message) {
@@ -63,17 +66,46 @@ static void note_origin(struct loading *l, const char *section, const char *name
         (struct origin){.section = hv_must(strdup(section)), .name = hv_must(strdup(name)), .line = line};
 }
 
+/* A secret is set under its own name and by a file: the same setting. */
+static const char *own_name(const char *section, const char *name, char *secret, size_t size) {
+    return hv_settings_is_file_of(section, name, secret, size) ? secret : name;
+}
+
+/* Would this text, as it stands in the file or on the command line, tell a secret? */
+static bool tells_secret(const char *section, const char *name, const char *value) {
+    if (value[0] == '\0' || !hv_settings_is_secret(section, name) || strcmp(name, "sasl.username") == 0)
+        return false;
+    if (strcmp(name, "ssl.ca.pem") == 0 || strcmp(name, "ssl.certificate.pem") == 0)
+        return false;
+    return strcmp(name, "data_source") == 0 ? hv_pg_dsn_has_password(value) : strstr(value, "${") == NULL;
+}
+
+/* With what the environment has for it. 0, or -1 with err. */
+static int set_expanded(struct loading *l, const char *section, const char *name, const char *value, struct hv_error *err) {
+    struct hv_error why;
+    char *expanded = hv_secret_expand(value, &why);
+    if (expanded == NULL)
+        return hv_error_set(err, "%s: %s", name, why.text);
+    int result = hv_settings_set(l->settings, section, name, expanded, err);
+    free(expanded);
+    return result;
+}
+
 static void take_entry(void *user, unsigned line, const char *section, const char *name, const char *value) {
     struct loading *l = user;
     struct hv_error err;
-    const struct origin *first = origin_of(l, section, name);
+    char secret[128];
+    const char *own = own_name(section, name, secret, sizeof secret);
+    const struct origin *first = origin_of(l, section, own);
     if (first != NULL) {
         hv_error_set(&err, "%s: it is set in line %u already; leave one of the two", name, first->line);
         complain(l, line, err.text);
         return;
     }
-    note_origin(l, section, name, line);
-    if (hv_settings_set(l->settings, section, name, value, &err) != 0)
+    note_origin(l, section, own, line);
+    if (l->open_to_all && own == name && tells_secret(section, name, value))
+        hv_settings_note_open_file(l->settings, l->path);
+    if (set_expanded(l, section, name, value, &err) != 0)
         complain(l, line, err.text);
 }
 
@@ -84,7 +116,7 @@ static void load_file(struct loading *l, bool optional) {
     size_t length;
     if (optional && access(l->path, F_OK) != 0)
         return;
-    if (hv_ini_read_file(l->path, &text, &length, &err) != 0) {
+    if (hv_ini_read_file(l->path, &text, &length, &l->open_to_all, &err) != 0) {
         complain(l, FROM_FILE_AS_WHOLE, err.text);
         return;
     }
@@ -112,8 +144,15 @@ static void take_set(struct loading *l, const char *set) {
     }
     snprintf(section, sizeof section, "%.*s", (int)length, set);
     snprintf(name, sizeof name, "%.*s", (int)(equals - set - (ptrdiff_t)length - 1), set + length + 1);
-    if (hv_settings_set(l->settings, section, name, equals + 1, &why) == 0) {
-        note_origin(l, section, name, FROM_COMMAND_LINE);
+    char secret[128];
+    const char *own = own_name(section, name, secret, sizeof secret);
+    if (own == name && tells_secret(section, name, equals + 1))
+        hv_error_set(&why,
+                     "%s: everybody on this machine can read a command line; set %s_file to a file that holds the secret, or "
+                     "name an environment variable as ${NAME} within single quotes",
+                     name, strcmp(name, "data_source") == 0 ? "password" : name);
+    else if (set_expanded(l, section, name, equals + 1, &why) == 0) {
+        note_origin(l, section, own, FROM_COMMAND_LINE);
         return;
     }
     hv_error_set(&err, "--set %s", why.text);

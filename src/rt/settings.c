@@ -12,8 +12,10 @@
 
 #include "base/memory.h"
 #include "base/text.h"
+#include "io/kafka_login.h"
 #include "io/pg_dsn.h"
 #include "io/pg_outbox.h"
+#include "rt/settings_secret.h"
 
 /* ---- Single values ---- */
 
@@ -109,6 +111,8 @@ static int check_string(const struct hv_setting *setting, const char *value, str
                             setting->max);
     if (strcmp(setting->name, "data_source") == 0)
         return hv_pg_dsn_check(value, err);
+    if (strcmp(setting->name, "password") == 0)
+        return 0;
     if (strcmp(setting->name, "outbox_table") == 0)
         return hv_outbox_quote_table(value, quoted, sizeof quoted, err);
     if (strcmp(setting->name, "leader_topic") == 0)
@@ -236,11 +240,41 @@ static int unknown_name(const char *section, const char *name, struct hv_error *
     return hv_error_set(err, "unknown setting %s in [%s]; harvestd --help-config lists all", shown, section);
 }
 
+void hv_settings_note_open_file(struct hv_settings *settings, const char *path) {
+    size_t before = settings->open_files == NULL ? 0 : strlen(settings->open_files), length = strlen(path);
+    if (before > 0 && strstr(settings->open_files, path) != NULL)
+        return;
+    settings->open_files = hv_realloc(settings->open_files, before + length + 2, 1);
+    snprintf(settings->open_files + before, length + 2, "%s\n", path);
+}
+
+/* `name`: of the secret that is in the file. */
+static int set_from_file(struct hv_settings *settings, const char *section, const char *name, const char *path,
+                         struct hv_error *err) {
+    struct hv_error why = {""};
+    bool lines = hv_kafka_property_is_pem(name) || strcmp(name, "data_source") == 0, open_to_all = false;
+    char *value = hv_secret_read_file(path, lines, &open_to_all, &why);
+    if (value == NULL)
+        return hv_error_set(err, "%s_file: %s", name, why.text);
+    int result = hv_settings_set(settings, section, name, value, &why);
+    if (result != 0) {
+        char shown[100];
+        hv_error_set(err, "%.400s (in the file %s)", why.text, hv_text_show(path, shown, sizeof shown));
+    } else if (open_to_all) {
+        hv_settings_note_open_file(settings, path);
+    }
+    free(value);
+    return result;
+}
+
 int hv_settings_set(struct hv_settings *settings, const char *section, const char *name, const char *value,
                     struct hv_error *err) {
     struct hv_error why = {""};
+    char secret[80];
     if (!hv_settings_section_known(section))
         return unknown_section(section, err);
+    if (hv_settings_is_file_of(section, name, secret, sizeof secret))
+        return set_from_file(settings, section, secret, value, err);
     if (hv_settings_section_passed_through(section))
         return set_property(settings, section, name, value, err);
     const struct hv_setting *setting = hv_settings_find(section, name);
@@ -273,6 +307,7 @@ void hv_settings_free(struct hv_settings *settings) {
     for (size_t i = 0; i < count; i++)
         if (table[i].type == HV_SET_STRING)
             free(*(char **)field_of(settings, &table[i]));
+    free(settings->open_files);
     free_properties(&settings->kafka);
     free_properties(&settings->kafka_producer);
     free_properties(&settings->kafka_consumer);
@@ -356,8 +391,32 @@ static const char *find_culprit(const struct hv_settings *settings, const struct
     return upper->name;
 }
 
+/* The password goes where libpq looks for it. */
+static void join_password(struct hv_settings *settings) {
+    if (settings->password == NULL)
+        return;
+    char *joined = hv_must(hv_pg_dsn_with_password(settings->data_source, settings->password));
+    free(settings->data_source);
+    settings->data_source = joined;
+}
+
+/* Can each kind of client keep itself logged in? Told once, for where it was set. */
+static unsigned check_logins(struct hv_settings *settings, hv_settings_complain *complain, void *user) {
+    static const char *const kinds[] = {"kafka", "kafka.producer", "kafka.consumer"};
+    struct hv_error err;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        const struct hv_kafka_properties *specific = i == 0 ? NULL : properties_of(settings, kinds[i]);
+        if (hv_kafka_login_check(&settings->kafka, specific, &err) != 0) {
+            complain(user, kinds[i], "sasl.mechanisms", err.text);
+            return 1;
+        }
+    }
+    return 0;
+}
+
 unsigned hv_settings_finish(struct hv_settings *settings, hv_settings_complain *complain, void *user) {
-    unsigned troubles = 0;
+    unsigned troubles = check_logins(settings, complain, user);
+    join_password(settings);
     if (settings->name == NULL)
         settings->name = default_name();
     if (settings->leader_topic == NULL) {

@@ -25,6 +25,7 @@ struct hv_settings {
     /* [harvest] */
     char *name;
     char *data_source; /* holds a password: never print it, see hv_pg_dsn_redact */
+    char *password;    /* NULL: none but those that libpq finds. After hv_settings_finish it is in data_source as well */
     char *outbox_table;
     char *leader_group_id;
     char *leader_topic;
@@ -57,6 +58,8 @@ struct hv_settings {
     /* [log] level, format */
     int log_level;  /* enum hv_log_level */
     int log_format; /* enum hv_log_format */
+
+    char *open_files; /* names of files that secrets were read from and that everybody may read, each in a line; or NULL */
 
     /* Passed through to librdkafka. Lists and strings are owned by this structure; at most one entry a
      * name. */
@@ -101,10 +104,17 @@ bool hv_settings_section_passed_through(const char *section); /* kafka, kafka.pr
 /* Must the value of this setting or librdkafka property stay out of logs and messages? */
 bool hv_settings_is_secret(const char *section, const char *name);
 
+/* Is this the name of a file that holds a secret, as sasl.password_file for sasl.password? Then `secret` (size bytes) gets the
+ * secret's name. There is one for each secret setting and property; hv_settings_set reads it. */
+bool hv_settings_is_file_of(const char *section, const char *name, char *secret, size_t size);
+
+/* Adds a name to open_files. */
+void hv_settings_note_open_file(struct hv_settings *settings, const char *path);
+
 /* Fills in the defaults. Aborts when memory is exhausted (as the others here do: nothing was started yet). */
 void hv_settings_init(struct hv_settings *settings);
 
-/* Sets one setting from its text. Returns 0, or -1 with err (no such section or name with the nearest
+/* Sets one setting from its text; NAME_file with a path sets the secret NAME to what is in that file now. Returns 0, or -1 with err (no such section or name with the nearest
  * known one; not of its form; out of range; refused by hv_kafka_property_check): then nothing was changed.
  * A later value replaces an earlier. */
 int hv_settings_set(struct hv_settings *settings, const char *section, const char *name, const char *value,

@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "io/kafka_login.h"
 #include "rt/settings.h"
 
 #define KIB ((int64_t)1024)
@@ -28,6 +29,10 @@ static const struct hv_setting table[] = {
      DEFAULT("host=localhost port=5432 user=postgres password= dbname=postgres sslmode=disable"),
      RANGE(1, 65536), .secret = true, .continues = true,
      .help = "how to reach Postgres: libpq's option=value string or URI, also with several hosts"},
+    {TEXT(password), DEFAULT("<that of data_source, of PGPASSWORD or of the password file>"), .derived = true, RANGE(1, 1000),
+     .secret = true,
+     .help = "password for Postgres, over one in data_source; better as password_file = PATH, or as ${NAME} of the "
+             "environment"},
     {TEXT(outbox_table), DEFAULT("outbox"), RANGE(1, 260),
      .help = "the outbox: table or schema.table, folded to lower case as in SQL unless in \"double quotes\""},
     {TEXT(leader_group_id), DEFAULT("harvestd"), RANGE(1, 249),
@@ -135,12 +140,16 @@ bool hv_settings_is_secret(const char *section, const char *name) {
         const struct hv_setting *setting = hv_settings_find(section, name);
         return setting != NULL && setting->secret;
     }
-    /* By pattern: librdkafka's list grows, and hiding one too many does no harm. */
-    static const char *const parts[] = {"password", "secret", "key.pem", "oauthbearer.config", "jaas"};
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-        if (strstr(name, parts[i]) != NULL)
-            return true;
-    return false;
+    return hv_kafka_property_is_secret(name);
+}
+
+bool hv_settings_is_file_of(const char *section, const char *name, char *secret, size_t size) {
+    size_t length = strlen(name), suffix = sizeof "_file" - 1;
+    if (length <= suffix || length - suffix >= size || strcmp(name + length - suffix, "_file") != 0)
+        return false;
+    memcpy(secret, name, length - suffix);
+    secret[length - suffix] = '\0';
+    return hv_settings_is_secret(section, secret);
 }
 
 const char *hv_assignor_name(enum hv_assignor assignor) {

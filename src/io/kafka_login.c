@@ -1,0 +1,71 @@
+/* See kafka_login.h. */
+#include "io/kafka_login.h"
+
+#include <librdkafka/rdkafka.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+bool hv_kafka_property_is_secret(const char *name) {
+    /* By pattern: librdkafka's list grows, and hiding one too many does no harm. */
+    static const char *const parts[] = {"password", "secret", "pem", "sasl.username", "oauthbearer.config", "jaas"};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        if (strstr(name, parts[i]) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool hv_kafka_property_is_pem(const char *name) {
+    size_t length = strlen(name);
+    return length > 4 && strcmp(name + length - 4, ".pem") == 0;
+}
+
+bool hv_kafka_lacks_oidc(char *why, size_t size) {
+    rd_kafka_conf_t *scratch = rd_kafka_conf_new();
+    char reason[256] = "";
+    bool lacks = rd_kafka_conf_set(scratch, "sasl.oauthbearer.method", "oidc", reason, sizeof reason) != RD_KAFKA_CONF_OK;
+    rd_kafka_conf_destroy(scratch);
+    snprintf(why, size, "librdkafka %s on this machine was built without OIDC (libcurl), so it cannot fetch tokens",
+             rd_kafka_version_str());
+    return lacks;
+}
+
+/* The value that is in force; names are tried in pairs because of librdkafka's aliases. "" when it is not set. */
+static const char *in_force(const struct hv_kafka_properties *base, const struct hv_kafka_properties *specific,
+                            const char *name, const char *alias) {
+    const struct hv_kafka_properties *const lists[] = {base, specific};
+    const char *value = "";
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        for (size_t j = 0; lists[i] != NULL && j < lists[i]->count; j++) {
+            const struct hv_kafka_property *p = &lists[i]->list[j];
+            if (strcmp(p->name, name) == 0 || strcmp(p->name, alias) == 0) {
+                value = p->value;
+            }
+        }
+    }
+    return value;
+}
+
+int hv_kafka_login_check(const struct hv_kafka_properties *base, const struct hv_kafka_properties *specific,
+                         struct hv_error *err) {
+    const char *protocol = in_force(base, specific, "security.protocol", "security.protocol");
+    const char *mechanism = in_force(base, specific, "sasl.mechanisms", "sasl.mechanism");
+    const char *method = in_force(base, specific, "sasl.oauthbearer.method", "sasl.oauthbearer.method");
+    const char *unsecure =
+        in_force(base, specific, "enable.sasl.oauthbearer.unsecure.jwt", "enable.sasl.oauthbearer.unsecure.jwt");
+    char why[200];
+    if (strncasecmp(protocol, "sasl_", 5) != 0 || strcasecmp(mechanism, "OAUTHBEARER") != 0 ||
+        strcasecmp(method, "oidc") == 0 || strcasecmp(unsecure, "true") == 0) {
+        return 0;
+    }
+    if (hv_kafka_lacks_oidc(why, sizeof why)) {
+        return hv_error_set(err,
+                            "sasl.mechanisms: nobody would get tokens for OAUTHBEARER: %s; use SCRAM-SHA-512, PLAIN or client "
+                            "certificates, or a librdkafka with OIDC",
+                            why);
+    }
+    return hv_error_set(err, "sasl.mechanisms: nobody would get tokens for OAUTHBEARER; set sasl.oauthbearer.method=oidc, and "
+                             "sasl.oauthbearer.client.id, .client.secret and .token.endpoint.url");
+}
