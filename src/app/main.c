@@ -4,6 +4,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "app/commands.h"
@@ -27,6 +29,16 @@ static int finish_output(int code) {
     return EXIT_FAILED;
 }
 
+/* A dump of our memory would hold passwords. The limit alone does not stop the kernel from feeding one to a collector. */
+static void forbid_core_dumps(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_CORE, &limit) == 0) {
+        limit.rlim_cur = 0;
+        setrlimit(RLIMIT_CORE, &limit);
+    }
+    prctl(PR_SET_DUMPABLE, 0);
+}
+
 static int with_settings(const struct hv_options *options) {
     struct hv_settings settings;
     int code = EXIT_FAILED;
@@ -41,6 +53,8 @@ static int with_settings(const struct hv_options *options) {
         hv_settings_free(&settings);
         return EXIT_WRONG;
     }
+    if (!settings.core_dumps)
+        forbid_core_dumps();
     if (options->command == HV_COMMAND_RUN)
         code = hv_cmd_run(&settings);
     else if (options->command == HV_COMMAND_CHECK)

@@ -124,7 +124,10 @@ void hv_options_help_config(FILE *out) {
     size_t count;
     const struct hv_setting *table = hv_settings_table(&count);
     fputs("# Durations are digits and us, ms, s, m or h; sizes are bytes or digits and KiB, MiB or GiB.\n"
-          "# Where a default is not goharvest's, the reason is given.\n",
+          "# Where a default is not goharvest's, the reason is given.\n"
+          "# ${NAME} in a value stands for that environment variable, ${NAME:-text} for text where it is\n"
+          "# unset or empty, $${ for ${ itself. data_source, password and each property of librdkafka that\n"
+          "# holds a secret can be given as NAME_file: a file with the value. Both are read at the start.\n",
           out);
     for (size_t i = 0; i < count; i++) {
         const struct hv_setting *s = &table[i];

@@ -8,7 +8,7 @@ static const struct hv_option of_all[] = {
      .help = "settings (default: " HV_DEFAULT_CONFIG ")"},
     {.name = "--set", .letter = 's', .type = HV_OPTION_TEXTS, .value = "SECTION.NAME=VALUE", .offset = AT(sets),
      .help = "one setting, over the file; may be repeated, the last one counts. Others on this machine can see it: "
-             "no passwords here."},
+             "passwords are refused here."},
     {.name = "--help-config", .offset = AT(help_config), .help = "print all settings with their defaults"},
     {.name = "--version", .offset = AT(version), .help = "as the command version"},
     {.name = "--help", .letter = 'h', .offset = AT(help), .help = "print this; behind a command, its own options"},

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -116,10 +117,12 @@ static void load_file(struct loading *l, bool optional) {
     size_t length;
     if (optional && access(l->path, F_OK) != 0)
         return;
-    if (hv_ini_read_file(l->path, &text, &length, &l->open_to_all, &err) != 0) {
+    if (hv_ini_read_file(l->path, &text, &length, &err) != 0) {
         complain(l, FROM_FILE_AS_WHOLE, err.text);
         return;
     }
+    struct stat info;
+    l->open_to_all = stat(l->path, &info) == 0 && S_ISREG(info.st_mode) && (info.st_mode & S_IROTH) != 0;
     hv_ini_parse(text, length, &handler, l);
     free(text);
 }

@@ -392,14 +392,13 @@ static int read_all(int fd, char **ret, size_t *ret_length, struct hv_error *err
     }
 }
 
-int hv_ini_read_file(const char *path, char **ret, size_t *ret_length, bool *open_to_all, struct hv_error *err) {
+int hv_ini_read_file(const char *path, char **ret, size_t *ret_length, struct hv_error *err) {
     struct stat info;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return hv_error_set(err, "cannot be opened: %s", strerror(errno));
-    int bad = -1, unknown = fstat(fd, &info);
-    *open_to_all = unknown == 0 && S_ISREG(info.st_mode) && (info.st_mode & S_IROTH) != 0;
-    if (unknown == 0 && S_ISDIR(info.st_mode))
+    int bad = -1;
+    if (fstat(fd, &info) == 0 && S_ISDIR(info.st_mode))
         hv_error_set(err, "is a directory; name a file");
     else
         bad = read_all(fd, ret, ret_length, err);

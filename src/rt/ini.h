@@ -9,7 +9,6 @@
 #ifndef HV_RT_INI_H
 #define HV_RT_INI_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/error.h"
@@ -29,7 +28,7 @@ struct hv_ini_handler {
 void hv_ini_parse(const char *text, size_t length, const struct hv_ini_handler *handler, void *user);
 
 /* Reads a whole file into memory that the caller frees. Returns 0, or -1 with err (missing, unreadable, a
- * directory, empty, too large; without the path). *open_to_all: everybody on this machine may read it. Blocks. */
-int hv_ini_read_file(const char *path, char **ret, size_t *ret_length, bool *open_to_all, struct hv_error *err);
+ * directory, empty, too large; without the path). Blocks. */
+int hv_ini_read_file(const char *path, char **ret, size_t *ret_length, struct hv_error *err);
 
 #endif

@@ -31,6 +31,7 @@ struct hv_settings {
     char *leader_topic;
     int leader_assignor; /* enum hv_assignor; hv_assignor_name gives Kafka's name */
     char *id_header;     /* "": none */
+    int core_dumps; /* bool; the daemon's, an embedding program decides for itself */
 
     /* [limits] */
     hv_time min_poll_interval;

@@ -26,7 +26,7 @@ static const struct hv_setting table[] = {
     {TEXT(name), DEFAULT("<host>_<pid>_<unix time>"), .derived = true, RANGE(1, 200),
      .help = "name of this instance, in log lines and leader heartbeats"},
     {TEXT(data_source),
-     DEFAULT("host=localhost port=5432 user=postgres password= dbname=postgres sslmode=disable"),
+     DEFAULT("host=localhost port=5432 user=postgres dbname=postgres sslmode=disable"),
      RANGE(1, 65536), .secret = true, .continues = true,
      .help = "how to reach Postgres: libpq's option=value string or URI, also with several hosts"},
     {TEXT(password), DEFAULT("<that of data_source, of PGPASSWORD or of the password file>"), .derived = true, RANGE(1, 1000),
@@ -48,6 +48,9 @@ static const struct hv_setting table[] = {
     {TEXT(id_header), DEFAULT(""), RANGE(0, 249),
      .help = "name of a header that carries the row's id as decimal text, behind the row's own headers, so that consumers can "
              "tell duplicates; empty: no such header (goharvest has none)"},
+    {IN("harvest", "core_dumps", core_dumps), .type = HV_SET_CHOICE, DEFAULT("off"), .choices = {"off", "on"},
+     .help = "whether harvestd may leave a core dump, which holds passwords and records; off also keeps debuggers of its "
+             "own user away"},
 
     {DURATION(min_poll_interval), DEFAULT("100ms"), RANGE(HV_MS(1), HV_SECONDS(60)), RELOAD,
      .help = "interval of the leader's heartbeats"},

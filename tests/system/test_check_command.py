@@ -242,8 +242,8 @@ def test_wrong_use(arguments, tmp_path):
 def test_set_overrides_the_file(bed, ini):
     database = bed.database()
     sections = bed.settings(data_source="host=127.0.0.1 port=1 dbname=x")
-    done = run_once("check", "-c", ini(sections), "-s", "harvest.data_source=" + database.data_source(),
-                    "--set", "limits.heartbeat_timeout=3s")
+    done = run_once("check", "-c", ini(sections), "-s", "harvest.data_source=${DATA_SOURCE}",
+                    "--set", "limits.heartbeat_timeout=3s", env=dict(os.environ, DATA_SOURCE=database.data_source()))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

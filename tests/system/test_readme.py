@@ -36,9 +36,10 @@ def test_a_record_written_as_shown_arrives(bed, readme, tmp_path):
     database = bed.database(table=block(readme, "schema"))
     ini = tmp_path / "harvestd.ini"
     ini.write_text(block(readme, "ini"))
-    over = ["--set", "harvest.data_source=" + database.data_source(),
+    environment = dict(os.environ, DATA_SOURCE=database.data_source())
+    over = ["--set", "harvest.data_source=${DATA_SOURCE}",
             "--set", "kafka.bootstrap.servers=" + bed.kafka.servers]
-    checked = run_once("check", "-c", str(ini), *over)
+    checked = run_once("check", "-c", str(ini), *over, env=environment)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
     if "orders" not in bed.kafka.topics():

@@ -28,7 +28,7 @@ static int teardown(void **state) {
 static void defaults_are_goharvests_except_for_speed(void **state) {
     const struct hv_settings *s = *state;
     assert_string_equal(s->data_source,
-                        "host=localhost port=5432 user=postgres password= dbname=postgres sslmode=disable");
+                        "host=localhost port=5432 user=postgres dbname=postgres sslmode=disable");
     assert_string_equal(s->outbox_table, "outbox");
     assert_string_equal(s->leader_group_id, "harvestd");
     assert_int_equal(s->leader_assignor, HV_COOPERATIVE_STICKY);
