@@ -120,6 +120,8 @@ static void on_stopped(void *user, int status) {
     let_go_of_loop(d);
 }
 
+static const struct hv_runtime_handler runtime_handler = {.stopped = on_stopped};
+
 static int start(struct daemon *d, struct hv_error *err) {
     uv_timer_init(&d->loop, &d->stop_timer); /* cannot fail */
     d->stop_timer.data = d;
@@ -129,7 +131,7 @@ static int start(struct daemon *d, struct hv_error *err) {
     hv_log(
         &d->logger, HV_INFO, "main", "started",
         HV_FIELDS(HV_STR("version", HV_VERSION), HV_INT("pid", getpid()), HV_STR("name", d->settings->name)));
-    return hv_runtime_open(&d->loop, d->settings, &d->logger, on_stopped, d, &d->runtime, err);
+    return hv_runtime_open(&d->loop, d->settings, &d->logger, &runtime_handler, d, &d->runtime, err);
 }
 
 /* On the loop until it is empty. 0, or -1 with err: nothing was started. */

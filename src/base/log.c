@@ -234,11 +234,13 @@ size_t hv_log_format_line(char *out, size_t size, enum hv_log_format format, int
     assert(size >= 128);
     struct line line = {.format = format, .first = true};
     hv_text_init(&line.text, out, size - LINE_RESERVE);
-    begin_field(&line, "time", format == HV_JSON ? "\"" : "");
-    add_time(&line.text, micros);
-    if (format == HV_JSON)
-        end_quote(&line);
-    add_string(&line, "level", level_names[level], false);
+    if (micros != HV_LOG_BARE) {
+        begin_field(&line, "time", format == HV_JSON ? "\"" : "");
+        add_time(&line.text, micros);
+        if (format == HV_JSON)
+            end_quote(&line);
+        add_string(&line, "level", level_names[level], false);
+    }
     add_string(&line, "component", component, false);
     add_string(&line, "msg", message, true);
     if (repeats > 0)
@@ -317,7 +319,7 @@ void hv_log(struct hv_logger *logger, enum hv_log_level level, const char *compo
     if (level <= HV_WARN && !may_pass(logger, component, message, burst_of(fields), now, &repeats))
         return;
     char line[HV_LOG_LINE_MAX + 1];
-    size_t length = hv_log_format_line(line, sizeof line, logger->format, now, level, component, message,
+    size_t length = hv_log_format_line(line, sizeof line, logger->format, logger->bare ? HV_LOG_BARE : now, level, component, message,
                                        fields, repeats);
     logger->sink(logger->user, level, line, length);
 }

@@ -2,6 +2,7 @@
 #ifndef HV_BASE_LOG_H
 #define HV_BASE_LOG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -45,6 +46,7 @@ struct hv_log_limit {
 struct hv_logger {
     enum hv_log_level level;
     enum hv_log_format format;
+    bool bare; /* lines without time and level, for a sink that adds its own */
     /* Takes one finished line, newline included; must not block. */
     void (*sink)(void *user, enum hv_log_level level, const char *line, size_t length);
     /* Wall clock in microseconds since the Unix epoch. */
@@ -57,6 +59,8 @@ struct hv_logger {
  * value that is no UTF-8 has the bad bytes replaced; control characters are escaped. */
 void hv_log(struct hv_logger *logger, enum hv_log_level level, const char *component, const char *message,
             const struct hv_field *fields);
+
+#define HV_LOG_BARE INT64_MIN /* in place of the time: neither time nor level in the line */
 
 /* The text of one line. Pure. `micros` is wall clock since the epoch. Returns its length (newline
  * included, NUL added), at most size - 1. size is at least 128. */

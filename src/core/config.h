@@ -21,6 +21,7 @@ struct hv_core_config {
     hv_time rescan_interval;
     hv_time heartbeat_interval, heartbeat_timeout;
     hv_time drain_timeout;
+    hv_time hand_over_limit; /* how long the group can wait for our answer to a revoke, all in all */
     hv_time min_metrics_interval;
     int64_t wall_offset; /* nanoseconds since the Unix epoch at time 0 of the core's clock */
     uint64_t seed;       /* of jitter */

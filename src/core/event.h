@@ -23,6 +23,7 @@ enum hv_event_type {
     HV_EV_ASSIGNED,     /* flag: the leader partition is ours (true) or not (false) */
     HV_EV_REVOKED,      /* flag: it is lost already (true), or the group waits for our answer (false) */
     HV_EV_HEARTBEAT,    /* stamp: a heartbeat that carries our name was read from the leader topic */
+    HV_EV_HANDED_OVER,  /* the application is done with HV_NOTICE_REVOKED */
     HV_EV_LEFT,         /* the group was left */
     HV_EV_CLAIM_UP,     /* the claiming connection is ready */
     HV_EV_CLAIM_DOWN,   /* it is gone; flag: a statement was out and may have taken effect */
@@ -86,7 +87,7 @@ enum hv_action_type {
 enum hv_notice {
     HV_NOTICE_ACQUIRED,  /* uuid */
     HV_NOTICE_REFRESHED, /* uuid, reason */
-    HV_NOTICE_REVOKED,
+    HV_NOTICE_REVOKED,   /* the group waits until HV_EV_HANDED_OVER answers, or for hand_over_limit */
     HV_NOTICE_FENCED,    /* reason */
     HV_NOTICE_REWINDING, /* reason */
     HV_NOTICE_STALLED,   /* duration: nothing was acknowledged for so long though records are in flight */

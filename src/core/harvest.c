@@ -31,6 +31,8 @@ struct hv_harvest {
     uint64_t term; /* rises when leadership ends: replies to marks of an earlier term are void */
     enum stop_state stop;
     hv_time drain_until; /* while draining, for a stop or a hand-over */
+    bool handing_over;   /* the application was told of the revoke and is not done with it yet */
+    hv_time hand_over_until;
     hv_time queue_check, spill_refresh;
     hv_time now, deadline;
 };
@@ -107,9 +109,21 @@ static void fence(struct hv_harvest *h, struct hv_actions *out) {
     end_term(h, "the lease is over", out);
 }
 
+/* The application believes until now that it leads: it is not asked to wind up any more, it has to stop. */
+static void lose_while_revoking(struct hv_harvest *h, const char *reason, struct hv_actions *out) {
+    hv_sender_give_up(&h->sender, reason, h->now, out);
+    hv_leading_move(&h->leading, HV_STANDBY);
+    hv_actions_notify(out, HV_NOTICE_FENCED)->reason = reason;
+}
+
 static void check_lease(struct hv_harvest *h, struct hv_actions *out) {
-    if (h->leading.role == HV_LEADER && !hv_leading_lease(&h->leading, h->now)) {
+    if (hv_leading_lease(&h->leading, h->now)) {
+        return;
+    }
+    if (h->leading.role == HV_LEADER) {
         fence(h, out);
+    } else if (h->leading.role == HV_REVOKING) {
+        lose_while_revoking(h, "no heartbeat came back within heartbeat_timeout", out);
     }
 }
 
@@ -127,7 +141,7 @@ static void want_spare_id(struct hv_harvest *h, struct hv_actions *out) {
 
 static void promote_if_due(struct hv_harvest *h, struct hv_actions *out) {
     bool waiting = h->leading.role == HV_CANDIDATE || h->leading.role == HV_FENCED;
-    if (!waiting || h->stop != RUNNING || !h->spare || !hv_leading_lease(&h->leading, h->now) ||
+    if (!waiting || h->stop != RUNNING || h->handing_over || !h->spare || !hv_leading_lease(&h->leading, h->now) ||
         hv_sender_in_flight(&h->sender) > 0) {
         return;
     }
@@ -139,13 +153,18 @@ static void promote_if_due(struct hv_harvest *h, struct hv_actions *out) {
     memcpy(action->uuid, h->leader_id, HV_UUID_BYTES);
 }
 
+static void begin_draining(struct hv_harvest *h) {
+    h->drain_until = h->now + h->config.drain_timeout;
+    h->hand_over_until = h->now + h->config.hand_over_limit;
+}
+
 static void on_revoked(struct hv_harvest *h, bool lost, struct hv_actions *out) {
     enum hv_role role = h->leading.role;
     h->leading.answer_owed = !lost;
     if (role == HV_LEADER && !lost) {
         hv_leading_move(&h->leading, HV_REVOKING);
         if (h->stop == RUNNING) {
-            h->drain_until = h->now + h->config.drain_timeout;
+            begin_draining(h);
         }
         end_term(h, NULL, out);
     } else if (role != HV_STANDBY && role != HV_REVOKING) {
@@ -156,9 +175,7 @@ static void on_revoked(struct hv_harvest *h, bool lost, struct hv_actions *out) 
         }
     } else if (role == HV_REVOKING && lost) {
         /* Nobody waits for us any more, and the partition may come back before all is purged. */
-        hv_sender_give_up(&h->sender, "leadership is lost", h->now, out);
-        hv_leading_move(&h->leading, HV_STANDBY);
-        hv_actions_notify(out, HV_NOTICE_REVOKED);
+        lose_while_revoking(h, "the group took the leader partition away", out);
     }
 }
 
@@ -175,19 +192,33 @@ static bool drained(const struct hv_harvest *h) {
     return hv_sender_in_flight(&h->sender) == 0 && settled;
 }
 
-/* A hand-over: once nothing is in flight and what was acknowledged is purged (or time is up), the group gets its answer. */
+/* The application winds up what only a leader may do; the group has to wait for it. */
+static void hand_over(struct hv_harvest *h, struct hv_actions *out) {
+    hv_leading_move(&h->leading, HV_STANDBY);
+    hv_actions_notify(out, HV_NOTICE_REVOKED);
+    h->handing_over = true;
+}
+
+static void limit_hand_over(struct hv_harvest *h) {
+    if (h->now >= h->hand_over_until) {
+        h->handing_over = false;
+    }
+}
+
+/* A hand-over: once nothing is in flight and what was acknowledged is purged (or time is up), the application is told; once it is done,
+ * the group gets its answer. */
 static void advance_hand_over(struct hv_harvest *h, struct hv_actions *out) {
     if (h->leading.role == HV_REVOKING) {
-        if (h->now >= h->drain_until || !hv_leading_lease(&h->leading, h->now)) {
+        if (h->now >= h->drain_until) {
             hv_sender_give_up(&h->sender, "the hand-over cannot wait", h->now, out);
         }
         if (!drained(h)) {
             return;
         }
-        hv_leading_move(&h->leading, HV_STANDBY);
-        hv_actions_notify(out, HV_NOTICE_REVOKED);
+        hand_over(h, out);
     }
-    if (h->leading.answer_owed && h->leading.role == HV_STANDBY && hv_sender_in_flight(&h->sender) == 0) {
+    bool ready = h->leading.role == HV_STANDBY && !h->handing_over && hv_sender_in_flight(&h->sender) == 0;
+    if (h->leading.answer_owed && ready) {
         h->leading.answer_owed = false;
         hv_actions_add(out, HV_ACT_ANSWER);
     }
@@ -201,7 +232,9 @@ static void begin_stop(struct hv_harvest *h, struct hv_actions *out) {
     }
     h->stop = DRAINING;
     if (h->leading.role != HV_REVOKING) { /* the group does not wait longer for our answer because of this */
-        h->drain_until = h->now + h->config.drain_timeout;
+        hv_time hand_over_until = h->hand_over_until;
+        begin_draining(h);
+        h->hand_over_until = h->handing_over ? hand_over_until : h->hand_over_until;
     }
     end_term(h, NULL, out);
 }
@@ -209,6 +242,7 @@ static void begin_stop(struct hv_harvest *h, struct hv_actions *out) {
 static void hurry(struct hv_harvest *h, struct hv_actions *out) {
     begin_stop(h, out);
     h->drain_until = h->now;
+    h->hand_over_until = h->now;
 }
 
 static void advance_stop(struct hv_harvest *h, struct hv_actions *out) {
@@ -220,8 +254,11 @@ static void advance_stop(struct hv_harvest *h, struct hv_actions *out) {
             return;
         }
         if (h->leading.role == HV_LEADER || h->leading.role == HV_REVOKING) {
-            hv_leading_move(&h->leading, HV_STANDBY);
-            hv_actions_notify(out, HV_NOTICE_REVOKED);
+            hand_over(h, out);
+            limit_hand_over(h);
+        }
+        if (h->handing_over) {
+            return;
         }
         h->stop = LEAVING;
         h->drain_until = h->now + LEAVE_LIMIT;
@@ -445,6 +482,9 @@ static hv_time next_deadline(const struct hv_harvest *h, bool more) {
         hv_time limit = h->drain_until > h->now ? h->drain_until : HV_NEVER;
         deadline = hv_time_min(deadline, limit);
     }
+    if (h->handing_over) {
+        deadline = hv_time_min(deadline, h->hand_over_until);
+    }
     return deadline;
 }
 
@@ -455,6 +495,7 @@ static void turn(struct hv_harvest *h, struct hv_actions *out) {
     if (!leads(h)) {
         forget_all_unsent(h, out); /* failed reports make records unsent again */
     }
+    limit_hand_over(h);
     advance_hand_over(h, out);
     advance_stop(h, out);
     promote_if_due(h, out);
@@ -496,6 +537,9 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         break;
     case HV_EV_HEARTBEAT:
         hv_leading_heartbeat(&h->leading, event->stamp);
+        break;
+    case HV_EV_HANDED_OVER:
+        h->handing_over = false;
         break;
     case HV_EV_LEFT:
         on_left(h, out);
@@ -571,6 +615,7 @@ void hv_harvest_look(const struct hv_harvest *h, struct hv_harvest_figures *ret)
     *ret = (struct hv_harvest_figures){
         .role = h->leading.role,
         .lease = hv_leading_lease(&h->leading, h->now),
+        .lease_end = h->leading.lease_end,
         .held = h->slots.used - h->settle.gone.count,
         .unsent = h->shards.unsent,
         .in_flight = hv_sender_in_flight(&h->sender),
@@ -582,4 +627,13 @@ void hv_harvest_look(const struct hv_harvest *h, struct hv_harvest_figures *ret)
         .stopped = h->stop == STOPPED,
     };
     memcpy(ret->leader_id, h->leader_id, HV_UUID_BYTES);
+}
+
+void hv_harvest_each_in_flight(const struct hv_harvest *h, void (*visit)(void *user, void *payload), void *user) {
+    for (uint32_t i = 0; i < h->slots.capacity; i++) {
+        const struct hv_slot *slot = &h->slots.table[i];
+        if (slot->state == HV_SLOT_IN_FLIGHT) {
+            visit(user, slot->payload);
+        }
+    }
 }

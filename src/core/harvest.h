@@ -26,6 +26,7 @@ hv_time hv_harvest_deadline(const struct hv_harvest *h);
 struct hv_harvest_figures {
     enum hv_role role;
     bool lease;                /* stands as of the last step */
+    hv_time lease_end;         /* when it runs out; a leader may send before that only */
     uint32_t held;             /* records in memory: unsent + in_flight + unpurged */
     uint32_t unsent, in_flight, unpurged;
     uint32_t blocked_shards;
@@ -34,6 +35,9 @@ struct hv_harvest_figures {
     uint8_t leader_id[HV_UUID_BYTES]; /* of the current or last leadership */
     bool stopping, stopped;
 };
+
+/* Calls visit with the payload of each record that is in flight. */
+void hv_harvest_each_in_flight(const struct hv_harvest *h, void (*visit)(void *user, void *payload), void *user);
 
 void hv_harvest_look(const struct hv_harvest *h, struct hv_harvest_figures *ret);
 

@@ -66,7 +66,7 @@ bool hv_leading_beat(struct hv_leading *leading, hv_time now, int64_t *ret_stamp
 
 hv_time hv_leading_deadline(const struct hv_leading *leading) {
     hv_time deadline = leading->next_beat;
-    if (leading->role == HV_LEADER) {
+    if (leading->role == HV_LEADER || leading->role == HV_REVOKING) {
         deadline = hv_time_min(deadline, leading->lease_end);
     }
     return deadline;

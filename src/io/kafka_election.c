@@ -284,13 +284,17 @@ static int subscribe(struct hv_election *e) {
     return code;
 }
 
+hv_time hv_election_patience(hv_time heartbeat_timeout) {
+    return hv_time_max(3 * heartbeat_timeout, HV_SECONDS(300));
+}
+
 static int make_client(struct hv_election *e, struct hv_error *err) {
     int64_t session = e->heartbeat_timeout * 3 / 1000;
     int64_t beat = session / 10 < 1000 ? session / 10 : 1000;
     char session_text[24], beat_text[24], poll_text[24], why[256];
     snprintf(session_text, sizeof session_text, "%" PRId64, session);
     snprintf(beat_text, sizeof beat_text, "%" PRId64, beat > 0 ? beat : 1);
-    snprintf(poll_text, sizeof poll_text, "%" PRId64, session > 300000 ? session : 300000);
+    snprintf(poll_text, sizeof poll_text, "%" PRId64, hv_election_patience(e->heartbeat_timeout) / 1000);
     struct hv_kafka_property list[] = {
         {"group.id", e->group_id},           {"partition.assignment.strategy", e->assignor},
         {"session.timeout.ms", session_text}, {"heartbeat.interval.ms", beat_text},

@@ -21,6 +21,9 @@ struct hv_election_options {
     hv_time poll_duration;     /* bound of one drain */
 };
 
+/* How long the group waits for a member's answer to a revoke before it goes on without it (max.poll.interval.ms). */
+hv_time hv_election_patience(hv_time heartbeat_timeout);
+
 /* Called on the loop's thread, never from within a call into this API. */
 struct hv_election_handler {
     /* The group's assignment changed and was applied. `owns`: partition 0 of the leader topic is ours. Told only on change. */

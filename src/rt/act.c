@@ -106,6 +106,13 @@ static void leave(struct hv_runtime *rt) {
     }
 }
 
+static void tell_application(struct hv_runtime *rt, const struct hv_action *action) {
+    bool done = rt->handler->notice == NULL || rt->handler->notice(rt->user, action);
+    if (done && action->notice == HV_NOTICE_REVOKED) {
+        hv_runtime_handed_over(rt);
+    }
+}
+
 static void act(struct hv_runtime *rt, const struct hv_action *action) {
     switch (action->type) {
     case HV_ACT_NEED_LEADER_ID:
@@ -149,6 +156,7 @@ static void act(struct hv_runtime *rt, const struct hv_action *action) {
         break;
     case HV_ACT_NOTIFY:
         hv_rt_notice(rt, action);
+        tell_application(rt, action);
         break;
     case HV_ACT_STOPPED:
         rt->finished = true;

@@ -22,7 +22,7 @@ static hv_time read_now(struct hv_runtime *rt) {
     return rt->last_now;
 }
 
-static struct hv_core_config core_config(const struct hv_settings *s, hv_time now, uint64_t seed) {
+static struct hv_core_config core_config(const struct hv_settings *s, hv_time wall_offset, uint64_t seed) {
     return (struct hv_core_config){
         .send_concurrency = s->send_concurrency,
         .max_in_flight_records = s->max_in_flight_records,
@@ -42,7 +42,8 @@ static struct hv_core_config core_config(const struct hv_settings *s, hv_time no
         .heartbeat_timeout = s->heartbeat_timeout,
         .drain_timeout = s->drain_timeout,
         .min_metrics_interval = s->min_metrics_interval,
-        .wall_offset = (hv_loop_wall_clock() - now) * 1000,
+        .hand_over_limit = hv_election_patience(s->heartbeat_timeout) / 10 * 9,
+        .wall_offset = wall_offset * 1000,
         .seed = seed,
     };
 }
@@ -107,13 +108,11 @@ static void destroy(struct hv_runtime *rt) {
 
 static void on_loop_closed(void *user) {
     struct hv_runtime *rt = user;
-    void (*stopped)(void *, int) = rt->stopped;
-    void *stopped_user = rt->user;
+    const struct hv_runtime_handler *handler = rt->handler;
+    void *handler_user = rt->user;
     int status = rt->status;
     destroy(rt);
-    if (stopped != NULL) {
-        stopped(stopped_user, status);
-    }
+    handler->stopped(handler_user, status);
 }
 
 static void on_database_closed(void *user) {
@@ -169,13 +168,15 @@ static void turn(void *user) {
 }
 
 int hv_runtime_open(uv_loop_t *loop, const struct hv_settings *settings, struct hv_logger *logger,
-                    void (*stopped)(void *user, int status), void *user, struct hv_runtime **ret, struct hv_error *err) {
+                    const struct hv_runtime_handler *handler, void *user, struct hv_runtime **ret, struct hv_error *err) {
     struct hv_runtime *rt = hv_calloc(1, sizeof *rt);
     rt->settings = settings;
     rt->logger = logger;
+    rt->handler = handler;
     rt->user = user;
     if (hv_loop_open(loop, turn, rt, &rt->loop, err) < 0) {
         free(rt);
+        handler->stopped(user, 0);
         return -1;
     }
     uint64_t seed;
@@ -183,7 +184,8 @@ int hv_runtime_open(uv_loop_t *loop, const struct hv_settings *settings, struct 
     hv_ident_new(random);
     memcpy(&seed, random, sizeof seed);
     hv_time now = read_now(rt);
-    const struct hv_core_config config = core_config(settings, now, seed);
+    rt->wall_offset = hv_loop_wall_clock() - now;
+    const struct hv_core_config config = core_config(settings, rt->wall_offset, seed);
     rt->core = hv_harvest_new(&config, now);
     for (int lane = 0; lane < HV_LANES; lane++) {
         rt->clients[lane] = (struct hv_rt_client){.rt = rt, .lane = (enum hv_lane_id)lane};
@@ -193,7 +195,6 @@ int hv_runtime_open(uv_loop_t *loop, const struct hv_settings *settings, struct 
         close_all(rt);
         return -1;
     }
-    rt->stopped = stopped;
     hv_loop_wake(rt->loop);
     *ret = rt;
     return 0;
@@ -205,6 +206,24 @@ void hv_runtime_stop(struct hv_runtime *rt) {
 
 void hv_runtime_hurry(struct hv_runtime *rt) {
     hv_rt_tell(rt, (struct hv_event){.type = HV_EV_HURRY}, NULL);
+}
+
+void hv_runtime_handed_over(struct hv_runtime *rt) {
+    hv_rt_tell(rt, (struct hv_event){.type = HV_EV_HANDED_OVER}, NULL);
+}
+
+bool hv_runtime_leads(const struct hv_runtime *rt) {
+    struct hv_harvest_figures figures;
+    hv_harvest_look(rt->core, &figures);
+    return figures.role == HV_LEADER && hv_loop_clock() + hv_loop_suspended() < figures.lease_end;
+}
+
+int64_t hv_runtime_wall_clock(const struct hv_runtime *rt, hv_time time) {
+    return rt->wall_offset + time;
+}
+
+void hv_runtime_each_in_flight(const struct hv_runtime *rt, void (*visit)(void *user, void *payload), void *user) {
+    hv_harvest_each_in_flight(rt->core, visit, user);
 }
 
 void hv_runtime_look(const struct hv_runtime *rt, struct hv_harvest_figures *ret) {

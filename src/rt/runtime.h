@@ -11,19 +11,38 @@
 
 struct hv_runtime;
 
-/* Makes a harvest on `loop` and starts connecting; nothing blocks. `settings` (finished without complaint) and `logger` must outlive
- * it. `stopped(user, status)` is called once from the loop after hv_runtime_stop, when every handle is closed and the object is gone; status 0:
- * everything in flight was settled; 1: time ran out, so some rows will be published again. Everything belongs to the loop's thread.
- * Returns 0 and *ret, or -1 with err (a setting that a library refuses, no memory): then nothing was started; handles that
- * were made are closed by the loop's next iterations. */
+struct hv_runtime_handler {
+    /* Each HV_ACT_NOTIFY, after it went to the log, in the middle of a turn. Returns whether the application is done with it; if
+     * not, HV_NOTICE_REVOKED waits for hv_runtime_handed_over. May be NULL. */
+    bool (*notice)(void *user, const struct hv_action *action);
+    /* Comes once, when every handle is closed and the object is gone. Status 0: everything in flight was settled; 1: time ran
+     * out, so some rows will be published again. */
+    void (*stopped)(void *user, int status);
+};
+
+/* Makes a harvest on `loop` and starts connecting; nothing blocks. `settings` (finished without complaint), `logger` and `handler`
+ * must outlive it. Everything belongs to the loop's thread. Returns 0 and *ret, or -1 with err (a setting that a library refuses,
+ * no memory): then `stopped` comes as well, when what was made is closed, at the earliest before this returns. */
 int hv_runtime_open(uv_loop_t *loop, const struct hv_settings *settings, struct hv_logger *logger,
-                    void (*stopped)(void *user, int status), void *user, struct hv_runtime **ret, struct hv_error *err);
+                    const struct hv_runtime_handler *handler, void *user, struct hv_runtime **ret, struct hv_error *err);
 
 /* Stops claiming, drains what is in flight within drain_timeout, purges what was acknowledged, leaves the group. Idempotent. */
 void hv_runtime_stop(struct hv_runtime *runtime);
 
 /* ... without waiting for what is in flight. */
 void hv_runtime_hurry(struct hv_runtime *runtime);
+
+/* The application is done with HV_NOTICE_REVOKED. */
+void hv_runtime_handed_over(struct hv_runtime *runtime);
+
+/* Does it lead, by the clock as it is now? */
+bool hv_runtime_leads(const struct hv_runtime *runtime);
+
+/* A time of the core as microseconds since the Unix epoch, by the wall clock as it was at the start. */
+int64_t hv_runtime_wall_clock(const struct hv_runtime *runtime, hv_time time);
+
+/* Calls visit with the payload (struct hv_record) of each record in flight. */
+void hv_runtime_each_in_flight(const struct hv_runtime *runtime, void (*visit)(void *user, void *payload), void *user);
 
 void hv_runtime_look(const struct hv_runtime *runtime, struct hv_harvest_figures *ret);
 

@@ -38,6 +38,7 @@ struct hv_runtime {
     struct hv_election *election;
     char kafka_said[HV_ERROR_MAX];
     hv_time last_now;
+    hv_time wall_offset; /* the wall clock at time 0 of the core, as it was at the start */
     hv_time suspended; /* the core's clock is ahead of the loop's by this: a lease runs out while the machine sleeps, too */
     bool bounced; /* in the actions being carried out, a record was not taken: the later ones are not handed over */
     bool finished; /* the core has nothing more to do */
@@ -45,7 +46,7 @@ struct hv_runtime {
     bool closing;
     int databases_open;
     int status;
-    void (*stopped)(void *user, int status);
+    const struct hv_runtime_handler *handler;
     void *user;
 };
 

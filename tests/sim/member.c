@@ -123,14 +123,23 @@ static void note_told(struct sim_member *member, const struct sim_mail *mail) {
     case HV_EV_REVOKED:
         member->entitled = false;
         member->answer_expected = !event->flag;
-        member->answer_due = sim->now + member->config.drain_timeout + HV_SECONDS(6);
+        member->answer_due = sim->now + member->config.drain_timeout +
+                             member->config.hand_over_limit + HV_SECONDS(6);
+        member->revoked_at = member->winding_up ? member->revoked_at : sim->now;
         break;
     case HV_EV_LEFT:
         member->entitled = member->answer_expected = false;
         break;
     case HV_EV_STOP:
     case HV_EV_HURRY:
+        if (!member->answer_expected && !member->winding_up) {
+            member->revoked_at = sim->now;
+        }
         member->stopping = true;
+        member->hurrying = member->hurrying || event->type == HV_EV_HURRY;
+        break;
+    case HV_EV_HANDED_OVER:
+        member->winding_up = false;
         break;
     default:
         break;
@@ -138,7 +147,7 @@ static void note_told(struct sim_member *member, const struct sim_mail *mail) {
 }
 
 static const char *const event_names[] = {
-    "turn",    "leader id",    "assigned", "revoked",     "heartbeat",     "left",       "claim up",
+    "turn",    "leader id",    "assigned", "revoked",     "heartbeat",     "handed over", "left",       "claim up",
        "claim down",
     "refused", "claimed",      "writers",  "settle up",   "settle down",   "settle refused", "purged",
     "reset",
@@ -204,6 +213,40 @@ static void check_produce(struct sim_member *member, const struct hv_action *act
     }
 }
 
+struct done_arg {
+    int member;
+    uint64_t life;
+};
+
+static void application_done(struct sim *sim, void *arg) {
+    const struct done_arg *a = arg;
+    struct sim_member *member = sim_member_in(sim, a->member, a->life);
+    if (member != NULL && member->winding_up) {
+        sim_tell(member, (struct hv_event){.type = HV_EV_HANDED_OVER}, NULL);
+    }
+}
+
+/* Most applications are done at once, some take their time, few forget to say so. */
+static void wind_up(struct sim_member *member) {
+    struct sim *sim = member->sim;
+    member->winding_up = true;
+    if (sim_coin(sim, 5)) {
+        return;
+    }
+    hv_time takes = sim_coin(sim, 30) ? sim_span(sim, 0, HV_SECONDS(6)) : 0;
+    struct done_arg *a = sim_later(sim, takes, application_done, sizeof *a);
+    *a = (struct done_arg){member->index, member->life};
+}
+
+/* Nobody else may lead before the application is done or its time is up. */
+static void check_wound_up(struct sim_member *member, const char *what) {
+    bool over = member->hurrying || member->sim->now >= member->revoked_at + member->config.hand_over_limit;
+    if (member->winding_up && !over) {
+        sim_fail(member->sim, "m%d %s while its application winds up", member->index, what);
+    }
+    member->winding_up = false;
+}
+
 /* What the application is told of leadership must make sense. */
 static void check_leadership(struct sim_member *member, const struct hv_action *action) {
     bool led = member->leads;
@@ -214,6 +257,9 @@ static void check_leadership(struct sim_member *member, const struct hv_action *
             sim_fail(member->sim, "m%d tells of a leadership that %s", member->index, led ? "it has"
                      : "it does not have");
         }
+        if (action->notice == HV_NOTICE_ACQUIRED) {
+            check_wound_up(member, "leads again");
+        }
         member->leads = true;
         memcpy(member->leader_id, action->uuid, HV_UUID_BYTES);
         break;
@@ -223,6 +269,9 @@ static void check_leadership(struct sim_member *member, const struct hv_action *
             sim_fail(member->sim, "m%d tells of the end of a leadership that was over", member->index);
         }
         member->leads = false;
+        if (action->notice == HV_NOTICE_REVOKED) {
+            wind_up(member);
+        }
         break;
     default:
         break;
@@ -275,9 +324,11 @@ static void act(struct sim_member *member, const struct hv_action *action) {
         sim_heartbeat(member, action->stamp);
         break;
     case HV_ACT_ANSWER:
+        check_wound_up(member, "answers the revoke");
         sim_group_answered(member);
         break;
     case HV_ACT_LEAVE:
+        check_wound_up(member, "leaves the group");
         leave(member);
         break;
     case HV_ACT_CLAIM:
@@ -480,7 +531,8 @@ void sim_member_stop(struct sim_member *member, bool hurry) {
     if (member->core == NULL) {
         return;
     }
-    hv_time due = member->sim->now + HV_SECONDS(17) + (hurry ? 0 : member->config.drain_timeout);
+    hv_time waits = member->config.drain_timeout + member->config.hand_over_limit;
+    hv_time due = member->sim->now + HV_SECONDS(17) + (hurry ? 0 : waits);
     due = hv_time_max(due, member->paused_until + HV_SECONDS(17));
     if (!member->stopping || (hurry && due < member->stop_due)) {
         member->stop_due = due;

@@ -197,8 +197,10 @@ struct sim_member {
     uint8_t leader_id[HV_UUID_BYTES];
     bool lost;     /* it is lost, which it will hear of later */
     hv_time lease_end;
-    bool answer_expected, stopping;
+    bool answer_expected, stopping, hurrying;
     hv_time answer_due, stop_due;
+    bool winding_up;        /* its application was told of a revoke and is not done */
+    hv_time revoked_at;
     hv_time cut_until; /* its heartbeats are lost */
     bool gone;         /* said that it stopped */
 };

@@ -85,6 +85,7 @@ static void configure(struct sim *sim) {
     c->heartbeat_timeout = sim_span(sim, HV_SECONDS(1), HV_SECONDS(5));
     c->heartbeat_interval = sim_span(sim, HV_MS(50), c->heartbeat_timeout / 4);
     c->drain_timeout = sim_span(sim, HV_MS(200), HV_SECONDS(6));
+    c->hand_over_limit = sim_span(sim, HV_MS(500), HV_SECONDS(8));
     c->min_metrics_interval = HV_SECONDS(1);
     static const hv_time paces[] = {HV_MS(1), HV_MS(1), HV_MS(2), HV_MS(10), HV_MS(50), HV_MS(300)};
     sim->kafka_pace = paces[hv_random_below(&sim->dice, sim->weather.latency_max > 0 ? 3 : 6)];

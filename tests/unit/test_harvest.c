@@ -31,6 +31,7 @@ static const struct hv_core_config config = {
     .heartbeat_interval = HV_MS(100),
     .heartbeat_timeout = HV_SECONDS(5),
     .drain_timeout = HV_SECONDS(10),
+    .hand_over_limit = HV_SECONDS(60),
     .min_metrics_interval = HV_SECONDS(5),
     .seed = 1,
 };
@@ -40,6 +41,7 @@ struct bed {
     struct hv_actions out;
     hv_time now;
     bool beats; /* heartbeats come back */
+    bool winds_up; /* the application takes its time over a revoke */
     uint64_t uuids;
     char payloads[IDS];
     /* payloads of an id that the core has: told minus released; one block stands for all of them */
@@ -81,6 +83,9 @@ static void act(struct bed *bed, const struct hv_action *action) {
         break;
     case HV_ACT_NOTIFY:
         bed->notices[action->notice]++;
+        if (action->notice == HV_NOTICE_REVOKED && !bed->winds_up) {
+            tell(bed, (struct hv_event){.type = HV_EV_HANDED_OVER});
+        }
         break;
     default:
         break;
@@ -335,6 +340,59 @@ static void a_stop_does_not_prolong_a_hand_over(void **state) {
     assert_int_equal(bed->done[HV_ACT_ANSWER], 1);
 }
 
+static void a_hand_over_waits_for_the_application(void **state) {
+    struct bed *bed = *state;
+    bed->winds_up = true;
+    tell(bed, (struct hv_event){.type = HV_EV_REVOKED});
+    pass(bed, HV_SECONDS(59));
+    assert_int_equal(bed->notices[HV_NOTICE_REVOKED], 1);
+    assert_int_equal(look(bed).role, HV_STANDBY);
+    assert_int_equal(bed->done[HV_ACT_ANSWER], 0);
+    tell(bed, (struct hv_event){.type = HV_EV_HANDED_OVER});
+    turns(bed);
+    assert_int_equal(bed->done[HV_ACT_ANSWER], 1);
+}
+
+static void a_hand_over_waits_for_the_application_no_longer_than_the_group_does(void **state) {
+    struct bed *bed = *state;
+    bed->winds_up = true;
+    tell(bed, (struct hv_event){.type = HV_EV_REVOKED});
+    pass(bed, HV_SECONDS(59));
+    assert_int_equal(bed->done[HV_ACT_ANSWER], 0);
+    assert_true(hv_harvest_deadline(bed->core) <= bed->now + HV_SECONDS(1));
+    pass(bed, HV_SECONDS(1));
+    assert_int_equal(bed->done[HV_ACT_ANSWER], 1);
+}
+
+static void a_stop_waits_for_the_application(void **state) {
+    struct bed *bed = *state;
+    bed->winds_up = true;
+    tell(bed, (struct hv_event){.type = HV_EV_STOP});
+    pass(bed, HV_SECONDS(30));
+    assert_int_equal(bed->notices[HV_NOTICE_REVOKED], 1);
+    assert_int_equal(bed->done[HV_ACT_LEAVE], 0);
+    tell(bed, (struct hv_event){.type = HV_EV_HURRY});
+    turns(bed);
+    assert_int_equal(bed->done[HV_ACT_LEAVE], 1);
+}
+
+/* The lease ends while what is in flight is drained: the application has to stop now, not to wind up. */
+static void a_lease_that_ends_in_a_hand_over_fences(void **state) {
+    struct bed *bed = *state;
+    CLAIMED(bed, 1);
+    turns(bed);
+    bed->beats = false;
+    tell(bed, (struct hv_event){.type = HV_EV_REVOKED});
+    pass(bed, HV_SECONDS(6));
+    assert_int_equal(bed->notices[HV_NOTICE_FENCED], 1);
+    assert_int_equal(bed->notices[HV_NOTICE_REVOKED], 0);
+    assert_int_equal(bed->done[HV_ACT_PURGE_CLIENT], 1);
+    assert_int_equal(bed->done[HV_ACT_ANSWER], 0);
+    report(bed, 1, HV_PURGED);
+    turns(bed);
+    assert_int_equal(bed->done[HV_ACT_ANSWER], 1);
+}
+
 /* The partition is assigned while the member leaves the group: no heartbeat is due any more. */
 static void who_leaves_the_group_does_not_spin(void **state) {
     struct bed *bed = *state;
@@ -384,6 +442,10 @@ int main(void) {
         TEST(an_assignment_after_a_lost_hand_over_counts),
         TEST(a_hand_over_is_answered_when_all_is_settled),
         TEST(a_stop_does_not_prolong_a_hand_over),
+        TEST(a_hand_over_waits_for_the_application),
+        TEST(a_hand_over_waits_for_the_application_no_longer_than_the_group_does),
+        TEST(a_stop_waits_for_the_application),
+        TEST(a_lease_that_ends_in_a_hand_over_fences),
         TEST(who_leaves_the_group_does_not_spin),
         TEST(a_hurried_stop_waits_for_nothing_but_the_client),
     };

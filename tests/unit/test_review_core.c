@@ -51,6 +51,7 @@ static const struct hv_core_config config = {
     .heartbeat_interval = HV_MS(100),
     .heartbeat_timeout = HV_SECONDS(5),
     .drain_timeout = HV_SECONDS(10),
+    .hand_over_limit = HV_SECONDS(60),
     .min_metrics_interval = HV_SECONDS(5),
     .seed = 1,
 };
