@@ -129,8 +129,8 @@ $(LIB_A): $(LIB_OBJ) $(BUILD)/obj/list
 $(APP_A): $(APP_OBJ) $(BUILD)/obj/list
 	$(call say,AR)rm -f $@ && $(AR) rcs $@ $(APP_OBJ)
 
-$(LIB_SO).$(VERSION): $(LIB_OBJ) $(BUILD)/obj/list
-	$(call say,LINK)$(CC) -shared -Wl,-soname,libharvest.so.$(SOVERSION) -Wl,--no-undefined $(HV_LDFLAGS) -o $@ $(LIB_OBJ) $(call pkg_libs,$(PKGS))
+$(LIB_SO).$(VERSION): $(LIB_OBJ) $(BUILD)/obj/list libharvest.map
+	$(call say,LINK)$(CC) -shared -Wl,-soname,libharvest.so.$(SOVERSION) -Wl,--no-undefined -Wl,--version-script=libharvest.map $(HV_LDFLAGS) -o $@ $(LIB_OBJ) $(call pkg_libs,$(PKGS))
 
 $(LIB_SO): $(LIB_SO).$(VERSION)
 	@ln -sf $(notdir $<) $(LIB_SO).$(SOVERSION)
