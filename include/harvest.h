@@ -36,20 +36,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "harvest_error.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#define HARVEST_API __attribute__((visibility("default")))
-
 struct harvest;
 struct uv_loop_s; /* uv_loop_t */
-
-/* What went wrong, where, what was expected and what to do, for a person; without a line break at its end. Of a configuration all troubles
- * are told, a line each. Never holds a password. */
-struct harvest_error {
-    char text[4096];
-};
 
 /* ---- Making one -------------------------------------------------------------------------------------------------------------------- */
 
@@ -204,8 +198,6 @@ HARVEST_API const char *harvest_error(const struct harvest *h);
 
 /* "MAJOR.MINOR.PATCH" of the library that runs. Static. Any thread. */
 HARVEST_API const char *harvest_version(void);
-
-#undef HARVEST_API
 
 #ifdef __cplusplus
 }
