@@ -16,6 +16,9 @@ struct hv_pg;
 enum hv_pg_trouble {
     HV_PG_UNREACHABLE,    /* refused, no route, name not found, time-out while connecting */
     HV_PG_AUTHENTICATION, /* wrong password, no such role, pg_hba refuses (28xxx) */
+    HV_PG_SERVER_CERTIFICATE, /* the server's is expired, or of no authority that we trust */
+    HV_PG_SERVER_NAME,        /* the server's is for another host */
+    HV_PG_OUR_CERTIFICATE,    /* a file of ours is missing or cannot be used, or the server refuses our certificate */
     HV_PG_NO_DATABASE,    /* 3D000 */
     /* starting up, shutting down, too many connections, read-only standby (57P0x, 53300, 25006) */
     HV_PG_NOT_READY,

@@ -7,6 +7,7 @@
 
 #include "io/pg_dsn.h"
 #include "io/pg_failure.h"
+#include "io/pg_passfile.h"
 
 /* An impossible value for the option that libpq 15 validates last, see hv_pg_conninfo_read. */
 #define STOP_OPTION "target_session_attrs"
@@ -57,8 +58,10 @@ PQconninfoOption *hv_pg_conninfo_read(const char *conninfo, struct hv_error *err
     if (check_syntax(conninfo, err) < 0) {
         return NULL;
     }
-    const char *const keywords[] = {"dbname", STOP_OPTION, NULL};
-    const char *const values[] = {conninfo, STOP_VALUE, NULL};
+    char passfile[1100];
+    bool ignored = hv_pg_passfile_is_ignored(conninfo, passfile, sizeof passfile);
+    const char *const keywords[] = {"dbname", STOP_OPTION, ignored ? "passfile" : NULL, NULL};
+    const char *const values[] = {conninfo, STOP_VALUE, passfile, NULL};
     PGconn *conn = PQconnectStartParams(keywords, values, 1);
     PQconninfoOption *options = NULL;
     if (conn == NULL) {
@@ -100,6 +103,10 @@ PGconn *hv_pg_conninfo_start(const char *conninfo, const PQconninfoOption *optio
         add(&p, "host", lists->hosts);
         add(&p, "hostaddr", lists->addresses);
         add(&p, "port", lists->ports);
+    }
+    char passfile[1100];
+    if (hv_pg_passfile_is_ignored(conninfo, passfile, sizeof passfile)) {
+        add(&p, "passfile", passfile);
     }
     add(&p, "fallback_application_name", application_name);
     add_unless_set(&p, options, "client_encoding", "UTF8");

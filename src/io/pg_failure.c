@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "io/pg_passfile.h"
+
 enum hv_pg_trouble hv_pg_trouble_of(const char *sqlstate, enum hv_pg_trouble otherwise) {
     static const struct {
         const char *prefix;
@@ -28,7 +30,15 @@ const char *hv_pg_advice(enum hv_pg_trouble trouble) {
     case HV_PG_UNREACHABLE:
         return "check host, port and TLS settings of data_source, and that the server runs and listens there";
     case HV_PG_AUTHENTICATION:
-        return "check user and password of data_source and the server's pg_hba.conf";
+        return "check user, password and client certificate (sslcert, sslkey) of data_source and the server's pg_hba.conf";
+    case HV_PG_SERVER_CERTIFICATE:
+        return "renew the server's certificate if it has expired; otherwise name the authority that signed it in sslrootcert "
+               "of data_source (openssl s_client -starttls postgres -showcerts -connect HOST:PORT shows it)";
+    case HV_PG_SERVER_NAME:
+        return "connect by a host name that the server's certificate holds, or have one issued for this host";
+    case HV_PG_OUR_CERTIFICATE:
+        return "check sslrootcert, sslcert and sslkey of data_source: the files have to be there, the key readable by this "
+               "user alone, and the certificate one that the server trusts";
     case HV_PG_NO_DATABASE:
         return "check dbname of data_source, or create the database";
     case HV_PG_NOT_READY:
@@ -51,6 +61,27 @@ const char *hv_pg_advice(enum hv_pg_trouble trouble) {
         return "correct data_source";
     }
     return "";
+}
+
+/* libpq has no codes for what TLS stumbles over, only texts (English: we set no locale). */
+static enum hv_pg_trouble trouble_of_text(const char *line, size_t length) {
+    static const struct {
+        const char *part;
+        enum hv_pg_trouble trouble;
+    } known[] = {
+        {"certificate verify failed", HV_PG_SERVER_CERTIFICATE},
+        {" does not match host name ", HV_PG_SERVER_NAME},
+        {"certificate file \"", HV_PG_OUR_CERTIFICATE}, /* "root certificate file" as well */
+        {"private key file \"", HV_PG_OUR_CERTIFICATE},
+        {"SSL error: tlsv1", HV_PG_OUR_CERTIFICATE}, /* an alert that the server sent */
+        {"SSL error: sslv3", HV_PG_OUR_CERTIFICATE},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (memmem(line, length, known[i].part, strlen(known[i].part)) != NULL) {
+            return known[i].trouble;
+        }
+    }
+    return HV_PG_UNREACHABLE;
 }
 
 void hv_pg_first_line(struct hv_error *err, const char *message) {
@@ -123,12 +154,17 @@ void hv_pg_failure_from_attempt(struct hv_pg_failure *failure, const PGconn *con
                 append(&failure->error, state + 7, length - (size_t)(state + 7 - line));
             } else {
                 append(&failure->error, line, length);
+                enum hv_pg_trouble text = trouble_of_text(line, length);
+                failure->trouble = text != HV_PG_UNREACHABLE ? text : failure->trouble;
             }
         }
         line += length + (line[length] == '\n');
     }
     if (failure->error.text[0] == 0) {
         hv_pg_first_line(&failure->error, NULL);
+    }
+    if (PQconnectionNeedsPassword(conn)) {
+        hv_pg_passfile_explain(conn, &failure->error);
     }
 }
 

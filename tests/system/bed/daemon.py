@@ -58,9 +58,15 @@ def run_once(*arguments, timeout=60, **options):
                           stderr=subprocess.PIPE, text=True, errors="replace", timeout=timeout, **options)
 
 
+def environment_with(changes):
+    """Our environment with some variables changed, or taken out (None)."""
+    return {name: value for name, value in {**os.environ, **changes}.items() if value is not None}
+
+
 class Harvestd:
-    def __init__(self, sections, label="harvestd"):
+    def __init__(self, sections, label="harvestd", environment=None):
         self.label = label
+        self.environment = dict(environment or {})  # over ours; None: without that variable
         self.sections = {s: dict(settings) for s, settings in sections.items()}
         self.directory = tempfile.mkdtemp(prefix="harvestd-run-")
         self.ini = os.path.join(self.directory, "harvestd.ini")
@@ -82,7 +88,8 @@ class Harvestd:
         self.starts += 1
         if self.reader:
             self.reader.join(timeout=10)
-        self.process = spawn(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.process = spawn(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                             env=environment_with(self.environment))
         self.reader = threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True)
         self.reader.start()
         return self

@@ -10,6 +10,7 @@ import time
 
 import psycopg
 
+from .certificates import write
 from .util import TimedOut, children, free_port, remove_tree, spawn
 
 PASSWORD = "se cret'\\1"  # hostile on purpose: blank, quote and backslash have to be escaped in a data source
@@ -92,6 +93,26 @@ class Postgres:
             for name, value in self.settings.items():
                 f.write("%s = '%s'\n" % (name, value))
         return self
+
+    def use_tls(self, authority, rules):
+        """Before start(): TLS with a certificate of this authority, client certificates of the same; `rules` of pg_hba.conf
+        over those for our own connections."""
+        owner = server_user() if self.user else None
+        self.use_certificate(authority.server())
+        write(self.data, "ca.crt", authority.pem, owner=owner)
+        write(self.data, "pg_hba.conf", "local all all trust\n" + rules, owner=owner)
+        with open(os.path.join(self.data, "postgresql.conf"), "a") as f:
+            f.write("ssl = on\nssl_ca_file = 'ca.crt'\n")
+        return self
+
+    def use_certificate(self, certificate):
+        """From the next connection on."""
+        owner = server_user() if self.user else None
+        write(self.data, "server.key", certificate.key_pem(), owner=owner)
+        write(self.data, "server.crt", certificate.pem, owner=owner)
+        if self.process is not None:
+            with self.connect() as c:
+                c.execute("SELECT pg_reload_conf()")
 
     def start(self, deadline=60):
         assert self.process is None
