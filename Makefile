@@ -78,6 +78,8 @@ UNIT     := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
 CONTRACT := $(patsubst tests/contract/%.c,$(BUILD)/tests/%,$(CONTRACT_SRC))
 SIM_OBJ  := $(call obj,$(wildcard tests/sim/*.c))
 SIM      := $(if $(SIM_OBJ),$(BUILD)/tests/sim)
+# The daemon with faults between its Kafka adapters and librdkafka.
+FAULTY   := $(BUILD)/tests/harvestd_faulty
 TOOLS    := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
 BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 
@@ -95,7 +97,7 @@ MAKEFLAGS += --no-builtin-rules
 
 all: $(DAEMON) $(LIB_A) $(LIB_SO)  ## the daemon and the library (static and shared)
 
-tests: all $(UNIT) $(CONTRACT) $(SIM) tools  ## all test programs, without running them
+tests: all $(UNIT) $(CONTRACT) $(SIM) $(FAULTY) tools  ## all test programs, without running them
 
 tools: $(TOOLS)  ## helper programs of tests and demo (embedded Kafka broker)
 
@@ -122,6 +124,7 @@ $(BUILD)/obj/src/app/%.o $(BUILD)/obj/tests/tools/%.o $(BUILD)/obj/tests/bench/%
 $(BUILD)/obj/tests/unit/%.o $(BUILD)/obj/tests/contract/%.o: \
     LAYER_CFLAGS = -Itests $(call pkg_cflags,$(PKGS) $(APP_PKGS) cmocka)
 $(BUILD)/obj/tests/sim/%.o: LAYER_CFLAGS = -Itests
+$(BUILD)/obj/tests/faults/%.o: LAYER_CFLAGS = $(call pkg_cflags,rdkafka)
 
 $(LIB_A): $(LIB_OBJ) $(BUILD)/obj/list
 	$(call say,AR)rm -f $@ && $(AR) rcs $@ $(LIB_OBJ)
@@ -151,6 +154,11 @@ $(CONTRACT): $(BUILD)/tests/%: $(BUILD)/obj/tests/contract/%.o $(CONTRACT_HELP) 
 $(BUILD)/tests/sim: $(SIM_OBJ) $(PURE_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^
+
+WRAPPED := rd_kafka_producev rd_kafka_purge rd_kafka_event_message_next
+$(FAULTY): $(MAIN_OBJ) $(call obj,tests/faults/faults.c) $(APP_A) $(LIB_A)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) $(WRAPPED:%=-Wl,--wrap=%) -o $@ $^ $(call pkg_libs,$(PKGS) $(APP_PKGS))
 
 $(TOOLS): $(BUILD)/tools/%: $(BUILD)/obj/tests/tools/%.o $(LIB_A)
 	@mkdir -p $(@D)

@@ -154,10 +154,10 @@ class Bed:
             found[section.replace("_", ".")].update(values)
         return found
 
-    def harvestd(self, database=None, kafka=None, start=True, label=None, environment=None, **options):
-        """A daemon; options as in settings()."""
+    def harvestd(self, database=None, kafka=None, start=True, label=None, environment=None, program=None, **options):
+        """A daemon; options as in settings(). environment, program: as in Harvestd."""
         daemon = Harvestd(self.settings(database, kafka, **options),
-                          label or "harvestd-%d" % (len(self.daemons) + 1), environment)
+                          label or "harvestd-%d" % (len(self.daemons) + 1), environment, program)
         self.stack.callback(daemon.destroy)
         self.daemons.append(daemon)
         return daemon.start() if start else daemon

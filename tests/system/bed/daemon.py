@@ -15,10 +15,14 @@ _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 
 
-def command():
-    """What to run: $HARVESTD may hold a wrapper and its options in front ("valgrind -q build/harvestd")."""
+def command(program=None):
+    """What to run: $HARVESTD may hold a wrapper and its options in front ("valgrind -q build/harvestd"). program: another build of the
+    daemon in its place, named as in the build directory."""
     given = os.environ.get("HARVESTD")
-    return shlex.split(given) if given else [os.path.join(ROOT, "build", "harvestd")]
+    argv = shlex.split(given) if given else [os.path.join(ROOT, "build", "harvestd")]
+    if program:
+        argv[-1] = os.path.join(os.environ.get("HARVESTD_BUILD") or os.path.join(ROOT, "build"), program)
+    return argv
 
 
 def parse_logfmt(line):
@@ -64,8 +68,9 @@ def environment_with(changes):
 
 
 class Harvestd:
-    def __init__(self, sections, label="harvestd", environment=None):
-        self.label = label
+    def __init__(self, sections, label="harvestd", environment=None, program=None):
+        """program: see command()."""
+        self.label, self.program = label, program
         self.environment = dict(environment or {})  # over ours; None: without that variable
         self.sections = {s: dict(settings) for s, settings in sections.items()}
         self.directory = tempfile.mkdtemp(prefix="harvestd-run-")
@@ -82,7 +87,7 @@ class Harvestd:
     def start(self):
         assert self.process is None or self.process.poll() is not None, "runs already"
         write_ini(self.ini, self.sections)
-        argv = command() + ["run", "-c", self.ini]
+        argv = command(self.program) + ["run", "-c", self.ini]
         if not os.path.exists(argv[0]) and "/" in argv[0]:
             raise RuntimeError("%s is not built" % argv[0])
         self.starts += 1
