@@ -84,16 +84,16 @@ static bool topic_char(uint8_t c) {
         c == '_' || c == '-';
 }
 
-static bool topic_name_is_legal(const struct hv_column *topic) {
-    if (topic->length < 1 || topic->length > 249) {
+bool hv_topic_is_legal(const char *topic, size_t length) {
+    if (length < 1 || length > 249) {
         return false;
     }
-    for (int32_t i = 0; i < topic->length; i++) {
-        if (!topic_char(topic->data[i])) {
+    for (size_t i = 0; i < length; i++) {
+        if (!topic_char((uint8_t)topic[i])) {
             return false;
         }
     }
-    return !(topic->data[0] == '.' && (topic->length == 1 || (topic->length == 2 && topic->data[1] == '.')));
+    return !(topic[0] == '.' && (length == 1 || (length == 2 && topic[1] == '.')));
 }
 
 static bool names_hold_nul(struct array names) {
@@ -132,7 +132,7 @@ static enum hv_defect check_row(const struct hv_row *row, struct array *names, s
     if (row->topic.length < 0) {
         return HV_DEFECT_NULL_TOPIC;
     }
-    if (!topic_name_is_legal(&row->topic)) {
+    if (!hv_topic_is_legal((const char *)row->topic.data, (size_t)row->topic.length)) {
         return HV_DEFECT_TOPIC_NAME;
     }
     if (row->key.length < 0) {

@@ -65,6 +65,9 @@ struct hv_row {
 int hv_record_build(const struct hv_row *row, struct hv_record **ret);
 void hv_record_free(struct hv_record *record); /* NULL is fine */
 
+/* 1 to 249 of a-z A-Z 0-9 . _ - and not "." or "..". */
+bool hv_topic_is_legal(const char *topic, size_t length);
+
 /* e.g. "kafka_header_keys and kafka_header_values differ in length" */
 const char *hv_defect_text(enum hv_defect defect);
 
