@@ -241,11 +241,18 @@ static void find_topics(struct session *s) {
     PQclear(r);
 }
 
+/* Not through a pooler, which would hand the setting on to other clients; see pg_conn.c. */
 static void bound_statements(struct session *s) {
-    char sql[80];
-    snprintf(sql, sizeof sql, "SET statement_timeout = %" PRId64,
-             s->check->settings->statement_timeout / 1000);
-    PQclear(PQexec(s->conn, sql));
+    static const char sql[] = "SELECT CASE WHEN pg_catalog.pg_backend_pid() = $1::int4 THEN "
+                              "pg_catalog.set_config('statement_timeout', $2, false) END";
+    char pid[16], limit[24];
+    snprintf(pid, sizeof pid, "%d", PQbackendPID(s->conn));
+    snprintf(limit, sizeof limit, "%" PRId64, s->check->settings->statement_timeout / 1000);
+    const char *const values[] = {pid, limit};
+    PGresult *r = PQexecParams(s->conn, sql, 2, NULL, values, NULL, NULL, 0);
+    if (PQresultStatus(r) == PGRES_TUPLES_OK && PQgetisnull(r, 0, 0))
+        hv_check_note(s->check, "database: a pooler is in between; it has to keep its pool from running dry, see the README");
+    PQclear(r);
 }
 
 void hv_check_database(struct hv_check *check) {

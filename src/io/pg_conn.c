@@ -212,7 +212,7 @@ static void fail_lost(struct hv_pg *pg, const char *message) {
     } else {
         hv_pg_first_line(&pg->failure.error, message);
     }
-    pg->failure.trouble = HV_PG_LOST;
+    pg->failure.trouble = hv_pg_is_from_pooler(pg->failure.sqlstate) ? HV_PG_POOLER : HV_PG_LOST;
     fail(pg);
 }
 

@@ -29,6 +29,7 @@ enum hv_pg_trouble {
     /* a statement took too long: ended by the server (57014, by `refused`) or by us (by `down`) */
     HV_PG_TIMEOUT,
     HV_PG_LOST,           /* an established connection ended */
+    HV_PG_POOLER,         /* a pooler in between refused or ended the connection (08P01) */
     HV_PG_STATEMENT,      /* any other error that the server answered to a statement */
     HV_PG_CONFIG,         /* data_source cannot be parsed or names what is not supported */
 };

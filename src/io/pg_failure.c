@@ -25,12 +25,35 @@ enum hv_pg_trouble hv_pg_trouble_of(const char *sqlstate, enum hv_pg_trouble oth
     return otherwise;
 }
 
+/* PgBouncer and its like have one SQLSTATE for all they have to say, "protocol violation"; a server hardly ever says that. */
+static enum hv_pg_trouble trouble_of_pooler(const char *text) {
+    static const struct {
+        const char *words;
+        enum hv_pg_trouble trouble;
+    } known[] = {
+        {"authentication failed", HV_PG_AUTHENTICATION}, {"no such user", HV_PG_AUTHENTICATION},
+        {"no such database", HV_PG_NO_DATABASE},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (strstr(text, known[i].words) != NULL) {
+            return known[i].trouble;
+        }
+    }
+    const char *database = strstr(text, "database \"");
+    return database != NULL && strstr(database, "\" does not exist") != NULL ? HV_PG_NO_DATABASE : HV_PG_POOLER;
+}
+
+bool hv_pg_is_from_pooler(const char *sqlstate) {
+    return strcmp(sqlstate, "08P01") == 0;
+}
+
 const char *hv_pg_advice(enum hv_pg_trouble trouble) {
     switch (trouble) {
     case HV_PG_UNREACHABLE:
         return "check host, port and TLS settings of data_source, and that the server runs and listens there";
     case HV_PG_AUTHENTICATION:
-        return "check user, password and client certificate (sslcert, sslkey) of data_source and the server's pg_hba.conf";
+        return "check user, password and client certificate (sslcert, sslkey) of data_source and the server's pg_hba.conf, or a "
+               "pooler's auth_file";
     case HV_PG_SERVER_CERTIFICATE:
         return "renew the server's certificate if it has expired; otherwise name the authority that signed it in sslrootcert "
                "of data_source (openssl s_client -starttls postgres -showcerts -connect HOST:PORT shows it)";
@@ -55,6 +78,9 @@ const char *hv_pg_advice(enum hv_pg_trouble trouble) {
         return "look for locks on the table and for load on the server, or raise statement_timeout";
     case HV_PG_LOST:
         return "nothing, if the server was restarted; otherwise look at its log and at the network";
+    case HV_PG_POOLER:
+        return "look at the pooler's log, its server and its limits (pool_size, max_client_conn); a startup parameter that it does not "
+               "know goes out of data_source, or into its ignore_startup_parameters";
     case HV_PG_STATEMENT:
         return "look at the table's triggers and constraints and at the server's log";
     case HV_PG_CONFIG:
@@ -99,7 +125,8 @@ void hv_pg_failure_from_result(struct hv_pg_failure *failure, const PGresult *re
     const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     copy_sqlstate(failure, PQresultErrorField(result, PG_DIAG_SQLSTATE));
     hv_pg_first_line(&failure->error, primary != NULL ? primary : PQresultErrorMessage(result));
-    failure->trouble = hv_pg_trouble_of(failure->sqlstate, HV_PG_STATEMENT);
+    failure->trouble = hv_pg_is_from_pooler(failure->sqlstate) ? trouble_of_pooler(failure->error.text)
+                                                         : hv_pg_trouble_of(failure->sqlstate, HV_PG_STATEMENT);
 }
 
 bool hv_pg_result_is_fatal(const PGresult *result) {
@@ -165,6 +192,9 @@ void hv_pg_failure_from_attempt(struct hv_pg_failure *failure, const PGconn *con
     }
     if (PQconnectionNeedsPassword(conn)) {
         hv_pg_passfile_explain(conn, &failure->error);
+    }
+    if (hv_pg_is_from_pooler(failure->sqlstate)) {
+        failure->trouble = trouble_of_pooler(failure->error.text);
     }
 }
 

@@ -9,6 +9,9 @@
 /* The kind of an error that a server answered with this SQLSTATE; `otherwise` for one that is not special. */
 enum hv_pg_trouble hv_pg_trouble_of(const char *sqlstate, enum hv_pg_trouble otherwise);
 
+/* Did PgBouncer or its like say it? */
+bool hv_pg_is_from_pooler(const char *sqlstate);
+
 /* From an error result: error, sqlstate and trouble. */
 void hv_pg_failure_from_result(struct hv_pg_failure *failure, const PGresult *result);
 

@@ -67,7 +67,9 @@ static const char reset_form[] = "UPDATE %s SET leader_id = NULL WHERE id = ANY 
 
 /* By name each time: a table that was dropped and made again has another oid. Who writes to a partition
  * directly locks nothing else; who writes to what lies under a view is not seen at all: there a writer is
- * always named. Prepared transactions have no pid. */
+ * always named; so on a standby, to which a proxy may send what only reads. Prepared transactions have no pid. The
+ * backend that is left out is the one that carries this very statement: also behind a pooler nobody else's transaction
+ * can be on it. */
 static const char writers_sql[] =
     "WITH RECURSIVE parts AS (SELECT pg_catalog.to_regclass($1)::oid AS part UNION "
     "SELECT inhrelid FROM pg_catalog.pg_inherits, parts WHERE inhparent = part) "
@@ -78,7 +80,7 @@ static const char writers_sql[] =
     "AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') "
     "AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid() "
     "UNION ALL SELECT 'unknown' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1) "
-    "AND relkind NOT IN ('r', 'p')";
+    "AND (relkind NOT IN ('r', 'p') OR pg_catalog.pg_is_in_recovery())";
 
 static void put_i32(uint8_t *out, int32_t value) {
     uint32_t v = (uint32_t)value;

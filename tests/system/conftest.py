@@ -16,6 +16,7 @@ from bed.checker import check, record
 from bed.consumer import Collector
 from bed.daemon import Harvestd
 from bed.kafka import Kafka, fresh_name
+from bed.pgbouncer import PgBouncer
 from bed.postgres import TABLE, Postgres
 from bed.proxy import Proxy
 from bed.util import wait_until
@@ -119,6 +120,13 @@ class Bed:
         self.servers.append(("Kafka", broker))
         broker.create()
         return broker.start() if start else broker
+
+    def pgbouncer(self, pool_mode="transaction", server=None, start=True, **options):
+        pooler = PgBouncer(server or self.postgres, pool_mode, **options)
+        self.stack.callback(pooler.destroy)
+        self.servers.append(("PgBouncer", pooler))
+        pooler.configure()
+        return pooler.start() if start else pooler
 
     def database(self, table=TABLE, server=None):
         database = (server or self.postgres).database(table)
