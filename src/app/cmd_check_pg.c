@@ -1,16 +1,14 @@
 /* harvestd check, the database: connection, table, columns, rights, index, sequence. Blocks. */
 #include <inttypes.h>
 #include <libpq-fe.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "app/cmd_check.h"
+#include "app/database.h"
 #include "base/memory.h"
 #include "base/text.h"
-#include "io/loop.h"
-#include "io/pg_dsn.h"
 #include "io/pg_failure.h"
 #include "io/pg_outbox.h"
 #include "io/pg_table.h"
@@ -23,44 +21,13 @@ struct session {
 
 /* ---- Connection ---- */
 
-/* Through all states of the attempt, within connect_timeout. */
-static bool connected(PGconn *conn, hv_time timeout) {
-    hv_time until = hv_loop_clock() + timeout;
-    PostgresPollingStatusType state = PGRES_POLLING_WRITING;
-    while (PQstatus(conn) != CONNECTION_BAD && state != PGRES_POLLING_OK && state != PGRES_POLLING_FAILED) {
-        struct pollfd fd = {.fd = PQsocket(conn),
-                            .events = state == PGRES_POLLING_READING ? POLLIN : POLLOUT};
-        hv_time left = until - hv_loop_clock();
-        if (left <= 0 || poll(&fd, 1, (int)(left / 1000) + 1) == 0)
-            return false;
-        state = PQconnectPoll(conn);
-    }
-    return true;
-}
-
 static bool connect_database(struct session *s) {
-    const struct hv_settings *settings = s->check->settings;
-    static const char *const keywords[] = {"dbname", "fallback_application_name", "client_encoding", NULL};
-    const char *const values[] = {settings->data_source, "harvestd check", "UTF8", NULL};
-    char where[300], timeout[32];
-    hv_pg_dsn_redact(settings->data_source, where, sizeof where);
-    s->conn = hv_must(PQconnectStartParams(keywords, values, 1));
-    PQsetErrorVerbosity(s->conn,
-                        PQERRORS_VERBOSE); /* the way to the SQLSTATE, see hv_pg_failure_from_attempt */
-    if (!connected(s->conn, settings->connect_timeout)) {
-        hv_check_bad(s->check, hv_pg_advice(HV_PG_UNREACHABLE),
-                     "database: no connection to %s within connect_timeout, %s", where,
-                     hv_show_duration(settings->connect_timeout, timeout, sizeof timeout));
+    struct hv_pg_failure failure;
+    s->conn = hv_database_connect(s->check->settings, "harvestd check", &failure);
+    if (s->conn == NULL) {
+        hv_check_bad(s->check, hv_pg_advice(failure.trouble), "database: %s", failure.error.text);
         return false;
     }
-    if (PQstatus(s->conn) != CONNECTION_OK) {
-        struct hv_pg_failure failure = {0};
-        hv_pg_failure_from_attempt(&failure, s->conn);
-        hv_check_bad(s->check, hv_pg_advice(failure.trouble), "database: no connection to %s: %s", where,
-                     failure.error.text);
-        return false;
-    }
-    PQsetErrorVerbosity(s->conn, PQERRORS_DEFAULT);
     char host[300];
     hv_pg_endpoint_text(host, sizeof host, s->conn);
     hv_check_ok(s->check, "database: connected to %s, database %s as %s, Postgres %s", host, PQdb(s->conn),

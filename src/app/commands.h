@@ -2,11 +2,13 @@
 #ifndef HV_APP_COMMANDS_H
 #define HV_APP_COMMANDS_H
 
+#include "app/options.h"
 #include "rt/settings.h"
 
 int hv_cmd_run(const struct hv_settings *settings);    /* until it is told to stop by signals */
 int hv_cmd_check(const struct hv_settings *settings);  /* blocks; prints to standard output */
 int hv_cmd_schema(const struct hv_settings *settings); /* the DDL, to standard output */
+int hv_cmd_stash(const struct hv_settings *settings, const struct hv_options *options); /* blocks */
 int hv_cmd_version(void);                              /* to standard output */
 
 #endif

@@ -61,6 +61,8 @@ static int with_settings(const struct hv_options *options) {
         code = hv_cmd_check(&settings);
     else if (options->command == HV_COMMAND_SCHEMA)
         code = hv_cmd_schema(&settings);
+    else if (options->command == HV_COMMAND_STASH)
+        code = hv_cmd_stash(&settings, options);
     hv_settings_free(&settings);
     return code;
 }

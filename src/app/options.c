@@ -223,5 +223,7 @@ int hv_options_parse(int argc, char *const *argv, struct hv_options *ret, struct
         ret->command = HV_COMMAND_HELP_CONFIG;
     else if (ret->version)
         ret->command = HV_COMMAND_VERSION;
+    else if (hv_command_rows[ret->command].check != NULL)
+        return hv_command_rows[ret->command].check(ret, err);
     return 0;
 }

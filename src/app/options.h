@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "app/cmd_stash_options.h"
 #include "base/error.h"
 #include "base/time.h"
 
@@ -20,6 +21,7 @@ enum hv_command {
     HV_COMMAND_RUN,
     HV_COMMAND_CHECK,
     HV_COMMAND_SCHEMA,
+    HV_COMMAND_STASH,
     HV_COMMAND_VERSION,
     HV_COMMAND_COUNT, /* from here on: not given as words */
     HV_COMMAND_HELP = HV_COMMAND_COUNT,
@@ -40,6 +42,8 @@ struct hv_options {
     const char *config;          /* NULL: none was named */
     struct hv_option_texts sets; /* SECTION.NAME=VALUE, unchecked */
     bool help, help_config, version;
+    struct hv_option_texts stash_keys, stash_values, stash_headers;
+    struct hv_stash_options stash;
 };
 
 /* The field at `offset` of struct hv_options has the type that is named behind each. */
@@ -73,6 +77,7 @@ struct hv_command_row {
     const char *summary; /* of the list of commands; wrapped when printed */
     const char *about;   /* of the command's own help, beyond the summary: lines as they are; may be NULL */
     const struct hv_option_table *options; /* NULL: none of its own */
+    int (*check)(const struct hv_options *options, struct hv_error *err); /* what the table cannot tell; NULL: nothing */
 };
 
 extern const struct hv_option_table hv_options_of_all; /* which every command takes */

@@ -24,6 +24,11 @@ const struct hv_command_row hv_command_rows[HV_COMMAND_COUNT] = {
                           .summary = "look at configuration, database, table, rights, broker and topics, and say what "
                                      "is not right"},
     [HV_COMMAND_SCHEMA] = {.name = "schema", .summary = "print the SQL that makes the outbox table"},
+    [HV_COMMAND_STASH] = {.name = "stash",
+                          .summary = "write a record into the outbox table, or many from JSON lines on standard input",
+                          .about = hv_stash_about,
+                          .options = &hv_stash_option_table,
+                          .check = hv_stash_options_check},
     [HV_COMMAND_VERSION] = {.name = "version",
                             .summary = "print the versions of harvestd and of the libraries it runs with"},
 };
