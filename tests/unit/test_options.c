@@ -82,7 +82,7 @@ static void files_and_settings(void **state) {
 static void wrong_use(void **state) {
     (void)state;
     WRONG("unknown command 'chekc'; did you mean check?", "chekc");
-    WRONG("unknown command 'frobnicate'; there are run, check, schema and version", "frobnicate");
+    WRONG("unknown command 'frobnicate'; there are run, check, schema", "frobnicate");
     WRONG("unexpected argument 'check'", "run", "check");
     WRONG("unknown option '--confg'; did you mean --config?", "--confg", "x");
     WRONG("unknown option '-x'", "-x");
