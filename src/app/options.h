@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "app/cmd_stash_options.h"
+#include "app/cmd_pump_options.h"
 #include "base/error.h"
 #include "base/time.h"
 
@@ -22,6 +23,7 @@ enum hv_command {
     HV_COMMAND_CHECK,
     HV_COMMAND_SCHEMA,
     HV_COMMAND_STASH,
+    HV_COMMAND_PUMP,
     HV_COMMAND_VERSION,
     HV_COMMAND_COUNT, /* from here on: not given as words */
     HV_COMMAND_HELP = HV_COMMAND_COUNT,
@@ -44,6 +46,8 @@ struct hv_options {
     bool help, help_config, version;
     struct hv_option_texts stash_keys, stash_values, stash_headers;
     struct hv_stash_options stash;
+    struct hv_option_texts pump_topics;
+    struct hv_pump_options pump;
 };
 
 /* The field at `offset` of struct hv_options has the type that is named behind each. */

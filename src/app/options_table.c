@@ -29,6 +29,11 @@ const struct hv_command_row hv_command_rows[HV_COMMAND_COUNT] = {
                           .about = hv_stash_about,
                           .options = &hv_stash_option_table,
                           .check = hv_stash_options_check},
+    [HV_COMMAND_PUMP] = {.name = "pump",
+                         .summary = "write test records into the outbox table, and with --verify judge what arrives",
+                         .about = hv_pump_about,
+                         .options = &hv_pump_option_table,
+                         .check = hv_pump_options_check},
     [HV_COMMAND_VERSION] = {.name = "version",
                             .summary = "print the versions of harvestd and of the libraries it runs with"},
 };
