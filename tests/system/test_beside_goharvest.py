@@ -58,9 +58,9 @@ class Goharvest:
     def terms(self):
         return len(self.find("acquired"))
 
-    def delivered(self):
+    def failed(self):
         found = self.find("progress")
-        return found[-1]["delivered"] if found else 0
+        return found[-1]["failed"] if found else 0
 
     def ended_a_term(self):
         return bool(self.find("revoked", "fenced"))
@@ -135,6 +135,7 @@ class Table:
         self.app = bed.application(self.database, self.topics, keys=15, writers=3, batch=20, whole_batches=True,
                                    pause=pause, hold=0.3)
         self.count = 0
+        self.others = []   # all members that were goharvest
 
     def _name(self, kind):
         # Under range the lowest member id leads, and it begins with the name: who comes later stands by.
@@ -154,8 +155,9 @@ class Table:
         member = Goharvest(
             name, name=name, servers=self.bed.kafka.servers, data_source=self.database.data_source(), group=self.group,
             leader_topic=self.leader_topic, heartbeat_timeout=HEARTBEAT_TIMEOUT, seed=self.bed.seed + self.count,
-            fail=0.001, **options)
+            fail=0.005, **options)
         self.bed.stack.callback(member.destroy)
+        self.others.append(member)
         return member
 
     def start(self, kind):
@@ -211,6 +213,11 @@ def take_turns(bed, ends, pause):
     table.app.stop()
     bed.judge(table.app, table.collector)
     leader.stop()
+    places = {}   # or there would be no order, whatever order we happened to read them in
+    for m in table.collector.snapshot():
+        places.setdefault((m.topic, m.key), set()).add(m.partition)
+    assert all(len(partitions) == 1 for partitions in places.values()), "keys in several partitions: %s" % places
+    bed.note("deliveries that goharvest was made to take for failed: %d" % sum(m.failed() for m in table.others))
 
 
 def test_takes_turns_with_goharvest(bed):
