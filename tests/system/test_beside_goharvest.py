@@ -62,8 +62,8 @@ class Goharvest:
         found = self.find("progress")
         return found[-1]["failed"] if found else 0
 
-    def ended_a_term(self):
-        return bool(self.find("revoked", "fenced"))
+    def endings(self):
+        return len(self.find("revoked", "fenced"))
 
     def pause(self):
         self.process.send_signal(19)
@@ -106,18 +106,15 @@ class Ours:
     def joined(self):
         return bool(self.daemon.find("leader", "joined"))
 
-    def _last(self):
-        found = [line["msg"] for line in self.daemon.find("leader") if line["msg"] in ("acquired", "revoked", "fenced")]
-        return found[-1] if found else None
-
     def leads(self):
-        return self._last() == "acquired"
+        found = self.daemon.find("leader", re.compile("acquired|revoked|fenced"))
+        return bool(found) and found[-1]["msg"] == "acquired"
 
     def terms(self):
         return len(self.daemon.find("leader", "acquired"))
 
-    def ended_a_term(self):
-        return self._last() in ("revoked", "fenced")
+    def endings(self):
+        return len(self.daemon.find("leader", re.compile("revoked|fenced")))
 
     def stop(self):
         self.daemon.stop(60)
@@ -169,10 +166,18 @@ class Table:
         wait_until(member.leads, 60, lambda: "%s to lead\n%s" % (member.label, member.tail()))
 
     def wait_delivers(self, member):
-        """It leads, all the time, and records arrive that were committed after now. Nobody else can have sent them."""
+        """Until it has led for so long that records arrived that were committed meanwhile. Nobody else can have sent them."""
+        for _ in range(3):   # on a busy machine a leader may lose itself in between
+            self.wait_leads(member)
+            terms = member.terms()
+            self._wait_arrived(member)
+            if member.leads() and member.terms() == terms:
+                return
+        raise AssertionError("%s does not lead for long\n%s" % (member.label, member.tail()))
+
+    def _wait_arrived(self, member):
         with self.app.truth.lock:
             newest = max(self.app.truth.ids.values(), default=0)
-        terms = member.terms()
         looked_at, arrived = self.collector.count(), set()
 
         def enough(messages):
@@ -183,7 +188,6 @@ class Table:
             looked_at = len(messages)
             return len([i for i in arrived if i > newest]) >= RECORDS
         self.collector.wait_for(enough, 60, "%d records delivered by %s\n%s" % (RECORDS, member.label, member.tail()))
-        assert member.leads() and member.terms() == terms, "%s did not lead all the time\n%s" % (member.label, member.tail())
 
 
 def take_turns(bed, ends, pause):
@@ -203,8 +207,9 @@ def take_turns(bed, ends, pause):
         took = time.monotonic() - gone
         table.wait_delivers(standby)
         if how == "pause":
+            endings = leader.endings()
             leader.resume()
-            wait_until(leader.ended_a_term, 30, lambda: "%s to find out\n%s" % (leader.label, leader.tail()))
+            wait_until(lambda: leader.endings() > endings, 30, lambda: "%s to find out\n%s" % (leader.label, leader.tail()))
             leader.stop()
             table.wait_leads(standby)
             table.wait_delivers(standby)
@@ -227,7 +232,7 @@ def test_takes_turns_with_goharvest(bed):
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_takes_turns_with_goharvest_ten_times(bed):
-    take_turns(bed, ["stop", "stop", "kill", "kill", "pause", "pause", "stop", "pause", "kill", "stop"], 0.1)
+    take_turns(bed, ["stop", "stop", "kill", "kill", "pause", "pause", "stop", "pause", "kill", "stop"], 0.05)
 
 
 def test_says_which_setting_differs_from_goharvests(bed):
@@ -240,7 +245,7 @@ def test_says_which_setting_differs_from_goharvests(bed):
                         kafka_producer={"partitioner": "consistent_random"})
     line = ours.wait_log("kafka", "trouble", deadline=30, reason=re.compile("assignor"))
     assert "leader_assignor" in line["reason"] and table.group in line["reason"] and "cooperative-sticky" in line["reason"]
-    assert theirs.leads() and not theirs.ended_a_term()
+    assert theirs.leads() and theirs.endings() == 0
     ours.stop()
     ours.sections["harvest"]["leader_assignor"] = "range"
     ours.start().wait_log("leader", "joined")
