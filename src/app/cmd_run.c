@@ -15,6 +15,7 @@
 
 #include "app/commands.h"
 #include "app/log_sink.h"
+#include "io/kafka_producer.h"
 #include "rt/runtime.h"
 
 enum { SIGNALS = 3 };
@@ -153,6 +154,7 @@ int hv_cmd_run(const struct hv_settings *settings) {
     struct daemon d = {.settings = settings};
     struct hv_error err = {""};
     signal(SIGPIPE, SIG_IGN);
+    hv_producer_use_signal(SIGRTMIN); /* before there are threads */
     mallopt(M_ARENA_MAX, 2); /* before there are threads: librdkafka's would take an arena each */
     d.logger.level = (enum hv_log_level)settings->log_level;
     d.logger.format = (enum hv_log_format)settings->log_format;

@@ -26,7 +26,7 @@ hv_time hv_harvest_deadline(const struct hv_harvest *h);
 struct hv_harvest_figures {
     enum hv_role role;
     bool lease;                /* stands as of the last step */
-    hv_time lease_end;         /* when it runs out; a leader may send before that only */
+    hv_time lease_end;         /* when it runs out, a leader may send before that only; INT64_MIN: none */
     uint32_t held;             /* records in memory: unsent + in_flight + unpurged */
     uint32_t unsent, in_flight, unpurged;
     uint32_t blocked_shards;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "io/kafka_gate.h"
 #include "io/kafka_queue.h"
 #include "io/kafka_route.h"
 
@@ -26,6 +27,7 @@ struct hv_producer {
     void *user;
     bool fatal_told;
     bool purged;
+    struct hv_gate *gate;
     struct hv_routes *routes;
     int32_t size_max; /* message.max.bytes: known here, so that a record that is too large is refused before any other is on its way */
     struct hv_report reports[REPORTS_MAX];
@@ -76,6 +78,7 @@ static enum hv_queue_next on_reports(struct hv_producer *p, rd_kafka_event_t *ev
     size_t count = 0;
     const rd_kafka_message_t *message;
     while (count < REPORTS_MAX && (message = rd_kafka_event_message_next(event)) != NULL) {
+        hv_gate_take(p->gate);
         hv_routes_reported(p->routes, message);
         p->reports[count++] = (struct hv_report){
             .ticket = (uint64_t)(uintptr_t)message->_private,
@@ -95,7 +98,8 @@ static enum hv_queue_next on_reports(struct hv_producer *p, rd_kafka_event_t *ev
 static void on_error(struct hv_producer *p, rd_kafka_event_t *event) {
     rd_kafka_resp_err_t code = rd_kafka_event_error(event);
     if (code != RD_KAFKA_RESP_ERR__FATAL && !rd_kafka_event_error_is_fatal(event)) {
-        p->handler->trouble(p->user, code, rd_kafka_event_error_string(event));
+        if (!p->purged && !hv_gate_is_over(p->gate)) /* or it may be about connections that we cut */
+            p->handler->trouble(p->user, code, rd_kafka_event_error_string(event));
         return;
     }
     if (p->fatal_told)
@@ -132,7 +136,7 @@ static enum hv_queue_next on_event(void *user, rd_kafka_event_t *event) {
 
 static void on_routes_closed(void *user) {
     struct hv_producer *p = user;
-    hv_kafka_destroy(p->loop, p->client);
+    hv_gate_destroy_client(p->loop, p->gate, p->client);
     free(p->held);
     free(p);
 }
@@ -140,6 +144,21 @@ static void on_routes_closed(void *user) {
 void hv_producer_close(struct hv_producer *p) {
     hv_queue_close(p->queue);
     hv_routes_close(p->routes);
+}
+
+/* ---- the lease ---- */
+
+void hv_producer_lease(struct hv_producer *p, hv_time until) {
+    hv_gate_lease(p->gate, until);
+    hv_gate_check(p->gate);
+}
+
+void hv_producer_check_lease(struct hv_producer *p) {
+    hv_gate_check(p->gate);
+}
+
+void hv_producer_use_signal(int number) {
+    hv_gate_use_signal(number);
 }
 
 /* ---- sending ---- */
@@ -163,11 +182,14 @@ static const void *bytes_or_null(const uint8_t *data, int32_t length) {
 static rd_kafka_resp_err_t produce(void *user, rd_kafka_topic_t *topic, int32_t partition, const struct hv_record *record,
                                    uint64_t ticket) {
     struct hv_producer *p = user;
+    if (hv_gate_is_over(p->gate)) /* the process may have been stopped at any point before this */
+        return RD_KAFKA_RESP_ERR__QUEUE_FULL;
     rd_kafka_headers_t *headers = make_headers(record);
     void *key = (void *)(uintptr_t)bytes_or_null(record->key, record->key_length);
     void *value = (void *)(uintptr_t)bytes_or_null(record->value, record->value_length);
     size_t key_length = record->key_length < 0 ? 0 : (size_t)record->key_length;
     size_t value_length = record->value_length < 0 ? 0 : (size_t)record->value_length;
+    hv_gate_give(p->gate);
     rd_kafka_resp_err_t code =
         rd_kafka_producev(p->client, RD_KAFKA_V_RKT(topic), RD_KAFKA_V_PARTITION(partition),
                           RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(key, key_length),
@@ -175,6 +197,8 @@ static rd_kafka_resp_err_t produce(void *user, rd_kafka_topic_t *topic, int32_t 
                           RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_END);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR && headers != NULL)
         rd_kafka_headers_destroy(headers); /* taken over on success only */
+    if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+        hv_gate_take(p->gate);
     return code;
 }
 
@@ -192,6 +216,7 @@ static void report_held(void *user, uint64_t ticket, rd_kafka_resp_err_t code) {
 
 static void tell_held(void *user) {
     struct hv_producer *p = user;
+    hv_producer_check_lease(p);
     for (size_t told = 0; told < p->held_count; told += REPORTS_MAX) {
         size_t left = p->held_count - told;
         p->handler->reports(p->user, p->held + told, left < REPORTS_MAX ? left : REPORTS_MAX);
@@ -229,6 +254,7 @@ enum hv_send hv_producer_send(struct hv_producer *p, const struct hv_record *rec
 
 void hv_producer_purge(struct hv_producer *p) {
     p->purged = true;
+    hv_gate_shut(p->gate);
     /* Under the gapless guarantee a purge is a fatal error; that is no news to who asked for it. */
     p->fatal_told = true;
     rd_kafka_purge(p->client, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
@@ -270,19 +296,22 @@ static int make_client(struct hv_producer *p, enum hv_kafka_role role, const str
     if (hv_kafka_conf_make(role, client_id, NULL, properties, NULL, &conf, err) != 0)
         return -1;
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
-    char why[HV_ERROR_MAX];
+    char why[HV_ERROR_MAX] = "out of memory";
     struct known known;
     read_conf(conf, &known);
     p->size_max = known.size_max;
-    p->client = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    p->gate = hv_gate_new(conf);
+    p->client = p->gate == NULL ? NULL : rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
     if (p->client == NULL) {
         rd_kafka_conf_destroy(conf);
+        hv_gate_free(p->gate);
         return hv_error_set(err, "cannot make a Kafka producer: %s", why);
     }
     rd_kafka_set_log_queue(p->client, NULL);
     p->routes = hv_routes_open(p->loop, p->client, known.partitioner, &known.limits, role == HV_KAFKA_RECORDS, &route_handler, p);
     if (p->routes == NULL) {
         rd_kafka_destroy(p->client); /* it did nothing yet */
+        hv_gate_free(p->gate);
         return hv_error_set(err, "out of memory");
     }
     return 0;

@@ -51,7 +51,16 @@ enum hv_send {
 enum hv_send hv_producer_send(struct hv_producer *producer, const struct hv_record *record, uint64_t ticket,
                               struct hv_error *err);
 
-/* Gives up everything queued and in flight: their reports follow as HV_PURGED (or as what they were). After it, close this client
+/* Until when records may be sent, by hv_loop_waking_clock; HV_NEVER (at first) is without limit. From then on none is given to the client:
+ * hv_producer_send answers HV_SEND_FULL, and those that are held stay. What the client has is not sent any more either (see
+ * kafka_gate.h), at the latest from hv_producer_check_lease on, which is to be called first after every wait. With a lease that is renewed
+ * it goes on. */
+void hv_producer_lease(struct hv_producer *producer, hv_time until);
+void hv_producer_check_lease(struct hv_producer *producer);
+/* hv_gate_use_signal, for who may not know of librdkafka. */
+void hv_producer_use_signal(int number);
+
+/* Gives up everything queued and in flight, what is in the kernel's buffers included: their reports follow as HV_PURGED (or as what they were). After it, close this client
  * and open a new one. */
 void hv_producer_purge(struct hv_producer *producer);
 

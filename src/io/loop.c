@@ -22,6 +22,7 @@ struct hv_loop {
     int handles;          /* of ours that are not closed yet */
     unsigned offloaded;   /* calls whose `done` is still to come */
     hv_time deadline;
+    void (*first)(void *user);
     hv_time now;
     uint64_t now_ms;      /* uv_now() when `now` was read */
 };
@@ -42,6 +43,10 @@ static hv_time read_posix_clock(clockid_t id) {
     struct timespec t;
     clock_gettime(id, &t);
     return (hv_time)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+hv_time hv_loop_waking_clock(void) {
+    return read_posix_clock(CLOCK_BOOTTIME);
 }
 
 hv_time hv_loop_suspended(void) {
@@ -85,7 +90,14 @@ void hv_loop_wake(struct hv_loop *loop) {
 static void on_deadline(uv_timer_t *handle) {
     struct hv_loop *loop = handle->data;
     loop->deadline = HV_NEVER;
+    if (loop->first != NULL) {
+        loop->first(loop->user);
+    }
     hv_loop_wake(loop);
+}
+
+void hv_loop_do_first(struct hv_loop *loop, void (*first)(void *user)) {
+    loop->first = first;
 }
 
 void hv_loop_set_deadline(struct hv_loop *loop, hv_time when) {

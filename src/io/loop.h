@@ -35,11 +35,15 @@ uv_loop_t *hv_loop_uv(struct hv_loop *loop);
 /* monotonic, as uv_now: stands still while callbacks run; microseconds */
 hv_time hv_loop_now(struct hv_loop *loop);
 hv_time hv_loop_clock(void);                       /* monotonic, the same clock, read now */
+hv_time hv_loop_waking_clock(void);                /* goes on while the machine sleeps; microseconds, read now */
 hv_time hv_loop_suspended(void);                    /* how long the machine slept since it was booted, which hv_loop_clock leaves out */
 int64_t hv_loop_wall_clock(void);                  /* microseconds since the Unix epoch, read now */
 void hv_loop_wake(struct hv_loop *loop);           /* a turn is due before the loop blocks (idempotent) */
 /* a turn is due at `when`, up to 1 ms later; HV_NEVER: none */
 void hv_loop_set_deadline(struct hv_loop *loop, hv_time when);
+/* `first(user)` (the turn's user) is called when the deadline is passed, before descriptors are looked at: for what must not wait
+ * until the turn. A process that was stopped comes here first when it wakes. */
+void hv_loop_do_first(struct hv_loop *loop, void (*first)(void *user));
 
 /* A call on libuv's thread pool for what blocks by nature. `work(arg)` runs there, `done(arg)` (may be
  * NULL) on the loop after it. Counted: hv_loop_close waits for all of them, and more may be added until it

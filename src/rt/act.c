@@ -164,8 +164,29 @@ static void act(struct hv_runtime *rt, const struct hv_action *action) {
     }
 }
 
+/* The clients have to know how long they may send: between this and the sending the process may be stopped. */
+static void tell_lease(struct hv_runtime *rt) {
+    struct hv_harvest_figures figures;
+    hv_harvest_look(rt->core, &figures);
+    for (int lane = 0; lane < HV_LANES; lane++) {
+        if (rt->clients[lane].producer != NULL) {
+            hv_producer_lease(rt->clients[lane].producer, figures.lease_end);
+        }
+    }
+}
+
+void hv_rt_check_lease(void *runtime) {
+    struct hv_runtime *rt = runtime;
+    for (int lane = 0; lane < HV_LANES; lane++) {
+        if (rt->clients[lane].producer != NULL) {
+            hv_producer_check_lease(rt->clients[lane].producer);
+        }
+    }
+}
+
 void hv_rt_act(struct hv_runtime *rt) {
     rt->bounced = false;
+    tell_lease(rt);
     for (size_t i = 0; i < rt->actions.count; i++) {
         act(rt, &rt->actions.list[i]);
     }

@@ -148,6 +148,7 @@ static void turn(void *user) {
     if (rt->closing) {
         return;
     }
+    hv_rt_check_lease(rt);
     hv_time now = read_now(rt);
     struct hv_inbox empty = rt->feeding;
     rt->feeding = rt->inbox;
@@ -179,6 +180,7 @@ int hv_runtime_open(uv_loop_t *loop, const struct hv_settings *settings, struct 
         handler->stopped(user, 0);
         return -1;
     }
+    hv_loop_do_first(rt->loop, hv_rt_check_lease);
     uint64_t seed;
     uint8_t random[HV_UUID_BYTES];
     hv_ident_new(random);

@@ -64,6 +64,8 @@ void hv_rt_left(void *user);
 
 /* rt/act.c: carries out the actions of a turn, in order, and empties the list. Sets `finished` with the last one of all. */
 void hv_rt_act(struct hv_runtime *rt);
+/* The first thing in a turn: a process that was stopped for longer than its lease sends nothing of what it was about to send. */
+void hv_rt_check_lease(void *runtime);
 
 /* rt/notice.c: what is told to the log. */
 void hv_rt_notice(struct hv_runtime *rt, const struct hv_action *action);

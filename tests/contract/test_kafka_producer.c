@@ -4,10 +4,12 @@
 
 #include <netdb.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { PRODUCE = 0 }; /* an ApiKey */
 
@@ -445,6 +447,57 @@ static void test_close_with_records_on_their_way(void **state) {
     assert_int_equal(reports.count, 0);
 }
 
+/* ---- the lease ---- */
+
+static int64_t written(const char *topic) {
+    char why[256];
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_conf_set(conf, "bootstrap.servers", bed.bootstrap, why, sizeof why);
+    rd_kafka_t *client = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    int64_t sum = 0, low, high;
+    for (int32_t n = 0; n < 4; n++) {
+        assert_int_equal(rd_kafka_query_watermark_offsets(client, topic, n, &low, &high, 10000), 0);
+        sum += high;
+    }
+    rd_kafka_destroy(client);
+    return sum;
+}
+
+/* The lease ends while records are in the client, and the loop stands still: nobody but the kernel could stop librdkafka's threads. */
+static void test_nothing_is_sent_after_the_lease(void **state) {
+    (void)state;
+    struct hv_error err = {""};
+    const struct hv_kafka_property slow[] = {{"linger.ms", "20"}};
+    const struct timespec pause = {.tv_nsec = 300000000};
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, slow, 1);
+    struct hv_record record = bed_record("lease", "key", "value", 5);
+    must_send(p, &record, 0);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(20));
+    assert_int_equal(written("lease"), 1);
+    uint64_t given = 0;
+    while (given == 0) { /* on a busy machine we may come too late */
+        hv_producer_lease(p, hv_loop_waking_clock() + HV_MS(10));
+        while (given < 100 && send_one(p, &record, given + 1, &err) == HV_SENT)
+            given++;
+    }
+    nanosleep(&pause, NULL);
+    assert_int_equal(written("lease"), 1);
+    assert_int_equal(reports.count, 1);
+
+    assert_int_equal(send_one(p, &record, given + 1, &err), HV_SEND_FULL);
+    bed_run_for(&bed, HV_MS(300));
+    assert_int_equal(written("lease"), 1);
+    assert_int_equal(reports.trouble, 0); /* that connections are cut is nobody's trouble */
+    hv_producer_lease(p, HV_NEVER);
+    must_send(p, &record, given + 1);
+    bed_reports(&bed, &reports, given + 2, HV_SECONDS(20));
+    assert_int_equal(reports.delivered, given + 2);
+    assert_int_equal(written("lease"), given + 2);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
 /* ---- brokers that do not answer ---- */
 
 /* A broker that hangs costs next to no CPU (trap 15), and the records arrive when it wakes. */
@@ -559,6 +612,7 @@ static void test_close_does_not_wait_for_dns(void **state) {
 }
 
 int main(void) {
+    hv_producer_use_signal(SIGRTMIN); /* as the daemon does */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_content_arrives_unchanged),
         cmocka_unit_test(test_many_are_reported_once_each),
@@ -575,6 +629,7 @@ int main(void) {
         cmocka_unit_test(test_purge_reports_everything),
         cmocka_unit_test(test_purge_reports_what_is_held),
         cmocka_unit_test(test_close_with_records_on_their_way),
+        cmocka_unit_test(test_nothing_is_sent_after_the_lease),
         cmocka_unit_test(test_hanging_broker_costs_nothing),
         cmocka_unit_test(test_trouble_is_told_and_passes),
         cmocka_unit_test(test_close_does_not_wait_for_dns),

@@ -39,21 +39,25 @@ def java(arguments, heap="384m"):
 
 
 class Kafka:
-    """settings: broker properties (dots as in server.properties). proxied: the port of a proxy that clients of the
-    second listener are to be sent to; its own port is then .inner_port."""
+    """settings: broker properties (dots as in server.properties). proxied: the port of a proxy (or a list of several) that
+    clients of a listener of its own are to be sent to; the port of that listener is then .inner_port (.inner_ports)."""
 
     def __init__(self, proxied=None, **settings):
         self.directory = tempfile.mkdtemp(prefix="harvestd-kafka-")
         self.port = free_port()
         self.controller_port = free_port()
-        self.inner_port = free_port() if proxied else None
+        proxied = proxied if isinstance(proxied, list) else [proxied] if proxied else []
+        self.inner_ports = [free_port() for _ in proxied]
+        self.inner_port = self.inner_ports[0] if proxied else None
         self.log_path = os.path.join(self.directory, "log")
         self.process = None
         listeners = ["PLAINTEXT://127.0.0.1:%d" % self.port]
         advertised = list(listeners)
-        if proxied:
-            listeners.append("PROXIED://127.0.0.1:%d" % self.inner_port)
-            advertised.append("PROXIED://127.0.0.1:%d" % proxied)
+        protocols = ["PLAINTEXT:PLAINTEXT", "CONTROLLER:PLAINTEXT"]
+        for n, (inner, outer) in enumerate(zip(self.inner_ports, proxied)):
+            listeners.append("PROXIED%d://127.0.0.1:%d" % (n, inner))
+            advertised.append("PROXIED%d://127.0.0.1:%d" % (n, outer))
+            protocols.append("PROXIED%d:PLAINTEXT" % n)
         self.settings = {
             "process.roles": "broker,controller",
             "node.id": 1,
@@ -61,7 +65,7 @@ class Kafka:
             "controller.listener.names": "CONTROLLER",
             "listeners": ",".join(listeners + ["CONTROLLER://127.0.0.1:%d" % self.controller_port]),
             "advertised.listeners": ",".join(advertised),
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": ",".join(protocols),
             "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": os.path.join(self.directory, "data"),
             "num.partitions": 4,

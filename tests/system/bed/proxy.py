@@ -194,6 +194,8 @@ class _Session:
             if not data:
                 return
             await self.proxy.released.wait()
+            if reader.exception():
+                return   # reset while nothing passed: what was on the way would have been dropped
             writer.write(data)
             await writer.drain()
 
