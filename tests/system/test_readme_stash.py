@@ -1,0 +1,94 @@
+"""The stasher's examples in the README are compiled and run from its own text."""
+import os
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from bed.daemon import command, run_once, write_ini
+from bed.util import ROOT
+
+BUILD = os.environ.get("HARVESTD_BUILD", os.path.join(ROOT, "build"))
+
+
+def block(name):
+    """The code block after the comment <!-- name -->."""
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
+        found = re.findall(r"<!-- %s -->\n```\w+\n(.*?)```\n" % name, f.read(), re.S)
+    assert len(found) == 1, "the README has %d blocks called %s" % (len(found), name)
+    return found[0]
+
+
+@pytest.fixture
+def example(tmp_path):
+    """The program. What pkg-config says of the installed library, here said of the one that was built."""
+    text = block("stash-example")
+    assert text.count("\n") <= 50
+    (tmp_path / "example.c").write_text(text)
+    with open(os.path.join(ROOT, "libharvest.pc.in"), encoding="utf-8") as f:
+        needs = re.search(r"^Requires: (.*)$", f.read(), re.M).group(1).split()
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs"] + needs, stdout=subprocess.PIPE, text=True, check=True)
+    sanitizers = ["-fsanitize=address,undefined"] if "asan" in BUILD else []
+    program = str(tmp_path / "example")
+    subprocess.run(["cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-o", program, str(tmp_path / "example.c"),
+                    "-I" + os.path.join(ROOT, "include"), "-L" + BUILD, "-Wl,-rpath," + BUILD, "-lharvest"]
+                   + shlex.split(flags.stdout) + sanitizers, check=True)
+    return program
+
+
+def run(program, database):
+    return subprocess.run([program, database.server.dsn(database.name)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=60)
+
+
+def orders(bed):
+    if "orders" not in bed.kafka.topics():
+        bed.kafka.create_topic("orders")
+    collector = bed.collector("orders")
+    before = len(collector.read_to_end())
+    return lambda: collector.read_to_end()[before:]
+
+
+def test_what_the_example_writes_arrives(bed, example):
+    database = bed.database()
+    arrived = orders(bed)
+    done = run(example, database)
+    assert done.returncode == 0 and done.stdout == done.stderr == ""
+    assert database.count() == 11
+    bed.harvestd(database)
+    bed.wait_empty(database)
+    assert [(m.key, m.value, m.headers) for m in arrived()] == [
+        (b"customer-17", b'{"order": %d}' % n, (("type", b"OrderPaid"),)) for n in [4711] + list(range(1, 11))]
+
+
+def test_the_example_says_what_is_wrong(bed, example):
+    database = bed.database(table=None)
+    done = run(example, database)
+    assert done.returncode == 1 and "there is no table" in done.stderr
+    done = subprocess.run([example, "host=/nowhere"], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1 and "/nowhere" in done.stderr
+
+
+def test_the_headers_work_alone_and_from_cpp(tmp_path):
+    """No header of a library is needed for them, and a C++ compiler takes them."""
+    (tmp_path / "alone.c").write_text('#include "harvest_stash.h"\nint main(void) { return harvest_stash_text("").length; }\n')
+    for arguments in (["-std=c11", "-Wpedantic"], ["-x", "c++", "-std=c++11"]):
+        if arguments[0] == "-x" and subprocess.run(["sh", "-c", "command -v c++"], stdout=subprocess.DEVNULL).returncode:
+            continue
+        subprocess.run(["cc", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-I" + os.path.join(ROOT, "include")] + arguments
+                       + [str(tmp_path / "alone.c")], check=True)
+
+
+def test_the_shell_example(bed, tmp_path):
+    database = bed.database()
+    arrived = orders(bed)
+    write_ini(str(tmp_path / "harvestd.ini"), bed.settings(database))
+    script = "harvestd() { %s \"$@\"; }\n%s" % (" ".join(shlex.quote(c) for c in command()), block("stash-shell"))
+    done = subprocess.run(["sh", "-e", "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+    assert done.stdout == "1 record written\n" * 2
+    bed.harvestd(database)
+    bed.wait_empty(database)
+    assert [(m.key, m.value, m.headers) for m in arrived()] == [
+        (b"customer-17", b"paid", (("type", b"OrderPaid"),)), (b"customer-17", None, ())]
+    assert run_once("stash", "--help").returncode == 0
