@@ -185,6 +185,10 @@ void hv_ledger_not_committed(struct hv_ledger *l, uint32_t k, uint64_t seq) {
     uint32_t at;
     if (l->track) {
         int64_t *entry = writing_entry(l, k, seq, &at);
+        if (*entry == EARLY) {
+            l->counts.arrived--;
+            l->counts.phantoms++;
+        }
         settle(l, &l->keys[k], at, entry);
     }
 }

@@ -97,6 +97,61 @@ static void wrong_use(void **state) {
     WRONG("'\\x1b[2J'", "\x1b[2J");
 }
 
+static void options_of_a_command(void **state) {
+    (void)state;
+    assert_int_equal(parse("-c", "f", "pump", "-t", "a", "--topic=b", "-n7", "--value-size", "2KiB", "--interval=5ms",
+                           "--verify", "-s", "x.y=z", NULL),
+                     0);
+    assert_int_equal(options.command, HV_COMMAND_PUMP);
+    assert_string_equal(options.config, "f");
+    assert_string_equal(options.sets.list[0], "x.y=z");
+    assert_int_equal(options.pump_topics.count, 2);
+    assert_string_equal(options.pump_topics.list[1], "b");
+    assert_int_equal(options.pump.records, 7);
+    assert_int_equal(options.pump.value_size, 2048);
+    assert_int_equal(options.pump.interval, HV_MS(5));
+    assert_true(options.pump.verify);
+    assert_false(options.pump.json);
+    assert_int_equal(options.pump.keys, 10); /* what was not given has its default */
+    assert_int_equal(options.pump.verify_timeout, HV_SECONDS(30));
+    assert_int_equal(options.pump.rate, 0);
+    assert_int_equal(parse("pump", "--help", NULL), 0); /* though --topic is missing */
+    assert_int_equal(options.help_of, HV_COMMAND_PUMP);
+
+    WRONG("--topic is missing", "pump");
+    WRONG("--records is an option of pump: write it behind that word", "--records", "5", "pump");
+    WRONG("--records is an option of pump, not of check", "check", "--records=5");
+    WRONG("unknown option '--recrods'; did you mean --records?", "pump", "--recrods", "5");
+    WRONG("unknown option '--recrods'; harvestd check --help lists all", "check", "--recrods", "5");
+    WRONG("unknown option '-n'", "check", "-n", "5");
+    WRONG("--records is given twice", "pump", "-n", "5", "--records", "6");
+    WRONG("--records: '0' is out of range; it is 1 to 1000000000000000", "pump", "-n", "0");
+    WRONG("--records: '5s' is not a number", "pump", "-n", "5s");
+    WRONG("--progress: '1ms' is out of range; it is 100ms to 24h", "pump", "--progress", "1ms");
+    WRONG("--value-size: '1GiB' is out of range; it is 0 to 16MiB", "pump", "--value-size", "1GiB");
+    WRONG("--verify takes no value", "pump", "--verify=1");
+    WRONG("--keys needs a value: N", "pump", "-k");
+}
+
+static void every_help_can_be_printed(void **state) {
+    (void)state;
+    for (int c = 0; c <= HV_COMMAND_COUNT; c++) {
+        char *text = NULL;
+        size_t size = 0;
+        FILE *out = open_memstream(&text, &size);
+        hv_options_help(c == HV_COMMAND_COUNT ? HV_COMMAND_NONE : (enum hv_command)c, out);
+        fclose(out);
+        const struct hv_option_table *table = c == HV_COMMAND_COUNT ? &hv_options_of_all : hv_command_rows[c].options;
+        for (size_t i = 0; table != NULL && i < table->count; i++) {
+            assert_non_null(strstr(text, table->rows[i].name));
+        }
+        for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+            assert_true(strlen(line) <= 100);
+        }
+        free(text);
+    }
+}
+
 static void a_flood_of_settings_is_bounded(void **state) {
     (void)state;
     static char *argv[HV_OPTION_TEXTS_MAX + 2];
@@ -274,6 +329,8 @@ int main(void) {
         cmocka_unit_test(commands),
         cmocka_unit_test(files_and_settings),
         cmocka_unit_test(wrong_use),
+        cmocka_unit_test(options_of_a_command),
+        cmocka_unit_test(every_help_can_be_printed),
         cmocka_unit_test(a_flood_of_settings_is_bounded),
         TEST(a_good_file),
         TEST(all_troubles_at_once_in_the_order_of_lines),
