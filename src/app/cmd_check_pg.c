@@ -11,12 +11,14 @@
 #include "base/text.h"
 #include "io/pg_failure.h"
 #include "io/pg_outbox.h"
+#include "io/pg_rights.h"
 #include "io/pg_table.h"
 
 struct session {
     struct hv_check *check;
     PGconn *conn;
     char table[600]; /* quoted for SQL */
+    bool entitled;   /* and all else that is needed */
 };
 
 /* ---- Connection ---- */
@@ -56,8 +58,7 @@ static bool is_true(const PGresult *result, int row, int column) {
 /* ---- The table ---- */
 
 static const char columns_sql[] =
-    "SELECT a.attname, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, "
-    "pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT') FROM pg_catalog.pg_attribute a WHERE "
+    "SELECT a.attname, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull FROM pg_catalog.pg_attribute a WHERE "
     "a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped";
 
 static int find_row(const PGresult *result, const char *name) {
@@ -67,8 +68,7 @@ static int find_row(const PGresult *result, const char *name) {
     return -1;
 }
 
-static void check_column(struct session *s, const PGresult *found, int column, char *unreadable,
-                         size_t size) {
+static void check_column(struct session *s, const PGresult *found, int column) {
     const char *expected;
     bool fine;
     const char *name = hv_table_column(column, 0, &expected, &fine);
@@ -90,15 +90,12 @@ static void check_column(struct session *s, const PGresult *found, int column, c
         hv_check_note(s->check,
                       "table: column %s may be NULL; a row with NULL there is not sent and blocks its shard",
                       name);
-    if (!is_true(found, row, 4))
-        snprintf(unreadable + strlen(unreadable), size - strlen(unreadable), " %s", name);
 }
 
 /* Is there a table, and has it the columns? */
 static bool check_columns(struct session *s) {
     const char *table = s->check->settings->outbox_table;
     const char *const parameters[] = {s->table};
-    char unreadable[300] = "";
     unsigned bad = s->check->bad;
     PGresult *found = ask(s, "table", columns_sql, 1, parameters);
     if (found == NULL)
@@ -108,45 +105,49 @@ static bool check_columns(struct session *s) {
         hv_check_bad(s->check, hv_pg_advice(HV_PG_NO_TABLE), "table: there is no %s that this user can see",
                      table);
     for (int column = 0; exists && column <= HV_COL_LEADER_ID; column++)
-        check_column(s, found, column, unreadable, sizeof unreadable);
+        check_column(s, found, column);
     if (exists && s->check->bad == bad)
         hv_check_ok(s->check, "table: %s has all columns, of types that work", table);
-    if (unreadable[0] != '\0')
-        hv_check_bad(s->check, hv_pg_advice(HV_PG_NO_RIGHTS), "rights: no SELECT on%s", unreadable);
     PQclear(found);
     return exists;
 }
 
-static const char rights_sql[] =
-    "SELECT pg_catalog.has_table_privilege(c.oid, 'SELECT'), pg_catalog.has_table_privilege(c.oid, 'UPDATE') "
-    "OR EXISTS (SELECT FROM pg_catalog.pg_attribute a   WHERE a.attrelid = c.oid AND a.attname = 'leader_id' "
-    "AND NOT a.attisdropped   AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'UPDATE')), "
-    "pg_catalog.has_table_privilege(c.oid, 'DELETE'), pg_catalog.row_security_active(c.oid), c.relkind IN "
-    "('r', 'p'), pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only') "
+/* Which rights are missing, with the GRANT of each. False when the table cannot be looked at at all. */
+static bool check_rights(struct session *s) {
+    const char *const parameters[] = {s->table};
+    PGresult *r = ask(s, "rights", hv_rights_sql, 1, parameters);
+    if (r == NULL)
+        return true;
+    for (int row = 0; row < PQntuples(r); row++)
+        hv_check_bad(s->check, PQgetvalue(r, row, 1), "rights: no %s", PQgetvalue(r, row, 0));
+    s->entitled = PQntuples(r) == 0;
+    bool usable = PQntuples(r) == 0 || strncmp(PQgetvalue(r, 0, 0), "USAGE", 5) != 0;
+    PQclear(r);
+    return usable;
+}
+
+static const char kind_sql[] =
+    "SELECT pg_catalog.row_security_active(c.oid), c.relkind IN ('r', 'p'), pg_catalog.pg_is_in_recovery(), "
+    "pg_catalog.current_setting('default_transaction_read_only') "
     "FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 
-static void check_rights(struct session *s) {
+static void check_kind(struct session *s) {
     const char *const parameters[] = {s->table};
-    PGresult *r = ask(s, "rights", rights_sql, 1, parameters);
+    PGresult *r = ask(s, "table", kind_sql, 1, parameters);
     if (r == NULL || PQntuples(r) != 1) {
         PQclear(r);
         return;
     }
-    bool update = is_true(r, 0, 1), delete = is_true(r, 0, 2);
-    if (!update)
-        hv_check_bad(s->check, hv_pg_advice(HV_PG_NO_RIGHTS), "rights: no UPDATE on leader_id");
-    if (!delete)
-        hv_check_bad(s->check, hv_pg_advice(HV_PG_NO_RIGHTS), "rights: no DELETE");
-    if (update && delete &&is_true(r, 0, 0))
-        hv_check_ok(s->check, "rights: SELECT, UPDATE, DELETE");
-    if (is_true(r, 0, 3))
+    if (s->entitled)
+        hv_check_ok(s->check, "rights: SELECT, UPDATE (leader_id), DELETE");
+    if (is_true(r, 0, 0))
         hv_check_note(
             s->check,
             "rights: row-level security is in force for this user; rows that it hides are not sent");
-    if (!is_true(r, 0, 4))
+    if (!is_true(r, 0, 1))
         hv_check_bad(s->check, "name a table in outbox_table",
                      "table: it is a view or the like, not a table");
-    if (is_true(r, 0, 5) || strcmp(PQgetvalue(r, 0, 6), "on") == 0)
+    if (is_true(r, 0, 2) || strcmp(PQgetvalue(r, 0, 3), "on") == 0)
         hv_check_bad(s->check, "connect to the primary, see target_session_attrs=read-write of data_source",
                      "database: it is read-only");
     PQclear(r);
@@ -229,8 +230,8 @@ void hv_check_database(struct hv_check *check) {
         hv_check_bad(check, "correct outbox_table", "table: %s", err.text);
     } else if (connect_database(&s)) {
         bound_statements(&s);
-        if (check_columns(&s)) {
-            check_rights(&s);
+        if (check_rights(&s) && check_columns(&s)) {
+            check_kind(&s);
             check_index(&s);
             check_sequence(&s);
             find_topics(&s);

@@ -1,17 +1,23 @@
-/* harvestd schema: the SQL that makes the outbox table, its name as the user wrote it. etc/outbox.sql is
- * what it prints for the default name. */
+/* harvestd schema: the SQL that makes the outbox table, its name as the user wrote it (etc/outbox.sql is what it prints for the
+ * default name), or that grants the rights that are needed on it, and no more. */
 #include <stdio.h>
+#include <string.h>
 
 #include "app/commands.h"
+#include "app/options.h"
 #include "io/pg_outbox.h"
 
-int hv_cmd_schema(const struct hv_settings *settings) {
-    char table[600];
-    struct hv_error err;
-    if (hv_outbox_quote_table(settings->outbox_table, table, sizeof table, &err) != 0) {
-        fprintf(stderr, "harvestd: outbox_table: %s\n", err.text);
-        return 1;
-    }
+static const struct hv_option rows[] = {
+    {.name = "--grants", .type = HV_OPTION_TEXT, .value = "ROLE", .offset = offsetof(struct hv_options, grants),
+     .help = "print the GRANTs that harvestd needs, when it connects as ROLE"},
+    {.name = "--application-grants", .type = HV_OPTION_TEXT, .value = "ROLE",
+     .offset = offsetof(struct hv_options, application_grants),
+     .help = "print the GRANTs that an application needs to write records as ROLE"},
+};
+
+const struct hv_option_table hv_schema_option_table = {rows, sizeof rows / sizeof rows[0]};
+
+static void print_table(const char *table) {
     printf(
         "CREATE TABLE IF NOT EXISTS %s (\n"
         "    id                  BIGSERIAL PRIMARY KEY,\n"
@@ -23,6 +29,80 @@ int hv_cmd_schema(const struct hv_settings *settings) {
         "    kafka_header_values TEXT[] NOT NULL,        -- as many as keys\n"
         "    leader_id           UUID                    -- harvestd's; leave it NULL\n"
         ");\n",
-        settings->outbox_table);
+        table);
+}
+
+/* 'text', for SQL. */
+static void print_literal(const char *text) {
+    putchar('\'');
+    for (; *text != '\0'; text++)
+        printf(*text == '\'' ? "''" : "%c", *text);
+    putchar('\'');
+}
+
+/* A right on what only the database can name: an expression for the name of that object. */
+static void print_execute(const char *right, const char *name, const char *table, const char *role) {
+    printf("    EXECUTE pg_catalog.format('GRANT %s TO %%s',\n        ", right);
+    const char *at = strstr(name, "TABLE");
+    printf("%.*s", at == NULL ? (int)strlen(name) : (int)(at - name), name);
+    if (at != NULL) {
+        print_literal(table);
+        printf("%s", at + strlen("TABLE"));
+    }
+    printf(", ");
+    print_literal(role);
+    printf(");\n");
+}
+
+static void print_grants(const char *table, const char *role, bool application) {
+    printf("DO $grants$ BEGIN\n");
+    print_execute("CONNECT ON DATABASE %I", "current_database()", table, role);
+    print_execute("USAGE ON SCHEMA %s",
+                  "(SELECT relnamespace::regnamespace FROM pg_catalog.pg_class WHERE oid = TABLE::regclass)", table, role);
+    if (application) {
+        printf("    IF pg_catalog.pg_get_serial_sequence(");
+        print_literal(table);
+        printf(", 'id') IS NOT NULL THEN\n    ");
+        print_execute("USAGE ON SEQUENCE %s", "pg_catalog.pg_get_serial_sequence(TABLE, 'id')", table, role);
+        printf("    END IF;\n");
+    }
+    printf("END $grants$;\n");
+    if (application)
+        printf("GRANT INSERT (create_time, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values) ON %s "
+               "TO %s;\n",
+               table, role);
+    else
+        printf("GRANT SELECT, UPDATE (leader_id), DELETE ON %s TO %s;\n", table, role);
+}
+
+/* 0, or 1 when it told that this is no name. */
+static int quote(const char *what, const char *name, bool one_part, char *out, size_t size) {
+    struct hv_error err;
+    if (hv_outbox_quote_table(name, out, size, &err) != 0)
+        fprintf(stderr, "harvestd: %s: %s\n", what, err.text);
+    else if (one_part && strstr(out, "\".\"") != NULL)
+        fprintf(stderr, "harvestd: %s: a role's name has one part; put one with a dot in double quotes\n", what);
+    else
+        return 0;
+    return 1;
+}
+
+int hv_cmd_schema(const struct hv_settings *settings, const struct hv_options *options) {
+    const char *role = options->grants, *application = options->application_grants;
+    char table[600], quoted[600];
+    if (quote("outbox_table", settings->outbox_table, false, table, sizeof table) != 0)
+        return 1;
+    if (role == NULL && application == NULL)
+        print_table(settings->outbox_table);
+    if (role != NULL) {
+        if (quote("--grants", role, true, quoted, sizeof quoted) != 0)
+            return 1;
+        print_grants(table, quoted, false);
+    }
+    if (application != NULL) {
+        if (quote("--application-grants", application, true, quoted, sizeof quoted) != 0)
+            return 1;
+        print_grants(table, quoted, true);
+    }
     return 0;
 }

@@ -7,7 +7,8 @@
 
 int hv_cmd_run(const struct hv_settings *settings);    /* until it is told to stop by signals */
 int hv_cmd_check(const struct hv_settings *settings);  /* blocks; prints to standard output */
-int hv_cmd_schema(const struct hv_settings *settings); /* the DDL, to standard output */
+/* The DDL to standard output, or the GRANTs that were asked for. */
+int hv_cmd_schema(const struct hv_settings *settings, const struct hv_options *options);
 int hv_cmd_stash(const struct hv_settings *settings, const struct hv_options *options); /* blocks */
 int hv_cmd_pump(const struct hv_settings *settings, const struct hv_options *options); /* until it is done, or told to stop */
 int hv_cmd_version(void);                              /* to standard output */

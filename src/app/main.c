@@ -60,7 +60,7 @@ static int with_settings(const struct hv_options *options) {
     else if (options->command == HV_COMMAND_CHECK)
         code = hv_cmd_check(&settings);
     else if (options->command == HV_COMMAND_SCHEMA)
-        code = hv_cmd_schema(&settings);
+        code = hv_cmd_schema(&settings, options);
     else if (options->command == HV_COMMAND_STASH)
         code = hv_cmd_stash(&settings, options);
     else if (options->command == HV_COMMAND_PUMP)

@@ -44,6 +44,7 @@ struct hv_options {
     const char *config;          /* NULL: none was named */
     struct hv_option_texts sets; /* SECTION.NAME=VALUE, unchecked */
     bool help, help_config, version;
+    const char *grants, *application_grants; /* schema: roles, or NULL */
     struct hv_option_texts stash_keys, stash_values, stash_headers;
     struct hv_stash_options stash;
     struct hv_option_texts pump_topics;
@@ -85,6 +86,7 @@ struct hv_command_row {
 };
 
 extern const struct hv_option_table hv_options_of_all; /* which every command takes */
+extern const struct hv_option_table hv_schema_option_table;
 extern const struct hv_command_row hv_command_rows[HV_COMMAND_COUNT];
 
 /* Returns 0, or -1 with err, which names the argument and what may have been meant. --help, --help-config

@@ -73,7 +73,7 @@ const char *hv_pg_advice(enum hv_pg_trouble trouble) {
     case HV_PG_WRONG_TYPE:
         return "change the column's type (harvestd schema prints the table)";
     case HV_PG_NO_RIGHTS:
-        return "grant SELECT, UPDATE and DELETE on the table, USAGE on its schema, to the user of data_source";
+        return "have the owner grant it; harvestd schema --grants ROLE prints all that is needed";
     case HV_PG_TIMEOUT:
         return "look for locks on the table and for load on the server, or raise statement_timeout";
     case HV_PG_LOST:
@@ -192,6 +192,11 @@ void hv_pg_failure_from_attempt(struct hv_pg_failure *failure, const PGconn *con
     }
     if (PQconnectionNeedsPassword(conn)) {
         hv_pg_passfile_explain(conn, &failure->error);
+    }
+    if (failure->trouble == HV_PG_NO_RIGHTS) {
+        char grant[HV_ERROR_MAX];
+        int length = snprintf(grant, sizeof grant, "; run: GRANT CONNECT ON DATABASE \"%s\" TO \"%s\";", PQdb(conn), PQuser(conn));
+        append(&failure->error, grant, (size_t)length < sizeof grant ? (size_t)length : sizeof grant - 1);
     }
     if (hv_pg_is_from_pooler(failure->sqlstate)) {
         failure->trouble = trouble_of_pooler(failure->error.text);

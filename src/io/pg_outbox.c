@@ -10,12 +10,13 @@
 #include <string.h>
 
 #include "io/pg_failure.h"
+#include "io/pg_rights.h"
 #include "io/pg_table.h"
 
 /* Postgres' object identifiers of parameter types; they never change. */
 enum { OID_INT8 = 20, OID_TEXT = 25, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
 
-enum pending { NOTHING, PROBE, MARK, PURGE, RESET, WRITERS };
+enum pending { NOTHING, PROBE, MARK, PURGE, RESET, WRITERS, RIGHTS };
 
 #define SQL_MAX 2048
 
@@ -28,6 +29,8 @@ struct hv_outbox {
     bool ready;         /* the probe of this session passed */
     bool answer_unused; /* the session is being dropped because a complete answer could not be used */
     char probe_sqlstate[6]; /* of the refusal that the session is being dropped for */
+    enum pending refused_what;     /* RIGHTS: the statement that was refused, which is told with the answer... */
+    struct hv_pg_failure refused;  /* ... and why */
     struct hv_table_types types;
     const char *id_header; /* NULL: none */
     char table[HV_TABLE_QUOTED_MAX];
@@ -297,11 +300,40 @@ static void on_writers(struct hv_outbox *outbox, const PGresult *result) {
     free(hashes);
 }
 
+/* ---- refusals ---- */
+
+static void tell_refused(struct hv_outbox *outbox) {
+    if (outbox->refused_what == PROBE) {
+        memcpy(outbox->probe_sqlstate, outbox->refused.sqlstate, sizeof outbox->probe_sqlstate);
+        hv_pg_drop(outbox->pg, outbox->refused.trouble, outbox->refused.error.text);
+    } else {
+        outbox->handler->refused(outbox->user, &outbox->refused);
+    }
+}
+
+/* Where a right may be missing, the server is asked which: it says "permission denied", or that there is no such table. */
+static void refuse(struct hv_outbox *outbox, enum pending what, const struct hv_pg_failure *failure) {
+    outbox->refused_what = what;
+    outbox->refused = *failure;
+    if (failure->trouble == HV_PG_NO_RIGHTS || failure->trouble == HV_PG_NO_TABLE) {
+        send_with_table_name(outbox, RIGHTS, hv_rights_sql);
+    } else {
+        tell_refused(outbox);
+    }
+}
+
+static void on_rights(struct hv_outbox *outbox, const PGresult *result) {
+    if (hv_rights_explain(result, &outbox->refused.error) > 0) {
+        outbox->refused.trouble = HV_PG_NO_RIGHTS;
+    }
+    tell_refused(outbox);
+}
+
 static void on_probed(struct hv_outbox *outbox, const PGresult *result) {
     struct hv_error why;
     enum hv_pg_trouble trouble;
     if (hv_table_check(result, outbox->table, &outbox->types, &trouble, &why) < 0) {
-        hv_pg_drop(outbox->pg, trouble, why.text);
+        refuse(outbox, PROBE, &(struct hv_pg_failure){.trouble = trouble, .error = why});
         return;
     }
     outbox->ready = true;
@@ -328,6 +360,9 @@ static void on_result(void *user, PGresult *result) {
     case WRITERS:
         on_writers(outbox, result);
         break;
+    case RIGHTS:
+        on_rights(outbox, result);
+        break;
     case NOTHING:
         assert(!"an answer to nothing");
     }
@@ -346,7 +381,8 @@ static void on_up(void *user, const char *host) {
 static void on_down(void *user, const struct hv_pg_failure *failure) {
     struct hv_outbox *outbox = user;
     struct hv_pg_failure told = *failure;
-    told.outcome_unknown = outbox->answer_unused || (failure->outcome_unknown && outbox->pending != PROBE);
+    told.outcome_unknown = outbox->answer_unused ||
+                           (failure->outcome_unknown && outbox->pending != PROBE && outbox->pending != RIGHTS);
     if (outbox->probe_sqlstate[0] != 0) {
         memcpy(told.sqlstate, outbox->probe_sqlstate, sizeof told.sqlstate);
     }
@@ -361,11 +397,10 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
     struct hv_outbox *outbox = user;
     enum pending pending = outbox->pending;
     outbox->pending = NOTHING;
-    if (pending == PROBE) {
-        memcpy(outbox->probe_sqlstate, failure->sqlstate, sizeof outbox->probe_sqlstate);
-        hv_pg_drop(outbox->pg, failure->trouble, failure->error.text);
+    if (pending == RIGHTS) {
+        tell_refused(outbox);
     } else {
-        outbox->handler->refused(outbox->user, failure);
+        refuse(outbox, pending, failure);
     }
 }
 
