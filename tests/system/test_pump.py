@@ -1,6 +1,7 @@
 """harvestd pump: what it writes arrives as it says, and --verify notices what is wrong. Wrongs are planted: rows are deleted before
 the relay sees them, records are produced with a client of our own."""
 import json
+import os
 import re
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from confluent_kafka import Producer
 
 from bed.daemon import command, run_once, write_ini
-from bed.util import free_port, wait_until
+from bed.util import ROOT, free_port, wait_until
 
 DEADLINE = 90
 
@@ -38,7 +39,8 @@ def running(pump):
     processes = []
 
     def start(database, *options):
-        process = subprocess.Popen(command() + ["pump", "-c", pump.ini(database), "--json", "--verify", *map(str, options)],
+        process = subprocess.Popen(command() + ["pump", "-c", pump.ini(database), "--json", "--verify",
+                                               "--verify-linger", "200ms", *map(str, options)],
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(process)
         return process
@@ -160,6 +162,25 @@ def test_rate_and_duration(bed, pump):
     assert took > 0.9
     done = pump(database, "-t", "t", "--duration", "500ms", "--interval", "10ms", "--connections", 2, "--transaction", 1)
     assert done.returncode == 0 and 1 <= done.summary["written"] <= 102
+
+
+def test_what_the_readme_shows(bed, pump):
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
+        readme = f.read()
+    (shown,) = re.findall(r"<!-- pump -->\n```sh\n(.*?)\n```\n\n<!-- pump-output -->\n```\n(.*?)```\n", readme, re.S)
+    words = shown[0].split()
+    assert words[:4] == ["harvestd", "pump", "-c", "harvestd.ini"]
+    if "load" not in bed.kafka.topics():
+        bed.kafka.create_topic("load")
+    database = bed.database()
+    bed.harvestd(database).wait_leading()
+    done = run_once("pump", "-c", pump.ini(database), *words[4:], timeout=DEADLINE)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+
+    def shape(text):
+        return [re.sub(r"[\d.]+", "0", line) for line in text.splitlines()]
+    assert shape(done.stdout) == shape(shown[1])
 
 
 # -- what it notices ---------------------------------------------------------------------------------------------------
