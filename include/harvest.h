@@ -137,7 +137,7 @@ HARVEST_API void harvest_on_stopped(struct harvest *h, harvest_stopped_handler *
  * own, to be driven by harvest_await or harvest_process. Nothing blocks: servers are reached for later, and one that cannot be reached
  * is tried again for as long as the harvest runs. Returns 0, or -1 with err (settings that contradict each other, a property that
  * librdkafka refuses; it was started, or stopped, before): then its state is STOPPED, and on a loop of the caller's the handles that were
- * made already are closed by the loop's next iterations, before which the harvest may not be freed. */
+ * made already are closed by the loop's next iterations; it may be freed before that, too. The stopped handler is not called. */
 HARVEST_API int harvest_start(struct harvest *h, struct uv_loop_s *loop, struct harvest_error *err);
 
 /* With a loop of its own: works until the harvest is STOPPED, for `limit` milliseconds at most (-1: for ever). Blocks. Returns 0 when

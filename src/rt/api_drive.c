@@ -55,6 +55,11 @@ static void wish(struct harvest *h, unsigned wishes) {
     errno = kept;
 }
 
+static void note_stopping(struct harvest *h) {
+    int running = HARVEST_RUNNING;
+    atomic_compare_exchange_strong(&h->state, &running, HARVEST_STOPPING);
+}
+
 static void on_wake(uv_poll_t *handle, int status, int events) {
     struct harvest *h = handle->data;
     uint64_t count;
@@ -70,6 +75,7 @@ static void on_wake(uv_poll_t *handle, int status, int events) {
         hv_runtime_handed_over(h->runtime);
     }
     if (wishes & HV_WISH_STOP) {
+        note_stopping(h); /* who wished for it may not have seen that it runs */
         hv_runtime_stop(h->runtime);
     }
     if (wishes & HV_WISH_HURRY) {
@@ -79,8 +85,7 @@ static void on_wake(uv_poll_t *handle, int status, int events) {
 
 /* CREATED is left by the start alone: who stops before is noticed there. */
 static void wish_to_stop(struct harvest *h, unsigned wishes) {
-    int running = HARVEST_RUNNING;
-    atomic_compare_exchange_strong(&h->state, &running, HARVEST_STOPPING);
+    note_stopping(h);
     wish(h, wishes);
 }
 
@@ -192,6 +197,7 @@ static void on_limit(uv_timer_t *timer) {
 static void run_until_stopped(struct harvest *h, int limit) {
     h->limit_over = false;
     if (limit >= 0) {
+        uv_update_time(&h->own_loop);
         uv_timer_start(&h->limit, on_limit, (uint64_t)limit, 0);
     }
     while (h->attached && !h->limit_over) {
@@ -221,7 +227,13 @@ int harvest_fd(const struct harvest *h) {
 }
 
 int harvest_timeout(const struct harvest *h) {
-    return h->has_own_loop && h->attached ? uv_backend_timeout(&h->own_loop) : -1;
+    int timeout = h->has_own_loop && h->attached ? uv_backend_timeout(&h->own_loop) : -1;
+    if (timeout <= 0) {
+        return timeout;
+    }
+    /* It counts from when the loop last looked at the clock; the caller may have done other things since. */
+    uint64_t passed = uv_hrtime() / 1000000 - uv_now(&h->own_loop);
+    return passed < (uint64_t)timeout ? timeout - (int)passed : 0;
 }
 
 void harvest_process(struct harvest *h) {
