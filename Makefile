@@ -80,6 +80,8 @@ SIM_OBJ  := $(call obj,$(wildcard tests/sim/*.c))
 SIM      := $(if $(SIM_OBJ),$(BUILD)/tests/sim)
 # The daemon with faults between its Kafka adapters and librdkafka.
 FAULTY   := $(BUILD)/tests/harvestd_faulty
+EMBED_OBJ := $(call obj,$(wildcard tests/embed/*.c))
+EMBED    := $(if $(EMBED_OBJ),$(BUILD)/tests/embed_host)
 TOOLS    := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
 BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 
@@ -97,7 +99,7 @@ MAKEFLAGS += --no-builtin-rules
 
 all: $(DAEMON) $(LIB_A) $(LIB_SO)  ## the daemon and the library (static and shared)
 
-tests: all $(UNIT) $(CONTRACT) $(SIM) $(FAULTY) tools  ## all test programs, without running them
+tests: all $(UNIT) $(CONTRACT) $(SIM) $(FAULTY) $(EMBED) tools  ## all test programs, without running them
 
 tools: $(TOOLS)  ## helper programs of tests and demo (embedded Kafka broker)
 
@@ -125,6 +127,7 @@ $(BUILD)/obj/tests/unit/%.o $(BUILD)/obj/tests/contract/%.o: \
     LAYER_CFLAGS = -Itests $(call pkg_cflags,$(PKGS) $(APP_PKGS) cmocka)
 $(BUILD)/obj/tests/sim/%.o: LAYER_CFLAGS = -Itests
 $(BUILD)/obj/tests/faults/%.o: LAYER_CFLAGS = $(call pkg_cflags,rdkafka)
+$(BUILD)/obj/tests/embed/%.o: LAYER_CFLAGS = $(call pkg_cflags,libuv glib-2.0)
 
 $(LIB_A): $(LIB_OBJ) $(BUILD)/obj/list
 	$(call say,AR)rm -f $@ && $(AR) rcs $@ $(LIB_OBJ)
@@ -159,6 +162,11 @@ WRAPPED := rd_kafka_producev rd_kafka_purge rd_kafka_event_message_next
 $(FAULTY): $(MAIN_OBJ) $(call obj,tests/faults/faults.c) $(APP_A) $(LIB_A)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) $(WRAPPED:%=-Wl,--wrap=%) -o $@ $^ $(call pkg_libs,$(PKGS) $(APP_PKGS))
+
+# A host of the shared library: what it calls is exported, and it needs no library that only libharvest uses.
+$(EMBED): $(EMBED_OBJ) $(LIB_SO)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $(EMBED_OBJ) -L$(BUILD) -lharvest $(call pkg_libs,libuv glib-2.0)
 
 $(TOOLS): $(BUILD)/tools/%: $(BUILD)/obj/tests/tools/%.o $(LIB_A)
 	@mkdir -p $(@D)

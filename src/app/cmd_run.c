@@ -54,7 +54,7 @@ static void on_stop_limit(uv_timer_t *timer) {
     struct hv_harvest_figures figures;
     hv_runtime_look(d->runtime, &figures);
     hv_log(&d->logger, HV_WARN, "main", "ended without waiting any longer for its libraries",
-           HV_FIELDS(HV_STR("drained", figures.in_flight + figures.unpurged == 0 ? "yes" : "no")));
+           HV_FIELDS(HV_STR("drained", figures.in_flight + figures.unpurged + figures.given_up == 0 ? "yes" : "no")));
     _exit(figures.stopped ? 0 : 1);
 }
 

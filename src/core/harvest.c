@@ -33,6 +33,7 @@ struct hv_harvest {
     hv_time drain_until; /* while draining, for a stop or a hand-over */
     bool handing_over;   /* the application was told of the revoke and is not done with it yet */
     hv_time hand_over_until;
+    uint32_t given_up; /* records whose outcome stayed unknown while stopping */
     hv_time queue_check, spill_refresh;
     hv_time now, deadline;
 };
@@ -277,6 +278,16 @@ static void on_left(struct hv_harvest *h, struct hv_actions *out) {
     if (h->stop == LEAVING) {
         h->stop = STOPPED;
         hv_actions_add(out, HV_ACT_STOPPED);
+    }
+}
+
+/* While stopping nothing is sent again: what was not acknowledged is left to the next leader. */
+static void on_report(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+    uint32_t in_flight = hv_sender_in_flight(&h->sender);
+    if (hv_sender_report(&h->sender, event, h->now, out)) {
+        hv_meter_count(&h->meter);
+    } else if (h->stop != RUNNING && event->delivery != HV_REFUSED && hv_sender_in_flight(&h->sender) < in_flight) {
+        h->given_up++;
     }
 }
 
@@ -584,9 +595,7 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         hv_sender_client_failed(&h->sender, event->lane, event->reason, h->now, out);
         break;
     case HV_EV_REPORT:
-        if (hv_sender_report(&h->sender, event, h->now, out)) {
-            hv_meter_count(&h->meter);
-        }
+        on_report(h, event, out);
         break;
     case HV_EV_BOUNCED:
         hv_sender_bounced(&h->sender, event, h->now, out);
@@ -620,6 +629,7 @@ void hv_harvest_look(const struct hv_harvest *h, struct hv_harvest_figures *ret)
         .unsent = h->shards.unsent,
         .in_flight = hv_sender_in_flight(&h->sender),
         .unpurged = hv_settle_pending(&h->settle) + h->settle.stuck.count,
+        .given_up = h->given_up,
         .blocked_shards = h->sender.blocked,
         .watermark = h->claim.watermark.low,
         .acknowledged = h->meter.total,

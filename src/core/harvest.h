@@ -29,6 +29,7 @@ struct hv_harvest_figures {
     hv_time lease_end;         /* when it runs out, a leader may send before that only; INT64_MIN: none */
     uint32_t held;             /* records in memory: unsent + in_flight + unpurged */
     uint32_t unsent, in_flight, unpurged;
+    uint32_t given_up;         /* while stopping: neither acknowledged nor refused, so they may have been written */
     uint32_t blocked_shards;
     int64_t watermark;
     uint64_t acknowledged;     /* since the start */

@@ -126,7 +126,7 @@ static void on_database_closed(void *user) {
 static void close_all(struct hv_runtime *rt) {
     struct hv_harvest_figures figures;
     hv_harvest_look(rt->core, &figures);
-    rt->status = figures.in_flight > 0 || figures.unpurged > 0;
+    rt->status = figures.in_flight > 0 || figures.unpurged > 0 || figures.given_up > 0;
     rt->closing = true;
     for (int lane = 0; lane < HV_LANES; lane++) {
         if (rt->clients[lane].producer != NULL) {

@@ -15,6 +15,7 @@ import pytest
 from bed.checker import check, record
 from bed.consumer import Collector
 from bed.daemon import Harvestd
+from bed.embed import PROGRAM, Host, words
 from bed.kafka import Kafka, fresh_name
 from bed.pgbouncer import PgBouncer
 from bed.postgres import TABLE, Postgres
@@ -169,6 +170,18 @@ class Bed:
         self.stack.callback(daemon.destroy)
         self.daemons.append(daemon)
         return daemon.start() if start else daemon
+
+    # -- a program that embeds harvests -----------------------------------------------------------------------------------
+
+    def member(self, *extra, **options):
+        """The words for one harvest of a host; options as in settings()."""
+        return words(self.settings(**options)) + list(extra)
+
+    def host(self, way, *members, label=None, program=PROGRAM, environment=None):
+        host = Host(way, members, label or "host-%d" % (len(self.daemons) + 1), program, environment)
+        self.stack.callback(host.destroy)
+        self.daemons.append(host)
+        return host
 
     # -- applications and consumers -----------------------------------------------------------------------------------
 
