@@ -37,8 +37,8 @@ def example(tmp_path):
     return program
 
 
-def run(program, database):
-    return subprocess.run([program, database.server.dsn(database.name)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+def run(program, database, source=None):
+    return subprocess.run([program, source or database.server.dsn(database.name)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True, timeout=60)
 
 
@@ -68,6 +68,16 @@ def test_the_example_says_what_is_wrong(bed, example):
     assert done.returncode == 1 and "there is no table" in done.stderr
     done = subprocess.run([example, "host=/nowhere"], stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 1 and "/nowhere" in done.stderr
+
+
+def test_the_example_through_a_pooler(bed, example):
+    """Whose only server connection has the prepared statement of the run before."""
+    database = bed.database()
+    pooler = bed.pgbouncer("transaction", default_pool_size=1)
+    for n in (1, 2, 3):
+        done = run(example, database, pooler.data_source(database))
+        assert done.returncode == 0, done.stderr
+        assert database.count() == 11 * n
 
 
 def test_the_headers_work_alone_and_from_cpp(tmp_path):

@@ -287,6 +287,26 @@ def test_no_row_arrives_of_what_is_rolled_back(bed, stash):
     assert collector.values() == [b"stays %d" % n for n in range(5)]
 
 
+# -- through a pooler -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_through_a_pooler(bed, stash, mode):
+    database = bed.database()
+    pooler = bed.pgbouncer(mode)
+    source = pooler.data_source(database)
+    lines = [{"topic": "t", "key": "k", "value": text} for text in ODD]
+    written(stash(None, "--batch", "2", lines=lines, data_source=source), len(ODD))
+    written(stash(None, "-t", "t", "-k", "k", "--value", "ä", data_source=source), 1)
+    assert [v for (v,) in database.execute("SELECT kafka_value FROM outbox ORDER BY id")] == ODD + ["ä"]
+
+
+def test_a_pooler_without_transactions(bed, stash):
+    database = bed.database()
+    done = stash(None, "-t", "t", "-k", "k", "--null", data_source=bed.pgbouncer("statement").data_source(database))
+    assert done.returncode == 1 and "transaction blocks not allowed" in done.stderr and database.count() == 0
+
+
 def test_help_tells_of_the_lines():
     done = run_once("stash", "--help")
     assert done.returncode == 0 and '"topic"' in done.stdout and "base64" in done.stdout and "--batch" in done.stdout
