@@ -9,6 +9,7 @@
 #include "app/cmd_check.h"
 #include "base/text.h"
 #include "io/kafka_conf.h"
+#include "io/kafka_failure.h"
 
 enum { ANSWER_MS = 8000 };
 
@@ -17,18 +18,24 @@ struct kafka {
     rd_kafka_t *client;
     const struct rd_kafka_metadata *metadata;
     struct hv_error reason; /* what the client complained of last */
+    int code;
     char auto_create[8];    /* the broker's auto.create.topics.enable, "" when it does not say */
 };
 
 static void on_error(rd_kafka_t *client, int code, const char *reason, void *opaque) {
     struct kafka *k = opaque;
     (void)client;
-    if (code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || k->reason.text[0] == '\0')
-        hv_error_set(&k->reason, "%s", reason);
+    if (k->reason.text[0] != '\0' && hv_kafka_is_consequence(code, reason))
+        return;
+    k->code = code;
+    hv_kafka_clean_reason(reason, k->reason.text, sizeof k->reason.text);
 }
 
+/* Called while we wait for an answer or poll, as on_error is: its lines come through the client's queue. */
 static void on_log(const rd_kafka_t *client, int level, const char *facility, const char *text) {
-    (void)client, (void)level, (void)facility, (void)text;
+    (void)level;
+    if (hv_kafka_log_is_trouble(facility))
+        on_error(NULL, 0, text, rd_kafka_opaque(client));
 }
 
 /* Would every kind of client be made with these properties? Keeps one for asking. */
@@ -58,10 +65,11 @@ static bool make_client(struct kafka *k) {
     rd_kafka_conf_set_opaque(conf, k);
     rd_kafka_conf_set_error_cb(conf, on_error);
     rd_kafka_conf_set_log_cb(conf, on_log);
-    rd_kafka_conf_set(conf, "log.queue", "false", why, sizeof why);
     k->client = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
-    if (k->client != NULL)
+    if (k->client != NULL) {
+        rd_kafka_set_log_queue(k->client, NULL); /* its lines come when it is polled, on this thread */
         return true;
+    }
     rd_kafka_conf_destroy(conf);
     hv_check_bad(k->check, "correct the properties of [kafka]", "broker: no client: %s", why);
     return false;
@@ -76,14 +84,29 @@ static const char *servers(const struct hv_settings *s) {
     return found;
 }
 
+/* Waits for the list of topics; not to the end when a broker answered that it will not have us, or we not it. */
+static rd_kafka_resp_err_t ask_metadata(struct kafka *k) {
+    rd_kafka_resp_err_t code = RD_KAFKA_RESP_ERR__TIMED_OUT;
+    for (int waited = 0; code != RD_KAFKA_RESP_ERR_NO_ERROR && waited < ANSWER_MS; waited += ANSWER_MS / 8) {
+        code = rd_kafka_metadata(k->client, 1, NULL, &k->metadata, ANSWER_MS / 8);
+        while (rd_kafka_poll(k->client, 0) > 0)
+            continue;
+        if (waited >= ANSWER_MS / 8 && k->reason.text[0] != '\0' && k->code != RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN &&
+            k->code != RD_KAFKA_RESP_ERR__TRANSPORT)
+            break;
+    }
+    return code;
+}
+
 static bool reach_brokers(struct kafka *k) {
-    rd_kafka_resp_err_t code = rd_kafka_metadata(k->client, 1, NULL, &k->metadata, ANSWER_MS);
-    while (rd_kafka_poll(k->client, 0) > 0)
-        continue;
+    rd_kafka_resp_err_t code = ask_metadata(k);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        const char *advice = hv_kafka_advice(k->code, k->reason.text);
         hv_check_bad(
             k->check,
-            "check bootstrap.servers, security.protocol and the like in [kafka], and that brokers run there",
+            advice != NULL
+                ? advice
+                : "check bootstrap.servers, security.protocol and the like in [kafka], and that brokers run there",
             "broker: no answer from %s: %s", servers(k->check->settings),
             k->reason.text[0] != '\0' ? k->reason.text : rd_kafka_err2str(code));
         return false;

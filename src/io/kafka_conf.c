@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "io/kafka_failure.h"
 #include "io/kafka_login.h"
 
 enum {
@@ -171,7 +172,7 @@ static int set(rd_kafka_conf_t *conf, const char *name, const char *value, struc
         return 0;
     if (result == RD_KAFKA_CONF_UNKNOWN)
         return hv_error_set(err, "%s: librdkafka %s knows no such property", name, rd_kafka_version_str());
-    if (hv_kafka_property_is_secret(name))
+    if (hv_kafka_property_is_secret(name) && strstr(why, "not supported in this build") == NULL)
         return hv_error_set(err, "%s: librdkafka refuses this value", name);
     if (strcmp(name, "sasl.oauthbearer.method") == 0 && strcmp(value, "oidc") == 0 && hv_kafka_lacks_oidc(why, sizeof why))
         return hv_error_set(err, "%s: %s; use SCRAM-SHA-512, PLAIN or client certificates", name, why);
@@ -344,6 +345,7 @@ int hv_kafka_conf_make(enum hv_kafka_role role, const char *client_id, const str
     }
     /* What librdkafka says before its log queue exists would go to standard error; what matters of it is returned. */
     rd_kafka_conf_set_log_cb(conf, NULL);
+    hv_kafka_explain_certificates(conf);
     int result = 0;
     if (apply_ours(conf, role, false, err) != 0 || (client_id != NULL && set(conf, "client.id", client_id, err) != 0) ||
         apply_users(conf, role, manual, true, base, err) != 0 ||

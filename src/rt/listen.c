@@ -106,18 +106,6 @@ const struct hv_outbox_handler hv_rt_outbox_handler = {
 
 /* ---- Kafka ---- */
 
-static void say_kafka(struct hv_runtime *rt, const char *client, const char *reason) {
-    if (strcmp(rt->kafka_said, reason) == 0) {
-        return;
-    }
-    snprintf(rt->kafka_said, sizeof rt->kafka_said, "%s", reason);
-    hv_log(rt->logger, HV_WARN, "kafka", "trouble", HV_FIELDS(HV_STR("client", client), HV_STR("reason", reason)));
-}
-
-static void log_library(struct hv_runtime *rt, const char *facility, const char *text) {
-    hv_log(rt->logger, HV_DEBUG, "librdkafka", text, HV_FIELDS(HV_STR("facility", facility)));
-}
-
 static const char *client_name(const struct hv_rt_client *client) {
     return client->lane == HV_LANE_RECORDS ? "records" : "suspects";
 }
@@ -126,7 +114,7 @@ static void on_reports(void *user, const struct hv_report *reports, size_t count
     struct hv_rt_client *client = user;
     for (size_t i = 0; i < count; i++) {
         if (reports[i].delivery == HV_DELIVERED) {
-            client->rt->kafka_said[0] = '\0';
+            hv_rt_kafka_works(client->rt, false);
         }
         hv_rt_tell(client->rt,
                    (struct hv_event){.type = HV_EV_REPORT,
@@ -149,14 +137,13 @@ static void on_fatal(void *user, const char *reason) {
 
 static void on_trouble(void *user, int code, const char *reason) {
     struct hv_rt_client *client = user;
-    (void)code;
-    say_kafka(client->rt, client_name(client), reason);
+    hv_rt_kafka_trouble(client->rt, client_name(client), code, reason);
 }
 
 static void on_log(void *user, int level, const char *facility, const char *text) {
     struct hv_rt_client *client = user;
     (void)level; /* what matters of it comes as trouble */
-    log_library(client->rt, facility, text);
+    hv_rt_kafka_log(client->rt, client_name(client), facility, text);
 }
 
 const struct hv_producer_handler hv_rt_producer_handler = {
@@ -177,25 +164,25 @@ static void on_revoked(void *user, bool lost) {
 static void on_heartbeat(void *user, int64_t stamp, const char *name) {
     struct hv_runtime *rt = user;
     if (strcmp(name, rt->settings->name) == 0) {
-        rt->kafka_said[0] = '\0';
+        hv_rt_kafka_works(rt, false);
         hv_rt_tell(rt, (struct hv_event){.type = HV_EV_HEARTBEAT, .stamp = stamp}, NULL);
     }
 }
 
 static void on_joined(void *user) {
     struct hv_runtime *rt = user;
+    hv_rt_kafka_works(rt, true);
     hv_log(rt->logger, HV_INFO, "leader", "joined",
            HV_FIELDS(HV_STR("group", rt->settings->leader_group_id), HV_STR("topic", rt->settings->leader_topic)));
 }
 
 static void on_election_trouble(void *user, int code, const char *reason) {
-    (void)code;
-    say_kafka(user, "election", reason);
+    hv_rt_kafka_trouble(user, "election", code, reason);
 }
 
 static void on_election_log(void *user, int level, const char *facility, const char *text) {
     (void)level;
-    log_library(user, facility, text);
+    hv_rt_kafka_log(user, "election", facility, text);
 }
 
 const struct hv_election_handler hv_rt_election_handler = {

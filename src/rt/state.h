@@ -25,6 +25,16 @@ struct hv_rt_client {
     struct hv_producer *producer; /* NULL: closed */
 };
 
+/* Troubles of Kafka that the log holds already, a ring. */
+struct hv_rt_told {
+    struct {
+        uint64_t hash;
+        hv_time at;
+    } list[16];
+    unsigned count;
+    hv_time last; /* when there was a trouble, told or not */
+};
+
 struct hv_runtime {
     const struct hv_settings *settings;
     struct hv_logger *logger;
@@ -36,7 +46,7 @@ struct hv_runtime {
     struct hv_rt_database databases[2];
     struct hv_rt_client clients[HV_LANES];
     struct hv_election *election;
-    char kafka_said[HV_ERROR_MAX];
+    struct hv_rt_told kafka_told;
     hv_time last_now;
     hv_time wall_offset; /* the wall clock at time 0 of the core, as it was at the start */
     hv_time suspended; /* the core's clock is ahead of the loop's by this: a lease runs out while the machine sleeps, too */
@@ -69,5 +79,11 @@ void hv_rt_check_lease(void *runtime);
 
 /* rt/notice.c: what is told to the log. */
 void hv_rt_notice(struct hv_runtime *rt, const struct hv_action *action);
+
+/* rt/trouble.c: what the Kafka clients complain of, and their log lines. */
+void hv_rt_kafka_trouble(struct hv_runtime *rt, const char *client, int code, const char *reason);
+void hv_rt_kafka_log(struct hv_runtime *rt, const char *client, const char *facility, const char *text);
+/* Something worked; `all`: as it does only when nothing is in trouble any more. */
+void hv_rt_kafka_works(struct hv_runtime *rt, bool all);
 
 #endif

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from .util import ROOT, TimedOut, free_port, remove_tree, spawn, wait_until
 
@@ -40,9 +40,11 @@ def java(arguments, heap="384m"):
 
 class Kafka:
     """settings: broker properties (dots as in server.properties). proxied: the port of a proxy (or a list of several) that
-    clients of a listener of its own are to be sent to; the port of that listener is then .inner_port (.inner_ports)."""
+    clients of a listener of its own are to be sent to; the port of that listener is then .inner_port (.inner_ports).
+    secure: listeners beside the first, name (capitals) -> protocol; their ports are in .ports, and clients know them as
+    localhost."""
 
-    def __init__(self, proxied=None, **settings):
+    def __init__(self, proxied=None, secure=None, **settings):
         self.directory = tempfile.mkdtemp(prefix="harvestd-kafka-")
         self.port = free_port()
         self.controller_port = free_port()
@@ -58,6 +60,11 @@ class Kafka:
             listeners.append("PROXIED%d://127.0.0.1:%d" % (n, inner))
             advertised.append("PROXIED%d://127.0.0.1:%d" % (n, outer))
             protocols.append("PROXIED%d:PLAINTEXT" % n)
+        self.ports = {name: free_port() for name in secure or {}}
+        for name, port in self.ports.items():
+            listeners.append("%s://127.0.0.1:%d" % (name, port))
+            advertised.append("%s://localhost:%d" % (name, port))
+            protocols.append("%s:%s" % (name, secure[name]))
         self.settings = {
             "process.roles": "broker,controller",
             "node.id": 1,
@@ -195,6 +202,25 @@ class Kafka:
 
     def admin(self):
         return AdminClient({"bootstrap.servers": self.servers, "log_level": 0, "logger": _silence})
+
+    def set_listener(self, **settings):
+        """Changes settings of listeners while it runs: names as in server.properties, dots as underscores. What was changed
+        in this way before and is not named goes back."""
+        resource = ConfigResource(ConfigResource.Type.BROKER, "1")
+        for name, value in settings.items():
+            resource.set_config(name.replace("_", "."), value)
+        admin = self.admin()
+        admin.alter_configs([resource])[resource].result(timeout=30)
+
+    def set_scram_password(self, user, password):
+        """Makes the user if there is none. Takes a second or two."""
+        done = subprocess.run(
+            java(["-cp", libraries() + "/*", "-Dlog4j.configuration=file:%s/log4j.properties" % self.directory,
+                  "kafka.admin.ConfigCommand", "--bootstrap-server", self.servers, "--alter", "--entity-type", "users",
+                  "--entity-name", user, "--add-config", "SCRAM-SHA-512=[password=%s]" % password], heap="128m"),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+        if done.returncode != 0:
+            raise RuntimeError("no SCRAM user could be made: " + done.stdout.decode(errors="replace"))
 
     def topics(self):
         """name -> number of partitions"""

@@ -1,0 +1,26 @@
+/* What librdkafka's complaints mean: the part of a text that stays the same, whether it says anything new, and what to do. */
+#ifndef HV_IO_KAFKA_FAILURE_H
+#define HV_IO_KAFKA_FAILURE_H
+
+#include <librdkafka/rdkafka.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Lets this client log why it refuses a broker's certificate (expired, another host, unknown authority); the error that follows does
+ * not tell. See hv_kafka_log_is_trouble. */
+void hv_kafka_explain_certificates(rd_kafka_conf_t *conf);
+
+/* Is a log line of this facility the reason of an error that follows, and tells more? */
+bool hv_kafka_log_is_trouble(const char *facility);
+
+/* Is this error only what follows from another that was told (all brokers are down; a handshake that failed)? */
+bool hv_kafka_is_consequence(int code, const char *reason);
+
+/* Copies what stays the same when it happens again: without the time it took, how often, and the number of the broker behind its
+ * address. Returns out. */
+const char *hv_kafka_clean_reason(const char *reason, char *out, size_t size);
+
+/* What an operator should do, one clause; NULL when the reason says it or nobody knows. */
+const char *hv_kafka_advice(int code, const char *reason);
+
+#endif
