@@ -350,7 +350,7 @@ int hv_kafka_conf_make(enum hv_kafka_role role, const char *client_id, const str
     if (apply_ours(conf, role, false, err) != 0 || (client_id != NULL && set(conf, "client.id", client_id, err) != 0) ||
         apply_users(conf, role, manual, true, base, err) != 0 ||
         apply_users(conf, role, manual, false, specific, err) != 0 || apply_ours(conf, role, true, err) != 0 ||
-        apply_own(conf, own, err) != 0)
+        apply_own(conf, own, err) != 0 || hv_kafka_files_check(conf, err) != 0)
         result = -1;
     free(manual);
     if (result == 0)

@@ -1,10 +1,14 @@
 /* See kafka_login.h. */
 #include "io/kafka_login.h"
 
+#include <errno.h>
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
+
+#include "base/text.h"
 
 bool hv_kafka_property_is_secret(const char *name) {
     /* By pattern: librdkafka's list grows, and hiding one too many does no harm. */
@@ -68,4 +72,24 @@ int hv_kafka_login_check(const struct hv_kafka_properties *base, const struct hv
     }
     return hv_error_set(err, "sasl.mechanisms: nobody would get tokens for OAUTHBEARER; set sasl.oauthbearer.method=oidc, and "
                              "sasl.oauthbearer.client.id, .client.secret and .token.endpoint.url");
+}
+
+int hv_kafka_files_check(const rd_kafka_conf_t *conf, struct hv_error *err) {
+    static const char *const names[] = {"ssl.ca.location", "ssl.certificate.location", "ssl.key.location",
+                                        "ssl.keystore.location", "ssl.crl.location"};
+    char value[1024], shown[100];
+    size_t size = sizeof value;
+    if (rd_kafka_conf_get(conf, "security.protocol", value, &size) != RD_KAFKA_CONF_OK || strstr(value, "ssl") == NULL) {
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        size = sizeof value;
+        if (rd_kafka_conf_get(conf, names[i], value, &size) != RD_KAFKA_CONF_OK || value[0] == '\0' ||
+            strcmp(value, "probe") == 0 || access(value, R_OK) == 0) {
+            continue;
+        }
+        return hv_error_set(err, "%s: %s cannot be read: %s", names[i], hv_text_show(value, shown, sizeof shown),
+                            strerror(errno));
+    }
+    return 0;
 }
