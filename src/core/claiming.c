@@ -2,7 +2,10 @@
 #include "core/claiming.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "base/memory.h"
 
 #define FIRST_LIMIT 4           /* until we know how large rows are: a handful of huge ones must fit into memory */
 #define QUIET HV_SECONDS(1)     /* without rows, before the wait grows */
@@ -16,10 +19,19 @@ void hv_claim_init(struct hv_claim *claim, const struct hv_core_config *config, 
     };
     hv_backoff_init(&claim->backoff, config->io_error_backoff, config->io_error_backoff_max);
     hv_watermark_restart(&claim->watermark, 0);
+    hv_gaps_init(&claim->gaps, config->gaps_max);
+    claim->next = INT64_MIN;
+}
+
+void hv_claim_fini(struct hv_claim *claim) {
+    hv_gaps_fini(&claim->gaps);
 }
 
 void hv_claim_restart(struct hv_claim *claim, hv_time now) {
     hv_watermark_restart(&claim->watermark, now);
+    hv_gaps_clear(&claim->gaps);
+    claim->next = INT64_MIN;
+    claim->listing = false;
     claim->refresh = NULL;
     claim->not_before = now;
     claim->wait = claim->config->mark_backoff;
@@ -27,26 +39,36 @@ void hv_claim_restart(struct hv_claim *claim, hv_time now) {
     claim->rescan_at = now + claim->config->rescan_interval;
 }
 
-void hv_claim_up(struct hv_claim *claim) {
+void hv_claim_up(struct hv_claim *claim, hv_time now) {
     assert(claim->state == HV_CLAIM_DOWN);
     claim->state = HV_CLAIM_IDLE;
+    hv_gaps_begin_anew(&claim->gaps, now);
+    hv_watermark_unanswered(&claim->watermark, now);
+}
+
+static void unanswered(struct hv_claim *claim, hv_time now) {
+    if (claim->config->by_cursor) {
+        hv_gaps_unanswered(&claim->gaps, now);
+    } else {
+        hv_watermark_unanswered(&claim->watermark, now);
+    }
 }
 
 void hv_claim_down(struct hv_claim *claim, bool outcome_unknown, hv_time now) {
-    if (claim->state == HV_CLAIM_MARKING && outcome_unknown) {
+    if (claim->state == HV_CLAIM_CLAIMING && outcome_unknown && !claim->config->by_cursor) {
         claim->refresh = "the outcome of a mark is unknown";
     }
     if (claim->state == HV_CLAIM_ASKING) {
-        hv_watermark_unanswered(&claim->watermark, now);
+        unanswered(claim, now);
     }
     claim->state = HV_CLAIM_DOWN;
 }
 
 void hv_claim_refused(struct hv_claim *claim, hv_time now) {
-    assert(claim->state == HV_CLAIM_MARKING || claim->state == HV_CLAIM_ASKING);
+    assert(claim->state == HV_CLAIM_ASKING || hv_claim_is_reading(claim));
     if (claim->state == HV_CLAIM_ASKING) {
-        hv_watermark_unanswered(&claim->watermark, now);
-    } else if (claim->limit > 1) {
+        unanswered(claim, now);
+    } else if (claim->state == HV_CLAIM_CLAIMING && claim->limit > 1) {
         claim->limit /= 2; /* if one of the rows is to blame, the others may pass */
     }
     claim->state = HV_CLAIM_IDLE;
@@ -81,10 +103,7 @@ static void decide_wait(struct hv_claim *claim, size_t count, hv_time now) {
     claim->not_before = now + claim->wait;
 }
 
-void hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, hv_time now) {
-    assert(claim->state == HV_CLAIM_MARKING);
-    claim->state = HV_CLAIM_IDLE;
-    hv_backoff_reset(&claim->backoff);
+static void note_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, hv_time now) {
     int64_t last = INT64_MIN;
     if (count > 0) {
         last = rows[count - 1].id;
@@ -92,39 +111,171 @@ void hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size
         if (rows[0].id < claim->watermark.low) {
             hv_watermark_found_below(&claim->watermark, last, now);
         }
-        adapt_limit(claim, rows, count);
     }
     hv_watermark_marked(&claim->watermark, claim->asked_covering, claim->asked_from, last, claim->asked_alone, now);
+}
+
+/* What is missing between the rows above the cursor are new gaps. */
+static void move_on(struct hv_claim *claim, const struct hv_claimed *rows, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i].id < claim->next) {
+            continue;
+        }
+        if (rows[i].id > claim->next) {
+            hv_gaps_add(&claim->gaps, claim->next, rows[i].id - 1);
+        }
+        claim->next = rows[i].id < INT64_MAX ? rows[i].id + 1 : INT64_MAX; /* the very last id is looked at for ever */
+    }
+}
+
+/* Returns how many rows count. The reply has all there was up to its limit-th row; what it has beyond that may have predecessors that
+ * it has not. */
+static size_t note_scanned(struct hv_claim *claim, const struct hv_claimed *rows, size_t count) {
+    size_t taken = count < claim->asked_limit ? count : claim->asked_limit;
+    int64_t until = count >= claim->asked_limit ? rows[taken - 1].id : INT64_MAX;
+    int64_t *ids = hv_calloc(taken, sizeof *ids);
+    for (size_t i = 0; i < taken; i++) {
+        ids[i] = rows[i].id;
+    }
+    hv_gaps_probed(&claim->gaps, ids, taken, until);
+    free(ids);
+    move_on(claim, rows, taken);
+    return taken;
+}
+
+size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, uint64_t term, hv_time now) {
+    assert(claim->state == HV_CLAIM_CLAIMING);
+    claim->state = HV_CLAIM_IDLE;
+    hv_backoff_reset(&claim->backoff);
+    if (claim->asked_term != term) {
+        return 0; /* what we know now does not go with it */
+    }
+    if (claim->config->by_cursor) {
+        count = note_scanned(claim, rows, count);
+    } else {
+        note_marked(claim, rows, count, now);
+    }
+    if (count > 0) {
+        adapt_limit(claim, rows, count);
+    }
     decide_wait(claim, count, now);
+    return count;
 }
 
 void hv_claim_writers(struct hv_claim *claim, const uint64_t *hashes, size_t count, hv_time now) {
     assert(claim->state == HV_CLAIM_ASKING);
     claim->state = HV_CLAIM_IDLE;
-    hv_watermark_writers(&claim->watermark, hashes, count, now);
+    if (claim->config->by_cursor) {
+        hv_gaps_writers(&claim->gaps, hashes, count, now);
+    } else {
+        hv_watermark_writers(&claim->watermark, hashes, count, now);
+    }
 }
 
-void hv_claim_look_at(struct hv_claim *claim, int64_t id, hv_time now) {
-    hv_watermark_lower(&claim->watermark, id);
+void hv_claim_look_at(struct hv_claim *claim, const int64_t *ids, size_t count, hv_time now) {
+    if (count == 0) {
+        return;
+    }
     claim->not_before = hv_time_min(claim->not_before, now);
+    hv_watermark_lower(&claim->watermark, ids[0]);
+    for (size_t i = 0; i < count && claim->config->by_cursor; i++) {
+        if (ids[i] < claim->next) {
+            hv_gaps_add(&claim->gaps, ids[i], ids[i]);
+        }
+    }
 }
 
-static void mark(struct hv_claim *claim, const uint8_t *leader_id, bool alone, uint64_t term, hv_time now,
-                 struct hv_actions *out) {
+int64_t hv_claim_low(const struct hv_claim *claim) {
+    if (!claim->config->by_cursor) {
+        return claim->watermark.low;
+    }
+    return claim->gaps.count > 0 ? claim->gaps.list[0].lo : claim->next;
+}
+
+/* ---- looking from the first id on (by cursor) ---- */
+
+static bool wants_list(struct hv_claim *claim, hv_time now) {
+    if (!claim->config->by_cursor) {
+        return false;
+    }
+    if (!claim->listing && now >= claim->rescan_at) {
+        claim->rescan_at = now + claim->config->rescan_interval;
+        claim->listing = claim->next > INT64_MIN;
+        claim->list_from = INT64_MIN;
+    }
+    return claim->listing;
+}
+
+static void list(struct hv_claim *claim, uint64_t term, struct hv_actions *out) {
+    struct hv_action *action = hv_actions_add(out, HV_ACT_LIST);
+    action->from_id = claim->list_from;
+    action->to_id = claim->next - 1;
+    action->limit = claim->config->list_limit;
+    claim->asked_term = term;
+    claim->state = HV_CLAIM_LISTING;
+}
+
+/* Was this id neither seen nor expected? */
+static bool is_strange(const struct hv_claim *claim, int64_t id, const struct hv_slots *slots) {
+    return id < claim->next && !hv_gaps_hold(&claim->gaps, id) && hv_slots_find(slots, id) == HV_NO_SLOT;
+}
+
+void hv_claim_listed(struct hv_claim *claim, const int64_t *ids, size_t count, uint64_t term, const struct hv_slots *slots,
+                     hv_time now) {
+    assert(claim->state == HV_CLAIM_LISTING);
+    claim->state = HV_CLAIM_IDLE;
+    if (claim->asked_term != term) {
+        return;
+    }
+    claim->listing = count == claim->config->list_limit;
+    claim->list_from = count > 0 ? ids[count - 1] + 1 : INT64_MIN;
+    bool strange = false;
+    for (size_t i = 0; i < count && !strange; i++) {
+        strange = is_strange(claim, ids[i], slots);
+    }
+    if (strange) {
+        /* It was drawn long before it was written, or the sequence began anew: then any id below may still come. What the cursor
+         * sees again is held, or gone. */
+        hv_gaps_clear(&claim->gaps);
+        claim->next = INT64_MIN;
+        claim->listing = false;
+        claim->not_before = hv_time_min(claim->not_before, now);
+    }
+}
+
+/* ---- what is due ---- */
+
+static void note_asked(struct hv_claim *claim, uint64_t term) {
+    claim->asked_limit = claim->limit;
+    claim->asked_term = term;
+    claim->state = HV_CLAIM_CLAIMING;
+}
+
+static void mark(struct hv_claim *claim, const uint8_t *leader_id, bool alone, hv_time now, struct hv_actions *out) {
     bool rescan = now >= claim->rescan_at;
     if (rescan) {
         claim->rescan_at = now + claim->config->rescan_interval;
     }
-    struct hv_action *action = hv_actions_add(out, HV_ACT_CLAIM);
+    struct hv_action *action = hv_actions_add(out, HV_ACT_MARK);
     memcpy(action->uuid, leader_id, HV_UUID_BYTES);
     action->from_id = rescan ? INT64_MIN : claim->watermark.low;
     action->limit = claim->limit;
-    claim->asked_limit = action->limit;
     claim->asked_from = action->from_id;
     claim->asked_covering = hv_watermark_covering(&claim->watermark);
     claim->asked_alone = alone;
-    claim->asked_term = term;
-    claim->state = HV_CLAIM_MARKING;
+}
+
+static void scan(struct hv_claim *claim, struct hv_actions *out) {
+    struct hv_action *action = hv_actions_add(out, HV_ACT_SCAN);
+    action->from_id = claim->next;
+    action->limit = claim->limit;
+    action->gaps = claim->gaps.list;
+    action->gap_count = claim->gaps.count;
+}
+
+static bool wants_writers(struct hv_claim *claim, hv_time now) {
+    return claim->config->by_cursor ? hv_gaps_want_writers(&claim->gaps, now)
+                                    : hv_watermark_wants_writers(&claim->watermark, now);
 }
 
 void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t room, bool alone, uint64_t term, hv_time now,
@@ -132,11 +283,18 @@ void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t
     if (claim->state != HV_CLAIM_IDLE) {
         return;
     }
-    if (hv_watermark_wants_writers(&claim->watermark, now)) {
+    if (wants_writers(claim, now)) {
         hv_actions_add(out, HV_ACT_WRITERS);
         claim->state = HV_CLAIM_ASKING;
+    } else if (wants_list(claim, now)) {
+        list(claim, term, out);
     } else if (now >= claim->not_before && room >= claim->limit) {
-        mark(claim, leader_id, alone, term, now, out);
+        if (claim->config->by_cursor) {
+            scan(claim, out);
+        } else {
+            mark(claim, leader_id, alone, now, out);
+        }
+        note_asked(claim, term);
     }
 }
 
@@ -144,7 +302,12 @@ hv_time hv_claim_deadline(const struct hv_claim *claim, uint32_t room) {
     if (claim->state != HV_CLAIM_IDLE) {
         return HV_NEVER;
     }
-    hv_time deadline = hv_watermark_deadline(&claim->watermark);
+    hv_time deadline;
+    if (claim->config->by_cursor) {
+        deadline = hv_time_min(hv_gaps_deadline(&claim->gaps), claim->listing ? 0 : claim->rescan_at);
+    } else {
+        deadline = hv_watermark_deadline(&claim->watermark);
+    }
     if (room >= claim->limit) {
         deadline = hv_time_min(deadline, claim->not_before);
     }

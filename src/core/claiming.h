@@ -1,24 +1,37 @@
-/* Claiming by mark: when to mark, how many rows, from which id on, and what an unknown outcome leads to. The claiming connection
- * carries one statement at a time: a mark, or the question for the writers.
+/* Claiming: when to look for rows, how many, from which id on, and what an unknown outcome leads to. The claiming connection carries one
+ * statement at a time: a claim, the question for the writers, or a look at the ids that are there.
  *
+ * Two strategies; rows come in the order of ids from both, and what follows is the same. They may take turns on one table.
+ *
+ * *By mark*: rows are written our leader id and returned. An exact book of what was seen is not needed, the table keeps it.
  * A mark whose reply was lost may have taken rows that nobody knows of. So does a shard that spilled. Both are mended by a *refresh*: a
  * new leader id, under which every row is marked anew, from the first one on, in the order of ids. What we hold in memory stays there:
- * a row that comes again is known by its id. */
+ * a row that comes again is known by its id.
+ *
+ * *By cursor*: nothing is written. We remember the highest id seen and the gaps below it (gaps.h), and read, in one statement and so in
+ * one snapshot, what is above and what has appeared in the gaps. A reply that is lost costs nothing: the cursor did not move. All starts
+ * from the first id when leadership begins, and after a refresh. */
 #ifndef HV_CORE_CLAIMING_H
 #define HV_CORE_CLAIMING_H
 
 #include "core/backoff.h"
 #include "core/config.h"
 #include "core/event.h"
+#include "core/gaps.h"
+#include "core/slots.h"
 #include "core/watermark.h"
 
-enum hv_claim_state { HV_CLAIM_DOWN, HV_CLAIM_IDLE, HV_CLAIM_MARKING, HV_CLAIM_ASKING };
+enum hv_claim_state { HV_CLAIM_DOWN, HV_CLAIM_IDLE, HV_CLAIM_CLAIMING, HV_CLAIM_ASKING, HV_CLAIM_LISTING };
 
 struct hv_claim {
     const struct hv_core_config *config;
     struct hv_random *dice;
     enum hv_claim_state state;
-    struct hv_watermark watermark;
+    struct hv_watermark watermark; /* by mark */
+    struct hv_gaps gaps;           /* by cursor: */
+    int64_t next;                  /* the lowest id that was not seen and is in no gap */
+    int64_t list_from;             /* of the next page of the look from the first id on */
+    bool listing;                  /* that is under way */
     const char *refresh; /* why a refresh is due (static text), or NULL */
     uint32_t limit;      /* rows of the next mark at most; adapts */
     uint32_t average;    /* bytes of a row, as seen lately */
@@ -26,7 +39,7 @@ struct hv_claim {
     int64_t asked_from;
     bool asked_covering;
     bool asked_alone;    /* we could not delete anything meanwhile */
-    uint64_t asked_term; /* of leadership, when the mark was sent */
+    uint64_t asked_term; /* of leadership, when the claim was sent */
     hv_time not_before;  /* of the next mark */
     hv_time wait;        /* after an empty mark */
     hv_time busy_at;     /* when rows came last */
@@ -35,20 +48,35 @@ struct hv_claim {
 };
 
 void hv_claim_init(struct hv_claim *claim, const struct hv_core_config *config, struct hv_random *dice);
+void hv_claim_fini(struct hv_claim *claim);
 
 /* Leadership begins, or a new leader id: nothing is marked under it yet. */
 void hv_claim_restart(struct hv_claim *claim, hv_time now);
 
-void hv_claim_up(struct hv_claim *claim);
+void hv_claim_up(struct hv_claim *claim, hv_time now);
 void hv_claim_down(struct hv_claim *claim, bool outcome_unknown, hv_time now);
 void hv_claim_refused(struct hv_claim *claim, hv_time now);
 
-/* The whole reply to a mark; rows ascending. Adapts limits and decides when to mark next. */
-void hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, hv_time now);
+/* The whole reply to a claim; rows ascending. Adapts limits and decides when to claim next. `term`: of leadership, now. Returns how many of
+ * the rows, from the first on, are claimed: none of another term's; by cursor no more than asked for, the others come again. */
+size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, uint64_t term, hv_time now);
+
+/* The reply to HV_ACT_LIST. `slots`: the records that are held. */
+void hv_claim_listed(struct hv_claim *claim, const int64_t *ids, size_t count, uint64_t term, const struct hv_slots *slots,
+                     hv_time now);
+
+/* Is a statement out whose snapshot may hold rows that are deleted meanwhile? */
+static inline bool hv_claim_is_reading(const struct hv_claim *claim) {
+    return claim->state == HV_CLAIM_CLAIMING || claim->state == HV_CLAIM_LISTING;
+}
+
+/* Every id below it is decided: seen, or never to come. */
+int64_t hv_claim_low(const struct hv_claim *claim);
+
 void hv_claim_writers(struct hv_claim *claim, const uint64_t *hashes, size_t count, hv_time now);
 
-/* Rows that wait below the watermark should be marked soon: they were reset. */
-void hv_claim_look_at(struct hv_claim *claim, int64_t id, hv_time now);
+/* These rows (ascending) are to be read again soon. */
+void hv_claim_look_at(struct hv_claim *claim, const int64_t *ids, size_t count, hv_time now);
 
 /* Sends what is due. `room`: rows that may be taken; less than a full mark halts claiming. */
 void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t room, bool alone, uint64_t term, hv_time now,

@@ -2,11 +2,15 @@
 #ifndef HV_CORE_CONFIG_H
 #define HV_CORE_CONFIG_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/time.h"
 
 struct hv_core_config {
+    bool by_cursor;                 /* claim without a write; otherwise rows are marked */
+    uint32_t gaps_max;              /* ranges of missing ids that are kept apart; by_cursor only */
+    uint32_t list_limit;            /* ids of one look at what is there; by_cursor only */
     uint32_t send_concurrency;      /* shards */
     uint32_t max_in_flight_records; /* handed to Kafka and not reported */
     uint64_t max_in_flight_bytes;

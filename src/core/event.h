@@ -28,13 +28,14 @@ enum hv_event_type {
     HV_EV_CLAIM_UP,     /* the claiming connection is ready */
     HV_EV_CLAIM_DOWN,   /* it is gone; flag: a statement was out and may have taken effect */
     HV_EV_CLAIM_REFUSED, /* the database refused the statement, which did nothing */
-    HV_EV_CLAIMED,      /* rows, count: the whole reply to HV_ACT_CLAIM, ids ascending */
+    HV_EV_CLAIMED,      /* rows, count: the whole reply to HV_ACT_MARK or HV_ACT_SCAN, ids ascending */
+    HV_EV_LISTED,       /* ids, count: the reply to HV_ACT_LIST, ascending */
     HV_EV_WRITERS,      /* hashes, count: the reply to HV_ACT_WRITERS */
     HV_EV_SETTLE_UP,    /* as the three above, for the settling connection */
     HV_EV_SETTLE_DOWN,
     HV_EV_SETTLE_REFUSED, /* flag: because of one of the rows (true) or of the table as a whole (rights, missing...) */
     HV_EV_PURGED,       /* the reply to HV_ACT_PURGE */
-    HV_EV_RESET,        /* ids, count: the reply to HV_ACT_RESET, the ids that were still in the table, ascending */
+    HV_EV_RESET,        /* ids, count: the reply to HV_ACT_RESET or HV_ACT_LOOK, the ids that were still in the table, ascending */
     HV_EV_CLIENT_READY, /* lane: the reply to HV_ACT_OPEN_CLIENT */
     HV_EV_CLIENT_FAILED, /* lane: it could not be made, or is finished (fatal error) */
     HV_EV_REPORT,       /* ticket, delivery: what became of a record handed over */
@@ -71,10 +72,14 @@ enum hv_action_type {
     HV_ACT_HEARTBEAT,      /* stamp */
     HV_ACT_ANSWER,         /* let the pending revoke go through */
     HV_ACT_LEAVE,          /* leave the group, then HV_EV_LEFT */
-    HV_ACT_CLAIM,          /* uuid, from_id, limit: mark on the claiming connection */
+    HV_ACT_MARK,           /* uuid, from_id, limit: mark rows on the claiming connection */
+    HV_ACT_SCAN,           /* from_id, gaps, limit; ids, count: read, in one snapshot, up to `limit` rows of the lowest ids >= from_id,
+                            * and as many out of each gap, but none of `ids`; on the claiming connection */
+    HV_ACT_LIST,           /* from_id, to_id, limit: read the lowest ids between these, both inclusive; on the claiming connection */
     HV_ACT_WRITERS,        /* ask for the writing transactions on the claiming connection */
     HV_ACT_PURGE,          /* ids, count: on the settling connection */
-    HV_ACT_RESET,          /* ids, count: on the settling connection */
+    HV_ACT_RESET,          /* ids, count: take the marks away; on the settling connection */
+    HV_ACT_LOOK,           /* ids, count: see which are there, answered as HV_ACT_RESET; on the settling connection */
     HV_ACT_OPEN_CLIENT,    /* lane: make a client; answer HV_EV_CLIENT_READY or HV_EV_CLIENT_FAILED */
     HV_ACT_PURGE_CLIENT,   /* lane: give up all that is in flight; reports follow */
     HV_ACT_CLOSE_CLIENT,   /* lane: destroy the client; no event of it may follow */
@@ -106,6 +111,8 @@ struct hv_meter_reading {
     double lap_rate;
 };
 
+struct hv_gap;
+
 struct hv_action {
     enum hv_action_type type;
     enum hv_notice notice;
@@ -115,7 +122,9 @@ struct hv_action {
     uint64_t ticket;
     int64_t stamp;   /* HV_ACT_HEARTBEAT: nanoseconds since the Unix epoch */
     int64_t id;      /* of a notice */
-    int64_t from_id; /* HV_ACT_CLAIM */
+    int64_t from_id, to_id;
+    const struct hv_gap *gaps; /* apart from each other, ascending, below from_id; as many as gap_count */
+    size_t gap_count;
     hv_time duration;
     const char *reason; /* static text */
     uint8_t uuid[HV_UUID_BYTES];

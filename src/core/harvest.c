@@ -34,6 +34,7 @@ struct hv_harvest {
     bool handing_over;   /* the application was told of the revoke and is not done with it yet */
     hv_time hand_over_until;
     uint32_t given_up; /* records whose outcome stayed unknown while stopping */
+    int64_t *known_ids;  /* room for those that a claim leaves out */
     hv_time queue_check, spill_refresh;
     hv_time now, deadline;
 };
@@ -71,6 +72,8 @@ void hv_harvest_free(struct hv_harvest *h, void (*release)(void *user, void *pay
             release(user, slot->payload);
         }
     }
+    hv_claim_fini(&h->claim);
+    free(h->known_ids);
     hv_settle_fini(&h->settle);
     hv_shards_fini(&h->shards);
     hv_slots_fini(&h->slots);
@@ -356,13 +359,13 @@ static void take_known_row(struct hv_harvest *h, uint32_t index, const struct hv
 }
 
 static void on_claimed(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
-    hv_claim_marked(&h->claim, event->rows, event->count, h->now);
+    size_t claimed = hv_claim_marked(&h->claim, event->rows, event->count, h->term, h->now);
     bool ours = leads(h) && h->claim.asked_term == h->term;
     for (size_t i = 0; i < event->count; i++) {
         const struct hv_claimed *row = &event->rows[i];
         assert(row->payload != NULL);
         assert(i == 0 || event->rows[i - 1].id <= row->id);
-        if (!ours) {
+        if (!ours || i >= claimed) {
             release(out, row->payload);
             continue;
         }
@@ -373,6 +376,36 @@ static void on_claimed(struct hv_harvest *h, const struct hv_event *event, struc
             take_row(h, row, out);
         }
     }
+}
+
+static bool is_to_be_reread(const struct hv_harvest *h, uint32_t index, const struct hv_slot *slot) {
+    const struct hv_shard *shard = &h->shards.list[slot->shard];
+    bool rereading = shard->mode == HV_SHARD_RESETTING || shard->mode == HV_SHARD_REREADING;
+    return slot->state == HV_SLOT_UNSENT && rereading && shard->next == index;
+}
+
+/* Gaps that had to be made one hold records that we know. Should there be many, and should they stay for long, a scan might find nothing
+ * but them, again and again. */
+static void leave_out_known(struct hv_harvest *h, struct hv_action *scan) {
+    size_t count = 0;
+    for (size_t i = 0; i < scan->gap_count; i++) {
+        count += scan->gaps[i].merged;
+    }
+    if (count == 0) {
+        return;
+    }
+    if (h->known_ids == NULL) {
+        h->known_ids = hv_calloc(h->slots.capacity, sizeof *h->known_ids);
+    }
+    count = 0;
+    for (uint32_t i = 0; i < h->slots.capacity; i++) {
+        const struct hv_slot *slot = &h->slots.table[i];
+        if (slot->state != HV_SLOT_FREE && hv_gaps_hold(&h->claim.gaps, slot->id) && !is_to_be_reread(h, i, slot)) {
+            h->known_ids[count++] = slot->id;
+        }
+    }
+    scan->ids = h->known_ids;
+    scan->count = count;
 }
 
 /* How many rows may be claimed now: none while enough wait to be sent, a shard is full, or memory for them is. */
@@ -424,7 +457,7 @@ static void check_queues(struct hv_harvest *h, struct hv_actions *out) {
     if (h->now < h->queue_check) {
         return;
     }
-    bool soon = h->claim.state == HV_CLAIM_MARKING || h->claim.state == HV_CLAIM_ASKING;
+    bool soon = h->claim.state != HV_CLAIM_DOWN && h->claim.state != HV_CLAIM_IDLE;
     h->queue_check = h->now + (soon ? QUEUE_CHECK_AGAIN : QUEUE_CHECK);
     /* Not while a mark is out: its rows would come before those that are forgotten here. Nor while failed reports are to come: a
      * record that is in flight would come before an earlier one of its key that failed already and was forgotten. */
@@ -518,7 +551,11 @@ static void turn(struct hv_harvest *h, struct hv_actions *out) {
     /* The statements go out first: the database works on them while records are handed over. */
     if (may_claim(h)) {
         bool alone = h->slots.used == 0; /* what is held may be sent and deleted while the mark runs */
+        size_t before = out->count;
         hv_claim_advance(&h->claim, h->leader_id, claim_room(h), alone, h->term, h->now, out);
+        if (out->count > before && out->list[before].type == HV_ACT_SCAN) {
+            leave_out_known(h, &out->list[before]);
+        }
     }
     hv_settle_advance(&h->settle, h->stop != RUNNING || h->leading.role == HV_REVOKING, h->now, out);
     if (leads(h)) {
@@ -556,7 +593,7 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         on_left(h, out);
         break;
     case HV_EV_CLAIM_UP:
-        hv_claim_up(&h->claim);
+        hv_claim_up(&h->claim, h->now);
         break;
     case HV_EV_CLAIM_DOWN:
         hv_claim_down(&h->claim, event->flag, h->now);
@@ -568,6 +605,10 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         break;
     case HV_EV_CLAIMED:
         on_claimed(h, event, out);
+        hv_settle_mark_answered(&h->settle);
+        break;
+    case HV_EV_LISTED:
+        hv_claim_listed(&h->claim, event->ids, event->count, h->term, &h->slots, h->now);
         hv_settle_mark_answered(&h->settle);
         break;
     case HV_EV_WRITERS:
@@ -583,10 +624,11 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         hv_settle_refused(&h->settle, event->flag, h->now, out);
         break;
     case HV_EV_PURGED:
-        hv_settle_purged(&h->settle, h->claim.state == HV_CLAIM_MARKING);
+        hv_settle_purged(&h->settle, hv_claim_is_reading(&h->claim));
         break;
     case HV_EV_RESET:
-        hv_claim_look_at(&h->claim, hv_settle_was_reset(&h->settle, event->ids, event->count, h->now, out), h->now);
+        hv_settle_was_reset(&h->settle, event->ids, event->count, h->now, out);
+        hv_claim_look_at(&h->claim, event->ids, event->count, h->now);
         break;
     case HV_EV_CLIENT_READY:
         hv_sender_client_ready(&h->sender, event->lane);
@@ -631,7 +673,7 @@ void hv_harvest_look(const struct hv_harvest *h, struct hv_harvest_figures *ret)
         .unpurged = hv_settle_pending(&h->settle) + h->settle.stuck.count,
         .given_up = h->given_up,
         .blocked_shards = h->sender.blocked,
-        .watermark = h->claim.watermark.low,
+        .watermark = hv_claim_low(&h->claim),
         .acknowledged = h->meter.total,
         .stopping = h->stop != RUNNING,
         .stopped = h->stop == STOPPED,

@@ -143,8 +143,8 @@ static bool contains(const int64_t *ids, size_t count, int64_t id) {
     return low < count && ids[low] == id;
 }
 
-int64_t hv_settle_was_reset(struct hv_settle *settle, const int64_t *ids, size_t count, hv_time now,
-                            struct hv_actions *out) {
+void hv_settle_was_reset(struct hv_settle *settle, const int64_t *ids, size_t count, hv_time now,
+                         struct hv_actions *out) {
     assert(settle->state == HV_SETTLE_RESETTING);
     settle->state = HV_SETTLE_IDLE;
     hv_backoff_reset(&settle->backoff);
@@ -167,7 +167,6 @@ int64_t hv_settle_was_reset(struct hv_settle *settle, const int64_t *ids, size_t
             hv_sender_forget(settle->sender, shard->next, out);
         }
     }
-    return count > 0 ? ids[0] : INT64_MAX;
 }
 
 static bool reset_due_shards(struct hv_settle *settle, hv_time now, struct hv_actions *out) {
@@ -189,7 +188,7 @@ static bool reset_due_shards(struct hv_settle *settle, hv_time now, struct hv_ac
     if (count == 0) {
         return false;
     }
-    struct hv_action *action = hv_actions_add(out, HV_ACT_RESET);
+    struct hv_action *action = hv_actions_add(out, settle->config->by_cursor ? HV_ACT_LOOK : HV_ACT_RESET);
     action->ids = settle->ids;
     action->count = count;
     settle->state = HV_SETTLE_RESETTING;

@@ -44,8 +44,8 @@ void hv_settle_refused(struct hv_settle *settle, bool because_of_a_row, hv_time 
 void hv_settle_purged(struct hv_settle *settle, bool mark_is_out);
 /* That mark is answered. */
 void hv_settle_mark_answered(struct hv_settle *settle);
-/* Returns the lowest id that was unmarked (INT64_MAX: none). Shards whose blocking row is gone are open again. */
-int64_t hv_settle_was_reset(struct hv_settle *settle, const int64_t *ids, size_t count, hv_time now, struct hv_actions *out);
+/* The answer to a reset: ids that are still in the table. Shards whose blocking row is gone are open again. */
+void hv_settle_was_reset(struct hv_settle *settle, const int64_t *ids, size_t count, hv_time now, struct hv_actions *out);
 
 /* Sends what is due. `hurry`: without gathering. */
 void hv_settle_advance(struct hv_settle *settle, bool hurry, hv_time now, struct hv_actions *out);

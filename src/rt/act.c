@@ -76,13 +76,13 @@ static void produce(struct hv_runtime *rt, const struct hv_action *action) {
 }
 
 static void act_on_database(struct hv_runtime *rt, const struct hv_action *action) {
-    bool claims = action->type == HV_ACT_CLAIM || action->type == HV_ACT_WRITERS;
+    bool claims = action->type == HV_ACT_MARK || action->type == HV_ACT_WRITERS;
     struct hv_outbox *outbox = rt->databases[claims ? 0 : 1].outbox;
     if (!hv_outbox_is_idle(outbox)) {
         return; /* it went down in this iteration and has told so; that event answers the core's statement as well */
     }
     switch (action->type) {
-    case HV_ACT_CLAIM:
+    case HV_ACT_MARK:
         hv_outbox_mark(outbox, action->uuid, action->from_id, action->limit);
         break;
     case HV_ACT_WRITERS:
@@ -131,7 +131,7 @@ static void act(struct hv_runtime *rt, const struct hv_action *action) {
     case HV_ACT_LEAVE:
         leave(rt);
         break;
-    case HV_ACT_CLAIM:
+    case HV_ACT_MARK:
     case HV_ACT_WRITERS:
     case HV_ACT_PURGE:
     case HV_ACT_RESET:

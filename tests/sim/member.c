@@ -109,6 +109,7 @@ static void note_told(struct sim_member *member, const struct sim_mail *mail) {
         member->links[0].busy = false;
         break;
     case HV_EV_WRITERS:
+    case HV_EV_LISTED:
     case HV_EV_CLAIM_REFUSED:
         member->links[0].busy = false;
         break;
@@ -132,7 +133,7 @@ static void note_told(struct sim_member *member, const struct sim_mail *mail) {
         break;
     case HV_EV_STOP:
     case HV_EV_HURRY:
-        if (!member->answer_expected && !member->winding_up) {
+        if (!member->answer_expected && !member->winding_up && !member->stopping) {
             member->revoked_at = sim->now;
         }
         member->stopping = true;
@@ -149,7 +150,7 @@ static void note_told(struct sim_member *member, const struct sim_mail *mail) {
 static const char *const event_names[] = {
     "turn",    "leader id",    "assigned", "revoked",     "heartbeat",     "handed over", "left",       "claim up",
        "claim down",
-    "refused", "claimed",      "writers",  "settle up",   "settle down",   "settle refused", "purged",
+    "refused", "claimed",      "listed", "writers",  "settle up",   "settle down",   "settle refused", "purged",
     "reset",
     "ready",   "client failed", "report",  "bounced",     "stop",          "hurry",
 };
@@ -331,10 +332,13 @@ static void act(struct sim_member *member, const struct hv_action *action) {
         check_wound_up(member, "leaves the group");
         leave(member);
         break;
-    case HV_ACT_CLAIM:
+    case HV_ACT_MARK:
+    case HV_ACT_SCAN:
+    case HV_ACT_LIST:
     case HV_ACT_WRITERS:
     case HV_ACT_PURGE:
     case HV_ACT_RESET:
+    case HV_ACT_LOOK:
         sim_statement(member, action);
         break;
     case HV_ACT_OPEN_CLIENT:

@@ -8,8 +8,10 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "core/gaps.h"
 
 #define IDS 64
+#define GAPS 64
 #define HASHES 256
 
 enum fate { FINE, REFUSED, LOST_BEFORE, LOST_AFTER, LOST_LATER, LATE };
@@ -21,8 +23,10 @@ struct statement {
     enum fate fate;
     bool because_of_a_row;
     uint8_t uuid[HV_UUID_BYTES];
-    int64_t from;
-    uint32_t limit, count, hash_count;
+    int64_t from, to;
+    uint32_t limit, count, hash_count, gap_count;
+    struct hv_gap gaps[GAPS];
+    uint8_t left_out[SIM_ROWS / 8]; /* a bit for each id */
     int64_t ids[IDS];
     int versions[IDS];
     uint8_t flaws[IDS];
@@ -82,7 +86,7 @@ static struct sim_member *waiting(struct sim *sim, const struct statement *s) {
 
 /* ---- the reply ---- */
 
-static void reply_marked(struct sim_member *member, const struct statement *s) {
+static void reply_claimed(struct sim_member *member, const struct statement *s) {
     struct hv_claimed *rows = hv_calloc(s->count, sizeof *rows);
     for (uint32_t i = 0; i < s->count; i++) {
         struct sim_payload *payload = sim_payload_new(member->sim, s->ids[i]);
@@ -122,8 +126,11 @@ static void reply(struct sim *sim, void *arg) {
         struct hv_event event = {.type = s->which == 0 ? HV_EV_CLAIM_REFUSED : HV_EV_SETTLE_REFUSED,
                                  .flag = s->because_of_a_row};
         sim_tell(member, event, NULL);
-    } else if (s->type == HV_ACT_CLAIM) {
-        reply_marked(member, s);
+    } else if (s->type == HV_ACT_MARK || s->type == HV_ACT_SCAN) {
+        reply_claimed(member, s);
+    } else if (s->type == HV_ACT_LIST) {
+        int64_t *ids = copy(s->ids, s->count, sizeof *ids);
+        sim_tell(member, (struct hv_event){.type = HV_EV_LISTED, .ids = ids, .count = s->count}, ids);
     } else if (s->type == HV_ACT_WRITERS) {
         uint64_t *hashes = copy(s->hashes, s->hash_count, sizeof *hashes);
         sim_tell(member, (struct hv_event){.type = HV_EV_WRITERS, .hashes = hashes, .count = s->hash_count},
@@ -162,12 +169,21 @@ static void apply_mark(struct sim *sim, struct statement *s) {
     sim->count.marks++;
 }
 
+/* What the snapshot held; contents may be older than what is in the table now. */
+static void read_rows(struct sim *sim, struct statement *s) {
+    for (uint32_t i = 0; i < s->count; i++) {
+        s->versions[i] = sim->rows[s->ids[i]].version;
+        s->flaws[i] = sim->rows[s->ids[i]].flaw;
+    }
+    sim->count.marks++;
+}
+
 static void apply_reset(struct sim *sim, struct statement *s) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < s->count; i++) {
         struct sim_row *row = &sim->rows[s->ids[i]];
         if (row->state == SIM_ROW_COMMITTED) {
-            row->marked = false;
+            row->marked = s->type == HV_ACT_LOOK && row->marked;
             s->ids[count++] = s->ids[i];
         }
     }
@@ -177,9 +193,9 @@ static void apply_reset(struct sim *sim, struct statement *s) {
 
 static void finish(struct sim *sim, void *arg) {
     struct statement *s = arg;
-    if (s->type == HV_ACT_CLAIM) {
+    if (s->type == HV_ACT_MARK) {
         apply_mark(sim, s);
-    } else if (s->type == HV_ACT_RESET) {
+    } else if (s->type == HV_ACT_RESET || s->type == HV_ACT_LOOK) {
         apply_reset(sim, s);
     } else if (s->type == HV_ACT_PURGE) {
         sim->count.purges++;
@@ -199,9 +215,37 @@ static void finish(struct sim *sim, void *arg) {
 
 /* ---- the statement begins ---- */
 
+/* The lowest `limit` rows between two ids, appended to those that the statement has. */
+static void read_range(const struct sim *sim, struct statement *s, int64_t lo, int64_t hi) {
+    uint32_t found = 0;
+    lo = lo < 0 ? 0 : lo;
+    for (int64_t id = lo; id <= hi && id < sim->top && found < s->limit; id++) {
+        if (sim->rows[id].state == SIM_ROW_COMMITTED && !(s->left_out[id / 8] & 1 << id % 8)) {
+            if (s->count == IDS) {
+                break;
+            }
+            s->ids[s->count++] = id;
+            found++;
+        }
+    }
+}
+
+static void read_gaps_and_above(struct sim *sim, struct statement *s) {
+    for (uint32_t i = 0; i < s->gap_count; i++) {
+        read_range(sim, s, s->gaps[i].lo, s->gaps[i].hi);
+    }
+    read_range(sim, s, s->from, INT64_MAX);
+    qsort(s->ids, s->count, sizeof *s->ids, by_id);
+    read_rows(sim, s);
+}
+
 static void take_snapshot(struct sim *sim, struct statement *s) {
-    if (s->type == HV_ACT_CLAIM) {
+    if (s->type == HV_ACT_MARK) {
         s->count = sim_table_pick(sim, s->uuid, s->from, s->limit < IDS ? s->limit : IDS, s->ids);
+    } else if (s->type == HV_ACT_SCAN) {
+        read_gaps_and_above(sim, s);
+    } else if (s->type == HV_ACT_LIST) {
+        read_range(sim, s, s->from, s->to);
     } else if (s->type == HV_ACT_WRITERS) {
         for (int i = 0; i < sim->tx_count && s->hash_count < HASHES - 1; i++) {
             if (sim->txs[i].open) {
@@ -261,21 +305,27 @@ static enum fate draw_fate(struct sim *sim, const struct sim_trouble *trouble) {
                                                    : FINE;
 }
 
+static void leave_out(struct statement *s, const int64_t *ids, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        s->left_out[ids[i] / 8] |= (uint8_t)(1 << ids[i] % 8);
+    }
+}
+
 void sim_statement(struct sim_member *member, const struct hv_action *action) {
     struct sim *sim = member->sim;
-    int which = action->type == HV_ACT_CLAIM || action->type == HV_ACT_WRITERS ? 0 : 1;
+    bool claims = action->type == HV_ACT_MARK || action->type == HV_ACT_SCAN;
+    int which = claims || action->type == HV_ACT_WRITERS || action->type == HV_ACT_LIST ? 0 : 1;
     struct sim_link *link = &member->links[which];
     if (!link->up || link->busy) {
         sim_fail(sim, "a statement on a connection that is %s", link->up ? "busy" : "down");
         return;
     }
-    if (action->count > IDS || (action->type != HV_ACT_CLAIM && which == 1 && action->count == 0) ||
-        (action->type == HV_ACT_CLAIM && (action->limit == 0 ||
-                                          action->limit > member->config.mark_query_records))) {
+    if ((!claims && action->count > IDS) || (which == 1 && action->count == 0) || action->gap_count > GAPS ||
+        (claims && (action->limit == 0 || action->limit > member->config.mark_query_records))) {
         sim_fail(sim, "a statement of a wrong size");
         return;
     }
-    if (action->type == HV_ACT_CLAIM && (!member->leads || memcmp(action->uuid, member->leader_id,
+    if (action->type == HV_ACT_MARK && (!member->leads || memcmp(action->uuid, member->leader_id,
                                                                   HV_UUID_BYTES) != 0)) {
         sim_fail(sim, "m%d marks without being the leader that it said it is", member->index);
     }
@@ -292,9 +342,16 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
     memcpy(s->uuid, action->uuid, HV_UUID_BYTES);
     s->from = action->from_id;
     s->limit = action->limit;
-    s->count = (uint32_t)action->count;
-    if (action->count > 0) {
+    s->to = action->to_id;
+    s->gap_count = (uint32_t)action->gap_count;
+    if (action->gap_count > 0) {
+        memcpy(s->gaps, action->gaps, action->gap_count * sizeof *s->gaps);
+    }
+    if (claims) {
+        leave_out(s, action->ids, action->count);
+    } else if (action->count > 0) {
         memcpy(s->ids, action->ids, action->count * sizeof *s->ids);
+        s->count = (uint32_t)action->count;
     }
     sim_trace(sim, "m%d statement %d from %lld limit %u count %u fate %d", member->index, s->type,
               (long long)s->from,

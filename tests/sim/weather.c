@@ -67,6 +67,10 @@ static void vary(struct sim *sim) {
 static void configure(struct sim *sim) {
     struct hv_core_config *c = &sim->config;
     static const uint32_t windows[] = {4, 5, 8, 12, 20, 50, 3000};
+    c->by_cursor = sim_coin(sim, 50);
+    c->list_limit = (uint32_t)sim_between(sim, 2, 60);
+    static const uint32_t gaps[] = {2, 3, 8, 64};
+    c->gaps_max = gaps[hv_random_below(&sim->dice, 4)];
     c->send_concurrency = (uint32_t)sim_between(sim, 1, SIM_SHARDS_MAX);
     c->max_in_flight_records = windows[hv_random_below(&sim->dice, 7)];
     c->max_in_flight_bytes = sim_coin(sim, 20) ? 500 : 1 << 20;

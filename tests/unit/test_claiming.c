@@ -24,7 +24,7 @@ static struct hv_actions out;
 static void begin(struct hv_claim *claim) {
     hv_claim_init(claim, &config, &dice);
     hv_claim_restart(claim, 0);
-    hv_claim_up(claim);
+    hv_claim_up(claim, 0);
 }
 
 /* What is sent now; NULL: nothing. */
@@ -41,14 +41,14 @@ static void reply(struct hv_claim *claim, uint32_t count, uint32_t bytes, hv_tim
     for (uint32_t i = 0; i < count; i++) {
         rows[i] = (struct hv_claimed){.id = ++id, .bytes = bytes};
     }
-    hv_claim_marked(claim, rows, count, now);
+    hv_claim_marked(claim, rows, count, 1, now);
 }
 
 static void one_statement_at_a_time(void **state) {
     (void)state;
     struct hv_claim claim;
     begin(&claim);
-    assert_int_equal(advance(&claim, 1000, 0)->type, HV_ACT_CLAIM);
+    assert_int_equal(advance(&claim, 1000, 0)->type, HV_ACT_MARK);
     assert_memory_equal(out.list[0].uuid, uuid, HV_UUID_BYTES);
     assert_null(advance(&claim, 1000, HV_SECONDS(100)));
     assert_int_equal(hv_claim_deadline(&claim, 1000), HV_NEVER);
@@ -107,13 +107,13 @@ static void a_mark_of_unknown_outcome_asks_for_a_refresh(void **state) {
     advance(&claim, 1000, 0);
     hv_claim_down(&claim, true, 1);
     assert_non_null(claim.refresh);
-    hv_claim_up(&claim);
+    hv_claim_up(&claim, 2);
     hv_claim_restart(&claim, 2);
     assert_null(claim.refresh);
     assert_int_equal(advance(&claim, 1000, 2)->from_id, INT64_MIN);
     hv_claim_down(&claim, false, 3); /* it was not sent */
     assert_null(claim.refresh);
-    hv_claim_up(&claim);
+    hv_claim_up(&claim, 2);
     hv_claim_down(&claim, true, 4); /* no mark was out */
     assert_null(claim.refresh);
 }

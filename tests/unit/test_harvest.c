@@ -14,6 +14,8 @@
 #define ACTIONS 64
 
 static const struct hv_core_config config = {
+    .gaps_max = 8,
+    .list_limit = 100,
     .send_concurrency = 2,
     .max_in_flight_records = 16,
     .max_in_flight_bytes = 1 << 20,
@@ -147,7 +149,7 @@ static int open_bed(void **state) {
     tell(bed, (struct hv_event){.type = HV_EV_ASSIGNED, .flag = true});
     turns(bed);
     assert_int_equal(look(bed).role, HV_LEADER);
-    assert_int_equal(bed->done[HV_ACT_CLAIM], 1);
+    assert_int_equal(bed->done[HV_ACT_MARK], 1);
     *state = bed;
     return 0;
 }
@@ -212,7 +214,7 @@ static void after_an_unknown_mark_nothing_newer_is_claimed_first(void **state) {
     struct bed *bed = *state;
     CLAIMED(bed, 1);
     pass(bed, HV_MS(20));
-    assert_int_equal(bed->done[HV_ACT_CLAIM], 2);
+    assert_int_equal(bed->done[HV_ACT_MARK], 2);
     uint8_t before[HV_UUID_BYTES];
     memcpy(before, look(bed).leader_id, sizeof before);
     tell(bed, (struct hv_event){.type = HV_EV_CLAIM_DOWN, .flag = true});
@@ -221,7 +223,7 @@ static void after_an_unknown_mark_nothing_newer_is_claimed_first(void **state) {
     turns(bed);
     assert_int_equal(bed->notices[HV_NOTICE_REFRESHED], 1);
     assert_memory_not_equal(before, look(bed).leader_id, sizeof before);
-    assert_int_equal(bed->done[HV_ACT_CLAIM], 3);
+    assert_int_equal(bed->done[HV_ACT_MARK], 3);
     CLAIMED(bed, 1, 2); /* 1 is known, and in flight */
     turns(bed);
     assert_int_equal(bed->sent[1], 1);
@@ -238,7 +240,7 @@ static void a_row_purged_while_a_mark_is_out_is_not_sent_again(void **state) {
     tell(bed, (struct hv_event){.type = HV_EV_CLAIM_UP});
     pass(bed, HV_MS(20));
     assert_int_equal(bed->done[HV_ACT_PURGE], 1);
-    assert_int_equal(bed->done[HV_ACT_CLAIM], 3);
+    assert_int_equal(bed->done[HV_ACT_MARK], 3);
     tell(bed, (struct hv_event){.type = HV_EV_PURGED});
     assert_int_equal(look(bed).held, 0);
     CLAIMED(bed, 1, 2);
@@ -278,7 +280,7 @@ static void a_row_may_come_before_the_answer_to_its_reset(void **state) {
     pass(bed, HV_SECONDS(1));
     assert_int_equal(bed->notices[HV_NOTICE_BLOCKED], 1);
     assert_int_equal(bed->done[HV_ACT_RESET], 1);
-    assert_int_equal(bed->done[HV_ACT_CLAIM], 2);
+    assert_int_equal(bed->done[HV_ACT_MARK], 2);
     int before = bed->sent[2];
     CLAIMED(bed, 2);
     turns(bed);

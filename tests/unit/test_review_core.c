@@ -34,6 +34,8 @@ struct rig {
 };
 
 static const struct hv_core_config config = {
+    .gaps_max = 8,
+    .list_limit = 100,
     .send_concurrency = 2,
     .max_in_flight_records = 16,
     .max_in_flight_bytes = 1 << 20,
@@ -88,7 +90,7 @@ static void carry_out(struct rig *rig, const struct hv_action *action) {
         assert_false(rig->released[id_of(rig, action->payload)]);
         rig->released[id_of(rig, action->payload)] = true;
         break;
-    case HV_ACT_CLAIM:
+    case HV_ACT_MARK:
         rig->claims++;
         rig->claim = *action;
         break;
