@@ -16,9 +16,13 @@
 /* Postgres' object identifiers of parameter types; they never change. */
 enum { OID_INT8 = 20, OID_TEXT = 25, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
 
-enum pending { NOTHING, PROBE, MARK, PURGE, RESET, WRITERS, RIGHTS };
+enum pending { NOTHING, PROBE, RIGHTS, CLAIM, LIST, PURGE, RESET, WRITERS };
 
 #define SQL_MAX 2048
+#define PARAMETERS_MAX 5
+
+enum { SCAN_ABOVE, SCAN_GAPS, SCAN_GAPS_WITHOUT, SCAN_FORMS }; /* how a scan is asked for */
+
 
 struct hv_outbox {
     struct hv_pg *pg;
@@ -34,7 +38,8 @@ struct hv_outbox {
     struct hv_table_types types;
     const char *id_header; /* NULL: none */
     char table[HV_TABLE_QUOTED_MAX];
-    char probe_sql[SQL_MAX], mark_sql[SQL_MAX], purge_sql[SQL_MAX], reset_sql[SQL_MAX];
+    char probe_sql[SQL_MAX], mark_sql[SQL_MAX], purge_sql[SQL_MAX], reset_sql[SQL_MAX], list_sql[SQL_MAX], look_sql[SQL_MAX];
+    char scan_sql[SCAN_FORMS][SQL_MAX];
 };
 
 int hv_outbox_quote_table(const char *table, char *out, size_t size, struct hv_error *err) {
@@ -63,6 +68,23 @@ static const char mark_form[] =
     "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM %s WHERE id >= $2 "
     "AND coalesce(leader_id <> $1, true) ORDER BY id LIMIT $3)) "
     "RETURNING id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values";
+
+#define ROW "id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values"
+/* Only the primary can tell this; a standby, to which a proxy may send what only reads, raises an error. It is asked once a statement. */
+#define ON_PRIMARY "(SELECT pg_catalog.pg_current_wal_lsn() IS NOT NULL)"
+#define ABOVE "SELECT " ROW " FROM %s WHERE id >= $1 AND " ON_PRIMARY " ORDER BY id LIMIT $2"
+#define IN_GAPS(and) \
+    "(" ABOVE ") UNION ALL SELECT o.* FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4)) AS g (lo, hi) " \
+    "CROSS JOIN LATERAL (SELECT " ROW " FROM %s WHERE id >= g.lo AND id <= g.hi " and "ORDER BY id LIMIT $2) AS o"
+
+/* One statement, and so one snapshot: a row above, or in a later gap, may have its predecessor in an earlier one. */
+static const char scan_above_form[] = ABOVE;
+static const char scan_gaps_form[] = IN_GAPS("");
+static const char scan_without_form[] = IN_GAPS("AND id <> ALL ($5) ");
+
+static const char list_form[] = "SELECT id FROM %s WHERE id >= $1 AND id <= $2 AND " ON_PRIMARY " ORDER BY id LIMIT $3";
+
+static const char look_form[] = "SELECT id FROM %s WHERE id = ANY ($1)";
 
 static const char purge_form[] = "DELETE FROM %s WHERE id = ANY ($1)";
 
@@ -99,8 +121,8 @@ static void put_i64(uint8_t *out, int64_t value) {
     }
 }
 
-/* A binary int8[]; the caller frees it. NULL without memory. */
-static uint8_t *make_id_array(const int64_t *ids, size_t count, int *length) {
+/* A binary int8[] of one member of each of `count` structures of `stride` bytes; the caller frees it. NULL without memory. */
+static uint8_t *make_array(const int64_t *first, size_t stride, size_t count, int *length) {
     size_t size = 20 + 12 * count;
     assert(count > 0 && size < INT32_MAX);
     uint8_t *array = malloc(size);
@@ -114,7 +136,7 @@ static uint8_t *make_id_array(const int64_t *ids, size_t count, int *length) {
     put_i32(array + 16, 1); /* lower bound */
     for (size_t i = 0; i < count; i++) {
         put_i32(array + 20 + 12 * i, 8);
-        put_i64(array + 24 + 12 * i, ids[i]);
+        put_i64(array + 24 + 12 * i, *(const int64_t *)(const void *)((const char *)first + i * stride));
     }
     *length = (int)size;
     return array;
@@ -122,9 +144,9 @@ static uint8_t *make_id_array(const int64_t *ids, size_t count, int *length) {
 
 static void send_statement(struct hv_outbox *outbox, enum pending pending, const char *sql, int count,
                            const Oid *types, const void *const *values, const int *lengths) {
-    static const int binary[] = {1, 1, 1};
-    assert(outbox->pending == NOTHING && count <= 3);
-    const char *texts[3];
+    static const int binary[PARAMETERS_MAX] = {1, 1, 1, 1, 1};
+    assert(outbox->pending == NOTHING && count <= PARAMETERS_MAX);
+    const char *texts[PARAMETERS_MAX];
     for (int i = 0; i < count; i++) {
         texts[i] = values[i];
     }
@@ -136,7 +158,7 @@ static void send_ids(struct hv_outbox *outbox, enum pending pending, const char 
                      size_t count) {
     static const Oid types[] = {OID_INT8_ARRAY};
     int length = 0;
-    uint8_t *array = make_id_array(ids, count, &length);
+    uint8_t *array = make_array(ids, sizeof *ids, count, &length);
     if (array == NULL) {
         hv_pg_drop(outbox->pg, HV_PG_STATEMENT, "out of memory for a statement");
         return;
@@ -152,8 +174,50 @@ void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64
     uint8_t from[8], rows[8];
     put_i64(from, from_id);
     put_i64(rows, limit);
-    send_statement(outbox, MARK, outbox->mark_sql, 3, types, (const void *const[]){leader_id, from, rows},
+    send_statement(outbox, CLAIM, outbox->mark_sql, 3, types, (const void *const[]){leader_id, from, rows},
                    lengths);
+}
+
+void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count,
+                    const int64_t *left_out, size_t left_out_count) {
+    static const Oid types[] = {OID_INT8, OID_INT8, OID_INT8_ARRAY, OID_INT8_ARRAY, OID_INT8_ARRAY};
+    int form = gap_count == 0 ? SCAN_ABOVE : left_out_count == 0 ? SCAN_GAPS : SCAN_GAPS_WITHOUT;
+    int lengths[] = {8, 8, 0, 0, 0};
+    uint8_t from[8], rows[8], *lo = NULL, *hi = NULL, *without = NULL;
+    assert(hv_outbox_is_idle(outbox) && limit > 0);
+    put_i64(from, from_id);
+    put_i64(rows, limit);
+    bool fine = true;
+    if (form != SCAN_ABOVE) {
+        lo = make_array(&gaps[0].lo, sizeof *gaps, gap_count, &lengths[2]);
+        hi = make_array(&gaps[0].hi, sizeof *gaps, gap_count, &lengths[3]);
+        fine = lo != NULL && hi != NULL;
+    }
+    if (form == SCAN_GAPS_WITHOUT) {
+        without = make_array(left_out, sizeof *left_out, left_out_count, &lengths[4]);
+        fine = fine && without != NULL;
+    }
+    if (fine) {
+        static const int parameters[] = {2, 4, 5};
+        send_statement(outbox, CLAIM, outbox->scan_sql[form], parameters[form], types,
+                       (const void *const[]){from, rows, lo, hi, without}, lengths);
+    } else {
+        hv_pg_drop(outbox->pg, HV_PG_STATEMENT, "out of memory for a statement");
+    }
+    free(lo);
+    free(hi);
+    free(without);
+}
+
+void hv_outbox_list(struct hv_outbox *outbox, int64_t from_id, int64_t to_id, uint32_t limit) {
+    static const Oid types[] = {OID_INT8, OID_INT8, OID_INT8};
+    static const int lengths[] = {8, 8, 8};
+    assert(hv_outbox_is_idle(outbox) && limit > 0);
+    uint8_t from[8], to[8], rows[8];
+    put_i64(from, from_id);
+    put_i64(to, to_id);
+    put_i64(rows, limit);
+    send_statement(outbox, LIST, outbox->list_sql, 3, types, (const void *const[]){from, to, rows}, lengths);
 }
 
 void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, size_t count) {
@@ -164,6 +228,11 @@ void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, size_t count)
 void hv_outbox_reset(struct hv_outbox *outbox, const int64_t *ids, size_t count) {
     assert(hv_outbox_is_idle(outbox));
     send_ids(outbox, RESET, outbox->reset_sql, ids, count);
+}
+
+void hv_outbox_look(struct hv_outbox *outbox, const int64_t *ids, size_t count) {
+    assert(hv_outbox_is_idle(outbox));
+    send_ids(outbox, RESET, outbox->look_sql, ids, count);
 }
 
 static void send_with_table_name(struct hv_outbox *outbox, enum pending pending, const char *sql) {
@@ -262,18 +331,19 @@ static void on_marked(struct hv_outbox *outbox, const PGresult *result) {
     free(records);
 }
 
-static void on_reset(struct hv_outbox *outbox, const PGresult *result) {
+static void on_ids(struct hv_outbox *outbox, const PGresult *result,
+                   void (*tell)(void *user, const int64_t *ids, size_t count)) {
     size_t count = (size_t)PQntuples(result);
     int64_t *ids = calloc(count + 1, sizeof *ids);
     if (ids == NULL) {
-        drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for the rows of a reset");
+        drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for a list of ids");
         return;
     }
     for (size_t i = 0; i < count; i++) {
         ids[i] = hv_table_read_id(result, (int)i);
     }
     qsort(ids, count, sizeof ids[0], by_value);
-    outbox->handler->was_reset(outbox->user, ids, count);
+    tell(outbox->user, ids, count);
     free(ids);
 }
 
@@ -348,14 +418,17 @@ static void on_result(void *user, PGresult *result) {
     case PROBE:
         on_probed(outbox, result);
         break;
-    case MARK:
+    case CLAIM:
         on_marked(outbox, result);
+        break;
+    case LIST:
+        on_ids(outbox, result, outbox->handler->listed);
         break;
     case PURGE:
         outbox->handler->purged(outbox->user, (size_t)strtoull(PQcmdTuples(result), NULL, 10));
         break;
     case RESET:
-        on_reset(outbox, result);
+        on_ids(outbox, result, outbox->handler->was_reset);
         break;
     case WRITERS:
         on_writers(outbox, result);
@@ -422,6 +495,11 @@ int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, co
     }
     snprintf(outbox->probe_sql, SQL_MAX, probe_form, outbox->table);
     snprintf(outbox->mark_sql, SQL_MAX, mark_form, outbox->table, outbox->table);
+    snprintf(outbox->scan_sql[SCAN_ABOVE], SQL_MAX, scan_above_form, outbox->table);
+    snprintf(outbox->scan_sql[SCAN_GAPS], SQL_MAX, scan_gaps_form, outbox->table, outbox->table);
+    snprintf(outbox->scan_sql[SCAN_GAPS_WITHOUT], SQL_MAX, scan_without_form, outbox->table, outbox->table);
+    snprintf(outbox->list_sql, SQL_MAX, list_form, outbox->table);
+    snprintf(outbox->look_sql, SQL_MAX, look_form, outbox->table);
     snprintf(outbox->purge_sql, SQL_MAX, purge_form, outbox->table);
     snprintf(outbox->reset_sql, SQL_MAX, reset_form, outbox->table);
     if (hv_pg_open(loop, options, &pg_handler, outbox, &outbox->pg, err) < 0) {

@@ -5,13 +5,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/gaps.h"
 #include "core/record.h"
 #include "io/pg_conn.h"
 
 struct hv_outbox;
 
 /* Called on the loop's thread, never from within a call into this API; a handler may call the API. For
- * each call of mark, purge, reset or writers exactly one of its own answer, `refused` or `down` follows. */
+ * each call of mark, scan, list, purge, reset, look or writers exactly one of its own answer, `refused` or `down` follows. */
 struct hv_outbox_handler {
     /* Connected, and the table looks as it should (columns, types, rights to SELECT, UPDATE leader_id and
      * DELETE). */
@@ -21,11 +22,13 @@ struct hv_outbox_handler {
      * complete answer could not be used: no memory for its rows, or the table's types changed under the
      * session. */
     void (*down)(void *user, const struct hv_pg_failure *failure);
-    /* The rows of a whole mark, in ascending order of id, no two of one id (then the answer cannot be used).
+    /* The rows of a whole mark or scan, in ascending order of id, no two of one id (then the answer cannot be used).
      * The records are the handler's now (hv_record_free each); the array is only lent. */
     void (*marked)(void *user, struct hv_record **records, size_t count);
+    /* The ids that a list found, ascending; lent. */
+    void (*listed)(void *user, const int64_t *ids, size_t count);
     void (*purged)(void *user, size_t rows);
-    /* The ids that were there and are unmarked now, ascending; lent. */
+    /* The ids that were there (and are unmarked now, after a reset), ascending; lent. */
     void (*was_reset)(void *user, const int64_t *ids, size_t count);
     /* Hashes (FNV-1a 64 of the text in pg_locks) of the virtual transactions, prepared ones too, that hold
      * a writing lock on the table; in no order; lent. */
@@ -45,15 +48,23 @@ void hv_outbox_close(struct hv_outbox *outbox, void (*closed)(void *user));
  * Not copied: must outlive the records. */
 void hv_outbox_set_id_header(struct hv_outbox *outbox, const char *name);
 
-/* May one of the next four be called now? (up, and nothing is out) */
+/* May one of the next be called now? (up, and nothing is out) */
 bool hv_outbox_is_idle(const struct hv_outbox *outbox);
 
 /* Claims up to `limit` (1 or more) rows of the lowest ids >= from_id that do not carry leader_id. */
 void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64_t from_id, uint32_t limit);
+/* Reads, in one snapshot, up to `limit` (1 or more) rows of the lowest ids >= from_id, and as many out of each gap, but none with
+ * an id of left_out. Gaps are below from_id and apart from each other. Copies its arguments before it returns. A standby refuses. */
+void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count,
+                    const int64_t *left_out, size_t left_out_count);
+/* Reads up to `limit` of the lowest ids between two, both inclusive. A standby refuses. */
+void hv_outbox_list(struct hv_outbox *outbox, int64_t from_id, int64_t to_id, uint32_t limit);
 /* DELETE ... WHERE id = ANY(ids). Copies ids before it returns. */
 void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, size_t count);
 /* UPDATE ... SET leader_id = NULL WHERE id = ANY(ids) RETURNING id. Copies ids before it returns. */
 void hv_outbox_reset(struct hv_outbox *outbox, const int64_t *ids, size_t count);
+/* Which of them are there? Copies ids before it returns. */
+void hv_outbox_look(struct hv_outbox *outbox, const int64_t *ids, size_t count);
 /* Asks who could still commit rows: whose transaction holds a writing lock on the table. This connection's
  * own backend is left out; another one of ours counts while a statement of it runs. */
 void hv_outbox_writers(struct hv_outbox *outbox);

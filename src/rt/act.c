@@ -76,7 +76,8 @@ static void produce(struct hv_runtime *rt, const struct hv_action *action) {
 }
 
 static void act_on_database(struct hv_runtime *rt, const struct hv_action *action) {
-    bool claims = action->type == HV_ACT_MARK || action->type == HV_ACT_WRITERS;
+    bool claims = action->type == HV_ACT_MARK || action->type == HV_ACT_SCAN || action->type == HV_ACT_LIST ||
+                  action->type == HV_ACT_WRITERS;
     struct hv_outbox *outbox = rt->databases[claims ? 0 : 1].outbox;
     if (!hv_outbox_is_idle(outbox)) {
         return; /* it went down in this iteration and has told so; that event answers the core's statement as well */
@@ -84,6 +85,15 @@ static void act_on_database(struct hv_runtime *rt, const struct hv_action *actio
     switch (action->type) {
     case HV_ACT_MARK:
         hv_outbox_mark(outbox, action->uuid, action->from_id, action->limit);
+        break;
+    case HV_ACT_SCAN:
+        hv_outbox_scan(outbox, action->from_id, action->limit, action->gaps, action->gap_count, action->ids, action->count);
+        break;
+    case HV_ACT_LIST:
+        hv_outbox_list(outbox, action->from_id, action->to_id, action->limit);
+        break;
+    case HV_ACT_LOOK:
+        hv_outbox_look(outbox, action->ids, action->count);
         break;
     case HV_ACT_WRITERS:
         hv_outbox_writers(outbox);
@@ -132,9 +142,12 @@ static void act(struct hv_runtime *rt, const struct hv_action *action) {
         leave(rt);
         break;
     case HV_ACT_MARK:
+    case HV_ACT_SCAN:
+    case HV_ACT_LIST:
     case HV_ACT_WRITERS:
     case HV_ACT_PURGE:
     case HV_ACT_RESET:
+    case HV_ACT_LOOK:
         act_on_database(rt, action);
         break;
     case HV_ACT_OPEN_CLIENT:

@@ -88,6 +88,12 @@ static void on_reset(void *user, const int64_t *ids, size_t count) {
     hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_RESET, .ids = copy, .count = count}, copy);
 }
 
+static void on_listed(void *user, const int64_t *ids, size_t count) {
+    struct hv_rt_database *db = user;
+    int64_t *copy = hv_inbox_copy(ids, count, sizeof *ids);
+    hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_LISTED, .ids = copy, .count = count}, copy);
+}
+
 static void on_writers(void *user, const uint64_t *hashes, size_t count) {
     struct hv_rt_database *db = user;
     uint64_t *copy = hv_inbox_copy(hashes, count, sizeof *hashes);
@@ -99,6 +105,7 @@ const struct hv_outbox_handler hv_rt_outbox_handler = {
     .down = on_down,
     .marked = on_marked,
     .purged = on_purged,
+    .listed = on_listed,
     .was_reset = on_reset,
     .writers = on_writers,
     .refused = on_refused,

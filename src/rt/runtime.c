@@ -9,6 +9,8 @@
 #include "io/ident.h"
 #include "rt/state.h"
 
+#define GAPS_MAX 256    /* each costs a look into the index at every claim */
+#define LIST_LIMIT 5000 /* ids: 100 kB */
 #define CLOCKS_DIFFER HV_MS(10) /* the two are not read at the same moment: less than this is no sleep */
 
 /* The clock as it is now, not as the loop cached it: a process that was paused must see that its lease is over before it does
@@ -24,6 +26,9 @@ static hv_time read_now(struct hv_runtime *rt) {
 
 static struct hv_core_config core_config(const struct hv_settings *s, hv_time wall_offset, uint64_t seed) {
     return (struct hv_core_config){
+        .by_cursor = s->claim == HV_CLAIM_BY_CURSOR,
+        .gaps_max = GAPS_MAX,
+        .list_limit = LIST_LIMIT,
         .send_concurrency = s->send_concurrency,
         .max_in_flight_records = s->max_in_flight_records,
         .max_in_flight_bytes = s->max_in_flight_bytes,

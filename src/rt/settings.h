@@ -17,6 +17,7 @@
 #include "base/time.h"
 #include "io/kafka_conf.h"
 
+enum hv_claiming { HV_CLAIM_BY_MARK, HV_CLAIM_BY_CURSOR };
 enum hv_assignor { HV_COOPERATIVE_STICKY, HV_RANGE };
 
 /* Durations are microseconds, sizes are bytes. Strings are owned by the structure and never NULL after
@@ -27,6 +28,7 @@ struct hv_settings {
     char *data_source; /* holds a password: never print it, see hv_pg_dsn_redact */
     char *password;    /* NULL: none but those that libpq finds. After hv_settings_finish it is in data_source as well */
     char *outbox_table;
+    int claim; /* enum hv_claiming */
     char *leader_group_id;
     char *leader_topic;
     int leader_assignor; /* enum hv_assignor; hv_assignor_name gives Kafka's name */

@@ -35,6 +35,9 @@ static const struct hv_setting table[] = {
              "environment"},
     {TEXT(outbox_table), DEFAULT("outbox"), RANGE(1, 260),
      .help = "the outbox: table or schema.table, folded to lower case as in SQL unless in \"double quotes\""},
+    {IN("harvest", "claim", claim), .type = HV_SET_CHOICE, DEFAULT("mark"), .choices = {"mark", "cursor"},
+     .help = "how rows are taken: mark writes leader_id into each row first (as goharvest does); cursor writes nothing, so rows cost "
+             "the database a third and go through several times faster"},
     {TEXT(leader_group_id), DEFAULT("harvestd"), RANGE(1, 249),
      .help = "Kafka consumer group of the instances of which one leads (goharvest: file name of the program; "
              "here fixed, so that a renamed program does not found a second group)"},

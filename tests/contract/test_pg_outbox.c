@@ -97,7 +97,7 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
     c->failure = *failure;
 }
 
-static const struct hv_outbox_handler handler = {on_up, on_down, on_marked, on_purged, on_was_reset,
+static const struct hv_outbox_handler handler = {on_up, on_down, on_marked, on_was_reset, on_purged, on_was_reset,
                                                  on_writers, on_refused};
 
 static struct hv_pg_options options_for(const char *conninfo) {

@@ -2,7 +2,8 @@
 a test that stops or freezes a server takes its own: bed.own_postgres(), bed.own_kafka().
 
 HARVESTD  the daemon to test (default build/harvestd), a wrapper may stand in front
-HV_SEED   repeats a random test        HV_LOG  log level of the daemons (default info)"""
+HV_SEED   repeats a random test        HV_LOG  log level of the daemons (default info)
+HV_CLAIM  how they claim (default: their own)"""
 import contextlib
 import os
 import pathlib
@@ -159,6 +160,8 @@ class Bed:
             "kafka.consumer": {},
             "log": {"level": os.environ.get("HV_LOG", "info")},
         }
+        if "HV_CLAIM" in os.environ:
+            found["harvest"]["claim"] = os.environ["HV_CLAIM"]
         for section, values in sections.items():
             found[section.replace("_", ".")].update(values)
         return found

@@ -10,7 +10,8 @@
 
 #include "core/claiming.h"
 
-static const struct hv_core_config config = {.mark_query_records = 100,
+static const struct hv_core_config config = {.gaps_max = 8,
+                                             .mark_query_records = 100,
                                              .mark_query_bytes = 10000,
                                              .mark_backoff = HV_MS(10),
                                              .idle_backoff_max = HV_MS(100),
