@@ -85,6 +85,7 @@ def test_drain_is_limited(bed):
     code = daemon.wait_exit(30)
     bed.note("drain_timeout 2s, broker frozen: ended with %d after %.1f s" % (code, time.monotonic() - begin))
     assert code >= 0, "died of a signal"
+    assert daemon.wait_log("main", "stopped")["drained"] == "no"
     broker.thaw()
     second = bed.harvestd(database, broker)
     second.wait_leading()
