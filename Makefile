@@ -92,7 +92,7 @@ endif
 # ---- What is made -----------------------------------------------------------------------------------------------------
 
 .DEFAULT_GOAL := all
-.PHONY: all tests tools help deps install clean demo check check-static check-install unit sim system bench sanitize valgrind check-long
+.PHONY: all tests tools help deps install clean demo check check-static check-install unit sim system bench sanitize sanitize-threads valgrind check-long
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
@@ -166,7 +166,8 @@ $(FAULTY): $(MAIN_OBJ) $(call obj,tests/faults/faults.c) $(APP_A) $(LIB_A)
 # A host of the shared library: what it calls is exported, and it needs no library that only libharvest uses.
 $(EMBED): $(EMBED_OBJ) $(LIB_SO)
 	@mkdir -p $(@D)
-	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $(EMBED_OBJ) -L$(BUILD) -lharvest $(call pkg_libs,libuv glib-2.0)
+	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' $(if $(filter thread,$(SANITIZE)),-rdynamic) \
+	    -o $@ $(EMBED_OBJ) -L$(BUILD) -lharvest $(call pkg_libs,libuv glib-2.0)
 
 $(TOOLS): $(BUILD)/tools/%: $(BUILD)/obj/tests/tools/%.o $(LIB_A)
 	@mkdir -p $(@D)
@@ -245,6 +246,10 @@ sanitize:  ## unit tests, simulator and system tests under address, undefined-be
 	$(MAKE) SANITIZE=address,undefined BUILD=build/asan unit
 	$(MAKE) SANITIZE=address,undefined BUILD=build/asan sim
 	$(MAKE) SANITIZE=address,undefined BUILD=build/asan system
+
+sanitize-threads:  ## harvests in threads of a host's, under the thread sanitizer
+	$(MAKE) SANITIZE=thread BUILD=build/tsan build/tsan/tests/embed_host
+	EMBED_HOST=$(abspath build/tsan/tests/embed_host) $(PYTEST) -k "thread or three" tests/system/test_embedding.py
 
 # Those that stop the daemon in order, so that leaks are looked for, and some that send.
 VALGRIND_TESTS = tests/system/test_delivery.py tests/system/test_readme.py \

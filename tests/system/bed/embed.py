@@ -9,7 +9,7 @@ import time
 from .util import ROOT, TimedOut, spawn
 
 BUILD = os.environ.get("HARVESTD_BUILD", os.path.join(ROOT, "build"))
-PROGRAM = os.path.join(BUILD, "tests", "embed_host")
+PROGRAM = os.environ.get("EMBED_HOST") or os.path.join(BUILD, "tests", "embed_host")
 
 
 def words(sections):
