@@ -144,6 +144,15 @@ static void explain_no_section(struct reading *r, const char *name) {
              hv_text_show(name, shown, sizeof shown));
 }
 
+/* Only a name that is known is shown: the rest of the line, or the line, may be (part of) a secret. */
+static void explain_no_separator(struct reading *r, char *line) {
+    line[strcspn(line, " \t")] = '\0';
+    bool known = hv_settings_find(r->section, line) != NULL ||
+                 (hv_settings_section_passed_through(r->section) && hv_settings_is_secret(r->section, line));
+    complain(r, "%s%s%sthere is no '='; a line is name = value, [section] or a comment that begins with ; or #",
+             known ? "'" : "", known ? line : "", known ? "': " : "");
+}
+
 /* `name = value`. The key is open for continuation even if it is in error: its continuation has to go the
  * same way. */
 static bool vet_key(struct reading *r, const char *text, size_t length, unsigned indent) {
@@ -161,9 +170,7 @@ static bool vet_key(struct reading *r, const char *text, size_t length, unsigned
     r->key_line = r->line;
     r->key_name[0] = '\0'; /* of a name in error: what continues it is left out */
     if (separator == length) {
-        complain(
-            r, "%s: there is no '='; a line is name = value, [section] or a comment that begins with ; or #",
-            hv_text_show(name, shown, sizeof shown));
+        explain_no_separator(r, name);
         return false;
     }
     if (name_length == 0 || name_length > NAME_MAX_LENGTH || has_inline_comment(text, name_length)) {

@@ -54,6 +54,18 @@ def test_a_record_written_as_shown_arrives(bed, readme, tmp_path):
     assert record.headers == (("type", b"OrderPaid"), ("source", b"shop"))
 
 
+@pytest.mark.parametrize("name", ["password", "certificate", "scram", "mutual"])
+def test_security_examples_are_taken(readme, tmp_path, name):
+    """As they are shown, with the files that they name elsewhere. (test_security_*.py run the same against real servers.)"""
+    text = block(readme, "security: " + name)
+    for path in set(re.findall(r"/etc/harvestd/[\w.-]+", text)):
+        (tmp_path / os.path.basename(path)).write_text("secret\n")
+    ini = tmp_path / "harvestd.ini"
+    ini.write_text(text.replace("/etc/harvestd", str(tmp_path)))
+    done = run_once("schema", "-c", str(ini), env=dict(os.environ, KAFKA_PASSWORD="secret"))
+    assert done.returncode == 0, done.stderr
+
+
 def test_make_targets_that_are_named_exist(readme):
     listed = subprocess.run(["make", "--no-print-directory", "-C", ROOT, "help"], stdout=subprocess.PIPE, text=True,
                             check=True).stdout
