@@ -1,4 +1,5 @@
 """harvestd beside goharvest, for which bed/goharvest.py stands: same table, same group, same topics. They take turns."""
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 
+import psycopg
 import pytest
 
 from bed.checker import Record
@@ -260,3 +262,26 @@ def test_says_which_setting_differs_between_instances(bed):
     line = second.wait_log("kafka", "trouble", deadline=30, reason=re.compile("leader_assignor"))
     assert "range" in line["reason"]
     assert not first.find("leader", re.compile("revoked|fenced"))
+
+
+def test_statements_of_a_predecessor_that_woke_up(bed):
+    """It marks rows for itself and resets others, while we have them in memory or in flight. They are marked again and nothing else
+    happens: none is sent twice."""
+    database, topic = bed.database(), bed.topic()
+    collector = bed.collector(topic)
+    app = bed.application(database, [topic], keys=15, writers=3, batch=20, whole_batches=True, count=2000, hold=0.1)
+    bed.harvestd(database).wait_leading()
+    app.start()
+    meddled, predecessor = 0, "6e0e7e5c-3b1c-4a52-9d38-0b3a3f3c3b11"
+    while any(t.is_alive() for t in app.threads):
+        with contextlib.suppress(psycopg.errors.DeadlockDetected):
+            taken = database.execute("""UPDATE outbox SET leader_id = %s WHERE id IN (SELECT id FROM outbox WHERE leader_id IS NULL OR
+                leader_id <> %s ORDER BY id LIMIT 100) RETURNING id""", [predecessor, predecessor])
+            for (row_id,) in taken[:5]:
+                database.execute("UPDATE outbox SET leader_id = NULL WHERE id = %s", [row_id])
+            meddled += len(taken)
+        time.sleep(0.01)
+    app.wait()
+    bed.judge(app, collector, duplicates=0)
+    bed.note("rows that were taken away: %d" % meddled)
+    assert meddled > 0
