@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from bed.daemon import run_once
 from bed.kafka import fresh_name
 from bed.util import wait_until
 
@@ -189,3 +190,51 @@ def test_heartbeats_are_of_the_agreed_form(bed):
         stamp, _, name = m.value.decode().partition("%")
         assert abs(now - int(stamp)) < 120e9 and name == "mein-name"
         assert not m.key and not m.headers and m.partition == 0
+
+
+def test_session_that_the_brokers_refuse(bed):
+    """Three times heartbeat_timeout, outside of the brokers' limits: said once, with what to change, by the daemon and by
+    `harvestd check`; it stays up, and leads as soon as the brokers were changed."""
+    broker = bed.own_kafka(group_min_session_timeout_ms=30000, group_max_session_timeout_ms=60000)
+    database, topic = bed.database(), bed.topic(broker)
+    collector = bed.collector(topic, broker)
+    bed.write(database, topic, "k", "v")
+    daemons = {"min": bed.harvestd(database, broker),   # the default, 3 x 5 s
+               "max": bed.harvestd(bed.database(), broker, limits={"heartbeat_timeout": "30s"})}
+    for limit, daemon in daemons.items():
+        setting = "group.%s.session.timeout.ms" % limit
+        daemon.wait_log("kafka", "trouble", reason=re.compile("session of .*heartbeat_timeout.*" + setting))
+        done = run_once("check", "-c", daemon.ini)
+        assert done.returncode == 1
+        assert re.search("not ok.*3 x heartbeat_timeout", done.stdout) and setting in done.stdout, done.stdout
+    broker.stop()
+    broker.configure(group_min_session_timeout_ms=6000, group_max_session_timeout_ms=1800000)
+    broker.start()
+    for daemon in daemons.values():
+        daemon.wait_leading(deadline=90)
+        assert daemon.starts == 1
+        assert len(daemon.find("kafka", "trouble", reason=re.compile("session of"))) == 1   # though refused time and again
+    collector.wait_value("v")
+    for daemon in daemons.values():
+        daemon.stop()
+
+
+def test_a_short_pause_changes_nothing(bed):
+    """Longer than the election may go unpolled in goharvest (half of heartbeat_timeout, then it marks everything anew), shorter
+    than the lease: nobody else can lead, so there is nothing to be done again."""
+    database, topic = bed.database(), bed.topic()
+    collector = bed.collector(topic)
+    app = bed.application(database, [topic], keys=20, writers=2, pause=0.02)
+    daemon = bed.harvestd(database, limits={"heartbeat_timeout": "8s"})
+    daemon.wait_leading()
+    app.start()
+    collector.wait_count(100)
+    since = daemon.position()
+    daemon.pause()
+    time.sleep(4.5)
+    daemon.resume()
+    collector.wait_count(collector.count() + 100)
+    app.stop()
+    bed.judge(app, collector, duplicates=0)
+    assert not daemon.find("leader", since=since) and not daemon.find("kafka", "rewinding", since=since)
+    daemon.stop()

@@ -101,9 +101,7 @@ class Kafka:
     def create(self):
         with open(os.path.join(self.directory, "log4j.properties"), "w") as f:
             f.write(LOG4J)
-        with open(os.path.join(self.directory, "server.properties"), "w") as f:
-            for name, value in self.settings.items():
-                f.write("%s=%s\n" % (name, value))
+        self.configure()
         global _formatted
         with _format_lock:
             if _formatted is None:
@@ -115,6 +113,13 @@ class Kafka:
             with open(path, "wb") as f:
                 f.write(content)
         return self
+
+    def configure(self, **settings):
+        """Other settings from the next start on."""
+        self.settings.update({name.replace("_", "."): value for name, value in settings.items()})
+        with open(os.path.join(self.directory, "server.properties"), "w") as f:
+            for name, value in self.settings.items():
+                f.write("%s=%s\n" % (name, value))
 
     def _run_format(self):
         command = java(["-cp", libraries() + "/*", "-Dlog4j.configuration=file:%s/log4j.properties" % self.directory,
