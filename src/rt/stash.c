@@ -127,10 +127,12 @@ static const char *advice_for(const char *sqlstate) {
         {"42703", "add the column (harvestd schema prints the table)"},
         {"42501", "grant INSERT on the table, USAGE on its sequence and its schema"},
         {"22001", "make it shorter, or the column wider"},
-        {"22021", "a column of text holds neither zero bytes nor what is not in the database's encoding; one of type BYTEA does"},
+        {"22021", "a column of text holds neither zero bytes nor what is not in the database's encoding; one of type "
+                  "BYTEA does"},
         {"22P05", "the database's encoding lacks this character: only UTF8 has all"},
         {"25006", "write on the primary, in a transaction that is not READ ONLY"},
-        {"26000", "it is not prepared in this session (a pooler changed it, or DEALLOCATE): prepare again, or use the one-off form"},
+        {"26000", "it is not prepared in this session (a pooler changed it, or DEALLOCATE): prepare again, or use the "
+                  "one-off form"},
         {"42P05", "it was prepared in this session already: once is enough"},
         {"42804", "the table's columns changed or are of other types: connect anew, and see that harvestd check is content"},
         {"XX000", "if kafka_value is of type JSONB: harvest_stash_learn once, before sending"},

@@ -31,8 +31,9 @@ def example(tmp_path):
     flags = subprocess.run(["pkg-config", "--cflags", "--libs"] + needs, stdout=subprocess.PIPE, text=True, check=True)
     sanitizers = ["-fsanitize=address,undefined"] if "asan" in BUILD else []
     program = str(tmp_path / "example")
-    subprocess.run(["cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-o", program, str(tmp_path / "example.c"),
-                    "-I" + os.path.join(ROOT, "include"), "-L" + BUILD, "-Wl,-rpath," + BUILD, "-lharvest"]
+    subprocess.run(["cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+                   + ["-o", program, str(tmp_path / "example.c"), "-I" + os.path.join(ROOT, "include"), "-L" + BUILD, "-Wl,-rpath," + BUILD,
+                      "-lharvest"]
                    + shlex.split(flags.stdout) + sanitizers, check=True)
     return program
 
@@ -42,17 +43,18 @@ def run(program, database, source=None):
                           stderr=subprocess.PIPE, text=True, timeout=60)
 
 
-def orders(bed):
-    if "orders" not in bed.kafka.topics():
-        bed.kafka.create_topic("orders")
-    collector = bed.collector("orders")
+def payments(bed):
+    """The topic of the examples; several tests write to it."""
+    if "payments" not in bed.kafka.topics():
+        bed.kafka.create_topic("payments")
+    collector = bed.collector("payments")
     before = len(collector.read_to_end())
     return lambda: collector.read_to_end()[before:]
 
 
 def test_what_the_example_writes_arrives(bed, example):
     database = bed.database()
-    arrived = orders(bed)
+    arrived = payments(bed)
     done = run(example, database)
     assert done.returncode == 0 and done.stdout == done.stderr == ""
     assert database.count() == 11
@@ -92,7 +94,7 @@ def test_the_headers_work_alone_and_from_cpp(tmp_path):
 
 def test_the_shell_example(bed, tmp_path):
     database = bed.database()
-    arrived = orders(bed)
+    arrived = payments(bed)
     write_ini(str(tmp_path / "harvestd.ini"), bed.settings(database))
     script = "harvestd() { %s \"$@\"; }\n%s" % (" ".join(shlex.quote(c) for c in command()), block("stash-shell"))
     done = subprocess.run(["sh", "-e", "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
