@@ -52,16 +52,16 @@ static const char *in_force(const struct hv_kafka_properties *base, const struct
     return value;
 }
 
+/* Unsecured tokens, which librdkafka makes itself for tests, do not count: version 2.0.2 crashes when it renews one (a null queue in
+ * its main thread), measured. */
 int hv_kafka_login_check(const struct hv_kafka_properties *base, const struct hv_kafka_properties *specific,
                          struct hv_error *err) {
     const char *protocol = in_force(base, specific, "security.protocol", "security.protocol");
     const char *mechanism = in_force(base, specific, "sasl.mechanisms", "sasl.mechanism");
     const char *method = in_force(base, specific, "sasl.oauthbearer.method", "sasl.oauthbearer.method");
-    const char *unsecure =
-        in_force(base, specific, "enable.sasl.oauthbearer.unsecure.jwt", "enable.sasl.oauthbearer.unsecure.jwt");
     char why[200];
     if (strncasecmp(protocol, "sasl_", 5) != 0 || strcasecmp(mechanism, "OAUTHBEARER") != 0 ||
-        strcasecmp(method, "oidc") == 0 || strcasecmp(unsecure, "true") == 0) {
+        strcasecmp(method, "oidc") == 0) {
         return 0;
     }
     if (hv_kafka_lacks_oidc(why, sizeof why)) {
