@@ -193,7 +193,8 @@ install: all  ## install to $(DESTDIR)$(PREFIX)
 	ln -sf libharvest.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libharvest.so
 	$(foreach f,$(wildcard include/*.h),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/$(f) &&) true
 	$(foreach f,$(wildcard etc/*.ini etc/*.sql),install -m 644 $(f) $(DESTDIR)$(PREFIX)/share/harvestd/ &&) true
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' libharvest.pc.in \
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(call pkg_libs,$(PKGS))|' \
+	    -e 's|@LIBPQ_LIBS@|$(call pkg_libs,libpq)|' -e 's|@LIBPQ_CFLAGS@|$(shell pkg-config --cflags libpq)|' libharvest.pc.in \
 	    > $(DESTDIR)$(PREFIX)/lib/pkgconfig/libharvest.pc
 
 clean:  ## remove everything that was made
@@ -249,7 +250,7 @@ sanitize:  ## unit tests, simulator and system tests under address, undefined-be
 
 sanitize-threads:  ## harvests in threads of a host's, under the thread sanitizer
 	$(MAKE) SANITIZE=thread BUILD=build/tsan build/tsan/tests/embed_host
-	EMBED_HOST=$(abspath build/tsan/tests/embed_host) $(PYTEST) -k "thread or three" tests/system/test_embedding.py
+	TSAN_OPTIONS=suppressions=$(abspath tests/embed/tsan.supp) EMBED_HOST=$(abspath build/tsan/tests/embed_host) $(PYTEST) -k "thread or three" tests/system/test_embedding.py
 
 # Those that stop the daemon in order, so that leaks are looked for, and some that send.
 VALGRIND_TESTS = tests/system/test_delivery.py tests/system/test_readme.py \

@@ -14,6 +14,10 @@ static int result(int error) {
     return error == 0 ? thrd_success : error == ETIMEDOUT ? thrd_timedout : error == EBUSY ? thrd_busy : thrd_error;
 }
 
+SHIM void call_once(once_flag *flag, void (*call)(void)) {
+    pthread_once((pthread_once_t *)flag, call);
+}
+
 SHIM int thrd_create(thrd_t *thread, thrd_start_t start, void *arg) {
     return result(pthread_create(thread, NULL, (void *(*)(void *))(uintptr_t)start, arg));
 }
