@@ -38,10 +38,11 @@ class Run:
         """Judges, and tells what it was like."""
         self.app.stop()
         stopped = time.monotonic()
-        report = self.bed.judge(self.app, self.collector)
+        report = self.bed.judge(self.app, self.collector, deadline=150)
         emptied = time.monotonic()
         for d in self.daemons:
             d.stop()
+            d.reader.join(10)   # the last line is what was injected
         rewinds = [line for d in self.daemons for line in d.find("kafka", "rewinding")]
         self.bed.note("%d instances, %.0f s: %.0f records/s written, the last one delivered %.1f s after the writers ended; %d lines tell of "
                       "rewinds; %.2f duplicates a record" % (
