@@ -15,7 +15,7 @@
  *     PQclear(PQexec(conn, "COMMIT"));
  *
  * Three ways to write:
- *   one-off       harvest_stash_write. Through every pooler.
+ *   one-off       harvest_stash_write. Through every pooler that lets transactions pass.
  *   prepared      harvest_stash_prepare, then harvest_stash_write_prepared any number of times: the server parses
  *                 and plans once.
  *   nonblocking   harvest_stash_send and harvest_stash_send_prepared only hand a statement to libpq. The caller
