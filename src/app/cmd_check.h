@@ -4,6 +4,8 @@
 
 #include <stddef.h>
 
+#include <stdbool.h>
+
 #include "rt/settings.h"
 
 #define HV_CHECK_TOPICS_MAX 100
@@ -24,5 +26,11 @@ void hv_check_bad(struct hv_check *check, const char *advice, const char *format
 
 void hv_check_database(struct hv_check *check); /* connection, table, rights; finds the topics */
 void hv_check_kafka(struct hv_check *check);    /* brokers, leader topic, topics */
+
+/* Part of it: rights. `topics` exist; so does the leader topic, if so. */
+struct rd_kafka_s;
+struct rd_kafka_queue_s;
+void hv_check_acls(struct hv_check *check, struct rd_kafka_s *client, struct rd_kafka_queue_s *queue, bool leader_topic,
+                   const char *const *topics, size_t count);
 
 #endif

@@ -245,7 +245,7 @@ static void check_topics(struct kafka *k) {
                           shown);
         else if (k->auto_create[0] == '\0')
             hv_check_note(k->check,
-                          "topic: %s of rows in the table does not exist or this user cannot see it", shown);
+                          "topic: %s of rows in the table does not exist, or this user has no right to Write it", shown);
         else
             hv_check_bad(k->check, advice, "topic: %s of rows in the table does not exist", shown);
     }
@@ -254,6 +254,15 @@ static void check_topics(struct kafka *k) {
                     k->check->topic_count);
     else if (k->check->topic_count == 0)
         hv_check_ok(k->check, "topics: no rows in the table, none to look for");
+}
+
+static void check_acls(struct kafka *k, rd_kafka_queue_t *queue) {
+    const char *there[HV_CHECK_TOPICS_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < k->check->topic_count; i++)
+        if (find_topic(k, k->check->topics[i]) != NULL)
+            there[count++] = k->check->topics[i];
+    hv_check_acls(k->check, k->client, queue, find_topic(k, k->check->settings->leader_topic) != NULL, there, count);
 }
 
 void hv_check_kafka(struct hv_check *check) {
@@ -265,6 +274,7 @@ void hv_check_kafka(struct hv_check *check) {
         ask_broker_settings(&k, queue);
         check_leader_topic(&k, queue);
         check_topics(&k);
+        check_acls(&k, queue);
         rd_kafka_queue_destroy(queue);
         rd_kafka_metadata_destroy(k.metadata);
     }

@@ -1,4 +1,5 @@
-/* See kafka_beats.h. Delivery reports are not asked for: whether a heartbeat arrived is seen by reading it back. */
+/* See kafka_beats.h. Whether a heartbeat arrived is seen by reading it back; delivery reports are asked for only of those that failed, for
+ * the reason. */
 #include "io/kafka_beats.h"
 
 #include <inttypes.h>
@@ -93,6 +94,15 @@ static bool is_about_brokers(rd_kafka_resp_err_t code) {
            code == RD_KAFKA_RESP_ERR__RESOLVE;
 }
 
+/* One that got too old is no news: then the brokers are away, or slow. */
+static void on_failed(struct hv_beats *beats, rd_kafka_event_t *event) {
+    const rd_kafka_message_t *message;
+    while ((message = rd_kafka_event_message_next(event)) != NULL) {
+        if (message->err > RD_KAFKA_RESP_ERR_NO_ERROR) /* answered by a broker */
+            beats->handler->trouble(beats->user, message->err, rd_kafka_err2str(message->err));
+    }
+}
+
 static enum hv_queue_next on_event(void *user, rd_kafka_event_t *event) {
     struct hv_beats *beats = user;
     const char *facility, *text;
@@ -100,6 +110,9 @@ static enum hv_queue_next on_event(void *user, rd_kafka_event_t *event) {
     switch (rd_kafka_event_type(event)) {
     case RD_KAFKA_EVENT_CREATETOPICS_RESULT:
         on_topic_made(beats, event);
+        break;
+    case RD_KAFKA_EVENT_DR:
+        on_failed(beats, event);
         break;
     case RD_KAFKA_EVENT_ERROR:
         if (!is_about_brokers(rd_kafka_event_error(event)))
@@ -122,12 +135,12 @@ static int make_client(struct hv_beats *beats, const struct hv_kafka_properties 
                        struct hv_error *err) {
     char timeout[24], why[256];
     snprintf(timeout, sizeof timeout, "%" PRId64, lifetime / 1000 > 0 ? lifetime / 1000 : 1);
-    struct hv_kafka_property list[] = {{"message.timeout.ms", timeout}};
-    struct hv_kafka_properties own = {.list = list, .count = 1};
+    struct hv_kafka_property list[] = {{"message.timeout.ms", timeout}, {"delivery.report.only.error", "true"}};
+    struct hv_kafka_properties own = {.list = list, .count = sizeof list / sizeof list[0]};
     rd_kafka_conf_t *conf;
     if (hv_kafka_conf_make(HV_KAFKA_ELECTION_PRODUCER, client_id, base, NULL, &own, &conf, err) != 0)
         return -1;
-    rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
+    rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
     beats->client = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
     if (beats->client == NULL) {
         rd_kafka_conf_destroy(conf);

@@ -42,6 +42,7 @@ struct hv_election {
     bool fatal; /* the consumer is finished; another one is made in the next iteration */
     struct {
         int code;
+        bool beats;
         hv_time at;
     } troubles[TROUBLES]; /* told last, a ring: what repeats for ever is told now and then */
     unsigned trouble_count;
@@ -59,18 +60,24 @@ static void on_later(uv_timer_t *timer);
 
 /* ---- telling ---- */
 
-static void tell_trouble(struct hv_election *e, int code, const char *reason) {
+/* `beats`: it came from the client that sends heartbeats; the same code means something else there. */
+static void tell_trouble_of(struct hv_election *e, bool beats, int code, const char *reason) {
     if (e->handler == NULL)
         return;
     hv_time now = hv_loop_now(e->loop);
     for (unsigned i = 0; i < TROUBLES && i < e->trouble_count; i++) {
-        if (e->troubles[i].code == code && now - e->troubles[i].at < HV_MS(TROUBLE_REPEAT_MS))
+        if (e->troubles[i].code == code && e->troubles[i].beats == beats && now - e->troubles[i].at < HV_MS(TROUBLE_REPEAT_MS))
             return;
     }
     e->troubles[e->trouble_count % TROUBLES].code = code;
+    e->troubles[e->trouble_count % TROUBLES].beats = beats;
     e->troubles[e->trouble_count % TROUBLES].at = now;
     e->trouble_count++;
     e->handler->trouble(e->user, code, reason);
+}
+
+static void tell_trouble(struct hv_election *e, int code, const char *reason) {
+    tell_trouble_of(e, false, code, reason);
 }
 
 static void tell_assigned(struct hv_election *e) {
@@ -236,10 +243,13 @@ static void on_error(struct hv_election *e, rd_kafka_event_t *event) {
                  e->heartbeat_timeout * 3 / 1000);
         break;
     case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
-        snprintf(reason, sizeof reason, "not allowed to join group %s: grant READ on it", e->group_id);
+        snprintf(reason, sizeof reason, "not allowed to join group %s: grant READ on it (kafka-acls.sh --add --operation Read --group %s)",
+                 e->group_id, e->group_id);
         break;
     case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-        snprintf(reason, sizeof reason, "not allowed to use topic %s: grant READ, WRITE and DESCRIBE on it", e->topic);
+        snprintf(reason, sizeof reason, "not allowed to read topic %s: grant READ and WRITE on it, and CREATE if it does not exist (kafka-acls.sh --add --operation Read "
+                 "--operation Write --topic %s)",
+                 e->topic, e->topic);
         break;
     case RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL:
         snprintf(reason, sizeof reason, "other members of group %s use another assignor than %s: set leader_assignor to theirs",
@@ -434,7 +444,14 @@ static void on_topic_made(void *user, int code, const char *reason) {
 }
 
 static void on_beats_trouble(void *user, int code, const char *reason) {
-    tell_trouble(user, code, reason);
+    struct hv_election *e = user;
+    char text[HV_ERROR_MAX];
+    if (code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) {
+        snprintf(text, sizeof text, "not allowed to write topic %s: grant WRITE on it (kafka-acls.sh --add --operation Write --topic %s)",
+                 e->topic, e->topic);
+        reason = text;
+    }
+    tell_trouble_of(e, true, code, reason);
 }
 
 static void on_beats_log(void *user, int level, const char *facility, const char *text) {

@@ -1,4 +1,6 @@
 /* What the core has to say, as log lines: state changes at info, each once; troubles of a record with its id and what to do. */
+#include <string.h>
+
 #include "core/record.h"
 #include "rt/state.h"
 
@@ -20,12 +22,15 @@ static void say_leading(struct hv_runtime *rt, const char *message, const struct
 static void say_blocked(struct hv_runtime *rt, const struct hv_action *action) {
     const struct hv_record *record = action->payload;
     const char *reason = record->defect != HV_SOUND ? hv_defect_text(record->defect) : action->reason;
+    const char *advice = strstr(reason, "authorization failed") != NULL
+                             ? "grant this user WRITE on the topic; the records of its shard wait behind it"
+                             : "mend or delete the row, or mend the topic; the records of its shard wait behind it";
     /* The first time it is news, later tries are detail. */
     enum hv_log_level level = action->count <= 1 ? HV_WARN : HV_DEBUG;
     hv_log(rt->logger, level, "record", "blocked",
            HV_FIELDS(HV_INT("id", action->id), HV_STR("topic", record->topic), HV_STR("reason", reason),
                      HV_INT("size", record->value_length), HV_REAL("retry_in", seconds(action->duration)),
-                     HV_STR("advice", "mend or delete the row, or mend the topic; the records of its shard wait behind it")));
+                     HV_STR("advice", advice)));
 }
 
 static void say_meter(struct hv_runtime *rt, const struct hv_meter_reading *meter) {

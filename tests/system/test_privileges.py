@@ -5,9 +5,11 @@ import re
 import psycopg
 import pytest
 
+from bed.acl import PROPERTIES, Acls, broker_with_acls
 from bed.daemon import run_once, write_ini
 from bed.kafka import fresh_name
 from bed.postgres import TABLE
+from bed.util import wait_until
 
 
 LIMITS = {"io_error_backoff": "30ms", "io_error_backoff_max": "200ms", "blocked_backoff_max": "300ms", "rescan_interval": "1h"}
@@ -179,3 +181,87 @@ def test_names_in_the_printed_grants(bed, tmp_path):
     for wrong in ("a.b", "a b", ""):
         done = run_once("schema", "--grants", wrong)
         assert done.returncode in (1, 2) and "--grants" in done.stderr and not done.stdout
+
+
+# -- Kafka ------------------------------------------------------------------------------------------------------------
+
+
+class KafkaScene:
+    """A broker on which harvestd's user may nothing but what acls grants."""
+
+    def __init__(self, bed, tmp_path):
+        self.bed = bed
+        self.broker = broker_with_acls(bed)
+        self.acls = Acls(self.broker)
+        self.database, self.group = bed.database(), fresh_name("group")
+        self.topic = self.broker.create_topic(fresh_name(), 2)
+        self.collector = bed.collector(self.topic, self.broker)
+        self.daemon = bed.harvestd(self.database, servers=self.broker.user_servers, group=self.group, start=False,
+                                   limits=dict(LIMITS, heartbeat_timeout="2s"))
+        self.daemon.sections["kafka"].update(PROPERTIES)
+        self.ini = str(tmp_path / "harvestd.ini")
+        write_ini(self.ini, self.daemon.sections)
+
+    def check(self):
+        return run_once("check", "-c", self.ini)
+
+    def works(self, value):
+        self.bed.write(self.database, self.topic, "k", value)
+        self.collector.wait_value(value)
+        self.bed.wait_empty(self.database)
+
+
+def test_acls_of_kafka_one_by_one(bed, tmp_path):
+    """Granted one after the other, each after the daemon and check said that it is missing; nothing more is needed. No right on the
+    cluster: brokers before 2.8 also want IdempotentWrite there."""
+    scene = KafkaScene(bed, tmp_path)
+    leader_topic = scene.group + ".neli"
+    bed.write(scene.database, scene.topic, "k", "waits")
+    scene.daemon.start()
+
+    def lacks(kind, name, operation, daemon, check=None, component="kafka", **fields):
+        line = scene.daemon.wait_log(component, None, deadline=60, level=re.compile("warn|error"), raw=re.compile(daemon), **fields)
+        bed.note(line["raw"])
+        done = scene.check()
+        assert done.returncode == 1, done.stdout
+        assert (check or "--operation %s --%s %s" % (operation.capitalize(), kind, name)) in done.stdout, done.stdout
+        scene.acls.grant(kind, name, operation)
+
+    lacks("group", scene.group, "read", "grant READ on it .*--group " + scene.group)
+    lacks("topic", leader_topic, "create", "grant READ and WRITE on it, and CREATE", check="--create --topic " + leader_topic)
+    scene.acls.grant("topic", leader_topic, "describe")   # it is made now; implied by Read and Write, which follow
+    wait_until(lambda: leader_topic in scene.broker.topics(), 40, "the leader topic to be made")
+    lacks("topic", leader_topic, "read", "not allowed to read topic")
+    scene.daemon.wait_log("leader", "joined", deadline=40)
+    lacks("topic", leader_topic, "write", "grant WRITE on it .*--topic " + leader_topic)
+    scene.acls.revoke("topic", leader_topic, "describe")
+    scene.acls.grant("topic", scene.topic, "describe")   # or check could not tell it from one that is not there
+    scene.daemon.wait_leading()
+    lacks("topic", scene.topic, "write", "authorization failed", component="record", advice=re.compile("WRITE"))
+    scene.acls.revoke("topic", scene.topic, "describe")
+    scene.collector.wait_value("waits")
+    scene.works("works")
+    done = scene.check()
+    assert done.returncode == 0 and "the brokers allow" in done.stdout, done.stdout
+    assert [m.value for m in scene.collector.read_to_end()] == [b"waits", b"works"], "check wrote something"
+    scene.daemon.stop()
+
+
+@pytest.mark.parametrize("operation", ["write", pytest.param("read", marks=pytest.mark.long)])
+def test_acls_of_the_leader_topic_taken_away_and_given_back(bed, tmp_path, operation):
+    """Without heartbeats it stops by itself, says why, and leads again once it may."""
+    scene = KafkaScene(bed, tmp_path)
+    leader_topic = scene.group + ".neli"
+    for kind, name, op in (("group", scene.group, "read"), ("topic", leader_topic, "create"), ("topic", leader_topic, "read"),
+                           ("topic", leader_topic, "write"), ("topic", scene.topic, "write")):
+        scene.acls.grant(kind, name, op)
+    scene.daemon.start()
+    scene.works("before")
+    since = scene.daemon.position()
+    scene.acls.revoke("topic", leader_topic, operation)
+    scene.daemon.wait_log("kafka", "trouble", since=since, reason=re.compile("grant .*" + operation.upper()))
+    scene.daemon.wait_log("leader", "fenced", since=since, deadline=40)
+    scene.acls.grant("topic", leader_topic, operation)
+    scene.daemon.wait_leading(since=since)
+    scene.works("after")
+    scene.daemon.stop()
