@@ -28,9 +28,6 @@ void hv_check_database(struct hv_check *check); /* connection, table, rights; fi
 void hv_check_kafka(struct hv_check *check);    /* brokers, leader topic, topics */
 
 /* Part of it: rights. `topics` exist; so does the leader topic, if so. */
-struct rd_kafka_s;
-struct rd_kafka_queue_s;
-void hv_check_acls(struct hv_check *check, struct rd_kafka_s *client, struct rd_kafka_queue_s *queue, bool leader_topic,
-                   const char *const *topics, size_t count);
+void hv_check_acls(struct hv_check *check, bool leader_topic, const char *const *topics, size_t count);
 
 #endif

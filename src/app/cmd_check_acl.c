@@ -11,7 +11,7 @@
 #include "app/cmd_check.h"
 #include "io/kafka_conf.h"
 
-enum { ANSWER_MS = 6000 };
+enum { ANSWER_MS = 6000, POLL_MS = 250, POLLS_MAX = 12 };
 
 static const char heartbeat[] = "0%harvestd check";
 
@@ -53,46 +53,34 @@ static rd_kafka_t *open_client(const struct hv_settings *s, bool consumer, rd_ka
     return rd_kafka_new(consumer ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER, conf, why, sizeof why);
 }
 
-/* ---- the group ---- */
+/* ---- the group, and reading ---- */
 
-static rd_kafka_resp_err_t ask_group(rd_kafka_t *client, rd_kafka_queue_t *queue, const struct hv_settings *s) {
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(list, s->leader_topic, 0);
-    rd_kafka_ListConsumerGroupOffsets_t *wanted = rd_kafka_ListConsumerGroupOffsets_new(s->leader_group_id, list);
-    rd_kafka_ListConsumerGroupOffsets(client, &wanted, 1, NULL, queue);
-    rd_kafka_event_t *answer = rd_kafka_queue_poll(queue, ANSWER_MS);
-    rd_kafka_resp_err_t code = answer == NULL ? RD_KAFKA_RESP_ERR__TIMED_OUT : rd_kafka_event_error(answer);
-    const rd_kafka_ListConsumerGroupOffsets_result_t *result = rd_kafka_event_ListConsumerGroupOffsets_result(answer);
-    size_t count = 0;
-    const rd_kafka_group_result_t **groups =
-        result == NULL ? NULL : rd_kafka_ListConsumerGroupOffsets_result_groups(result, &count);
-    if (code == RD_KAFKA_RESP_ERR_NO_ERROR && count > 0 && rd_kafka_group_result_error(groups[0]) != NULL)
-        code = rd_kafka_error_code(rd_kafka_group_result_error(groups[0]));
-    rd_kafka_event_destroy(answer);
-    rd_kafka_ListConsumerGroupOffsets_destroy(wanted);
-    rd_kafka_topic_partition_list_destroy(list);
-    return code;
-}
-
-/* ---- reading ---- */
-
-/* What a fetch from the leader topic's end is answered; NO_ERROR when it is allowed. */
-static rd_kafka_resp_err_t try_read(const struct hv_settings *s) {
+/* Finds the group's coordinator, and fetches from the leader topic's end if there is that topic. Does not join. */
+static void try_consuming(const struct hv_settings *s, bool leader_topic, bool *ret_group, bool *ret_topic) {
     rd_kafka_t *client = open_client(s, true, NULL);
+    bool read = !leader_topic;
+    *ret_group = *ret_topic = true;
     if (client == NULL)
-        return RD_KAFKA_RESP_ERR__FAIL;
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(list, s->leader_topic, 0)->offset = RD_KAFKA_OFFSET_END;
+        return;
     rd_kafka_poll_set_consumer(client);
-    rd_kafka_assign(client, list);
-    rd_kafka_message_t *message = rd_kafka_consumer_poll(client, ANSWER_MS);
-    rd_kafka_resp_err_t code = message == NULL ? RD_KAFKA_RESP_ERR__TIMED_OUT : message->err;
-    if (message != NULL)
-        rd_kafka_message_destroy(message);
-    rd_kafka_topic_partition_list_destroy(list);
+    if (leader_topic) {
+        rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+        rd_kafka_topic_partition_list_add(list, s->leader_topic, 0)->offset = RD_KAFKA_OFFSET_END;
+        rd_kafka_assign(client, list);
+        rd_kafka_topic_partition_list_destroy(list);
+    }
+    /* A coordinator that is found is not told: then it is given the time that a refusal takes. */
+    for (int i = 0; i < POLLS_MAX && (!read || (*ret_group && i < POLLS_MAX / 2)); i++) {
+        rd_kafka_message_t *message = rd_kafka_consumer_poll(client, POLL_MS);
+        rd_kafka_resp_err_t code = message == NULL ? RD_KAFKA_RESP_ERR_NO_ERROR : message->err;
+        *ret_group = *ret_group && code != RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
+        *ret_topic = *ret_topic && code != RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+        read = read || code == RD_KAFKA_RESP_ERR__PARTITION_EOF || !*ret_topic;
+        if (message != NULL)
+            rd_kafka_message_destroy(message);
+    }
     rd_kafka_consumer_close(client);
     rd_kafka_destroy(client);
-    return code == RD_KAFKA_RESP_ERR__PARTITION_EOF ? RD_KAFKA_RESP_ERR_NO_ERROR : code;
 }
 
 /* ---- writing ---- */
@@ -128,16 +116,17 @@ static void check_writing(struct hv_check *check, const char *const *topics, siz
     rd_kafka_destroy(client);
 }
 
-void hv_check_acls(struct hv_check *check, rd_kafka_t *client, rd_kafka_queue_t *queue, bool leader_topic,
-                   const char *const *topics, size_t count) {
+void hv_check_acls(struct hv_check *check, bool leader_topic, const char *const *topics, size_t count) {
     const struct hv_settings *s = check->settings;
     unsigned bad = check->bad;
-    if (ask_group(client, queue, s) == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)
+    bool group, topic;
+    try_consuming(s, leader_topic, &group, &topic);
+    if (!group)
         forbidden(check, "group", "Read", "group", s->leader_group_id);
+    if (!topic)
+        forbidden(check, "leader topic", "Read", "topic", s->leader_topic);
     if (!leader_topic)
         return;
-    if (try_read(s) == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
-        forbidden(check, "leader topic", "Read", "topic", s->leader_topic);
     check_writing(check, topics, count);
     if (check->bad == bad)
         hv_check_ok(check, "rights: the brokers allow the group, the leader topic and the topics of waiting rows");

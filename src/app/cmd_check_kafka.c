@@ -256,13 +256,13 @@ static void check_topics(struct kafka *k) {
         hv_check_ok(k->check, "topics: no rows in the table, none to look for");
 }
 
-static void check_acls(struct kafka *k, rd_kafka_queue_t *queue) {
+static void check_acls(struct kafka *k) {
     const char *there[HV_CHECK_TOPICS_MAX];
     size_t count = 0;
     for (size_t i = 0; i < k->check->topic_count; i++)
         if (find_topic(k, k->check->topics[i]) != NULL)
             there[count++] = k->check->topics[i];
-    hv_check_acls(k->check, k->client, queue, find_topic(k, k->check->settings->leader_topic) != NULL, there, count);
+    hv_check_acls(k->check, find_topic(k, k->check->settings->leader_topic) != NULL, there, count);
 }
 
 void hv_check_kafka(struct hv_check *check) {
@@ -274,7 +274,7 @@ void hv_check_kafka(struct hv_check *check) {
         ask_broker_settings(&k, queue);
         check_leader_topic(&k, queue);
         check_topics(&k);
-        check_acls(&k, queue);
+        check_acls(&k);
         rd_kafka_queue_destroy(queue);
         rd_kafka_metadata_destroy(k.metadata);
     }
