@@ -42,6 +42,8 @@ struct pump {
     unsigned signals_open;
 };
 
+static const int signal_numbers[SIGNALS] = {SIGINT, SIGTERM};
+
 static const struct hv_pump_options *options_of(const struct pump *p) {
     return &p->work.options->pump;
 }
@@ -75,6 +77,7 @@ static void enter(struct pump *p, enum phase phase) {
     if (phase == CLOSING) {
         while (p->signals_open > 0) {
             uv_close((uv_handle_t *)&p->signals[--p->signals_open], NULL);
+            signal(signal_numbers[p->signals_open], SIG_IGN); /* what is left is short, and then comes the summary */
         }
     }
     close_writers(p);
@@ -243,7 +246,7 @@ static void turn(void *user) {
     hv_loop_set_deadline(p->work.loop, p->wake);
 }
 
-/* The first one ends writing, the next one waiting. */
+/* Ends writing or, when that has ended, waiting; a second one ends both. */
 static void on_signal(uv_signal_t *handle, int number) {
     struct pump *p = handle->data;
     (void)number;
@@ -260,12 +263,11 @@ static void on_signal(uv_signal_t *handle, int number) {
 /* ---- the beginning ---- */
 
 static int open_signals(struct pump *p, struct hv_error *err) {
-    static const int numbers[SIGNALS] = {SIGINT, SIGTERM};
     for (; p->signals_open < SIGNALS; p->signals_open++) {
         uv_signal_t *handle = &p->signals[p->signals_open];
         uv_signal_init(hv_loop_uv(p->work.loop), handle);
         handle->data = p;
-        int bad = uv_signal_start(handle, on_signal, numbers[p->signals_open]);
+        int bad = uv_signal_start(handle, on_signal, signal_numbers[p->signals_open]);
         if (bad != 0) {
             uv_close((uv_handle_t *)handle, NULL);
             return hv_error_set(err, "signals cannot be caught: %s", uv_strerror(bad));

@@ -64,7 +64,7 @@ const char hv_pump_about[] =
     "Latency is the time from when the database's reply to the commit was read to when the\n"
     "record was read from Kafka, first deliveries only: 0 when the record was quicker than the\n"
     "reply. Percentiles are at most 0.8 % too high.\n"
-    "SIGINT or SIGTERM ends writing, a second one waiting.\n";
+    "SIGINT or SIGTERM ends writing, the next one waiting for what was written.\n";
 
 static int check_topic(const char *topic, struct hv_error *err) {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
