@@ -1,5 +1,6 @@
 """harvestd pump: what it writes arrives as it says, and --verify notices what is wrong. Wrongs are planted: rows are deleted before
 the relay sees them, records are produced with a client of our own."""
+import itertools
 import json
 import os
 import re
@@ -26,9 +27,10 @@ def pump(bed, tmp_path):
         return done
 
     def ini(database, **sections):
-        path = str(tmp_path / "pump.ini")
+        path = str(tmp_path / ("pump-%d.ini" % next(numbered)))
         write_ini(path, bed.settings(database, **sections))
         return path
+    numbered = itertools.count()
     run.ini = ini
     return run
 
@@ -100,6 +102,8 @@ def test_everything_arrives_and_an_independent_consumer_agrees(bed, pump):
     database, topics = bed.database(), [bed.topic(), bed.topic()]
     collector = bed.collector(topics)
     bed.harvestd(database).wait_leading()
+    bed.write(database, topics[0], "k", "from before")
+    collector.wait_value("from before")
     done = pump(database, "-t", topics[0], "-t", topics[1], "-n", 5003, "--keys", 7, "--connections", 3, "--blank", 10,
                 "--rollback", 20, "--verify")
     assert done.returncode == 0
@@ -109,7 +113,7 @@ def test_everything_arrives_and_an_independent_consumer_agrees(bed, pump):
     assert s["rolled_back"] > 0 and s["rolled_back_transactions"] > 0
     assert 0 < v["latency_ms"]["p50"] <= v["latency_ms"]["p90"] <= v["latency_ms"]["p99"] <= v["latency_ms"]["max"]
 
-    messages = collector.read_to_end()
+    messages = collector.read_to_end()[1:]
     assert len(messages) == 5003 + v["duplicates"]
     assert {m.key.decode() for m in messages} == {"pump-%d" % k for k in range(7)}
     for key, found in numbers(messages).items():
@@ -249,6 +253,18 @@ def test_nobody_delivers(bed, pump):
     done = pump(database, "-t", topic, "-n", 100, "--verify", "--verify-timeout", "500ms")
     assert done.returncode == 1 and done.summary["verify"]["lost"] == 100 and done.summary["verify"]["timed_out"]
     assert database.count() == 100
+
+
+def test_memory_is_bounded(bed, pump):
+    """64 KiB are some 6000 records: writing waits for arrivals, and not without end."""
+    database, topic = bed.database(), bed.topic()
+    options = ["-t", topic, "-n", 20000, "--transaction", 500, "--verify", "--verify-memory", "64KiB"]
+    done = pump(database, *options, "--verify-timeout", "500ms")
+    assert done.returncode == 1 and done.summary["verify"]["timed_out"]
+    assert 3000 <= done.summary["written"] == done.summary["verify"]["lost"] == database.count() <= 8000
+    bed.harvestd(database)
+    done = pump(database, *options)
+    assert done.returncode == 0 and done.summary["verify"]["arrived"] == 20000
 
 
 def test_runs_do_not_disturb_each_other(bed, running):
