@@ -167,15 +167,19 @@ static bool any_busy(const struct pump *p) {
     return false;
 }
 
+/* Of --duration; connecting does not count. */
+static hv_time end_of_writing(const struct pump *p) {
+    return options_of(p)->duration > 0 && p->first > 0 ? p->first + options_of(p)->duration : HV_NEVER;
+}
+
 static void write_on(struct pump *p, hv_time now) {
-    hv_time end = options_of(p)->duration > 0 ? p->started + options_of(p)->duration : HV_NEVER;
     look_for_failures(p);
-    if (now >= end || p->begun == p->records) {
+    if (now >= end_of_writing(p) || p->begun == p->records) {
         stop_writing(p);
     }
-    wake_at(p, end > now ? end : HV_NEVER);
     begin_what_is_due(p, now);
     if (p->stopped == 0) {
+        wake_at(p, end_of_writing(p));
         return;
     }
     /* A transaction that waits for its connection is not waited for without end. */
