@@ -1,4 +1,5 @@
-/* See cmd_pump_batch.h. One statement for a whole transaction: arrays in, rows out. They consist of letters that need no escaping. */
+/* See cmd_pump_batch.h. One statement for a whole transaction: arrays in, rows out. Their elements consist of characters
+ * that need no escaping. */
 #include "app/cmd_pump_batch.h"
 
 #include <assert.h>

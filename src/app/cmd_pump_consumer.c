@@ -196,8 +196,8 @@ static void __attribute__((format(printf, 3, 4))) tell(unsigned *told, const rd_
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    fprintf(stderr, "%s (topic %s, partition %" PRId32 ", offset %" PRId64 ")%s\n", text, rd_kafka_topic_name(m->rkt), m->partition,
-            m->offset, ++*told == TOLD_MAX ? "; more of this kind are only counted" : "");
+    fprintf(stderr, "%s (topic %s, partition %" PRId32 ", offset %" PRId64 ")%s\n", text, rd_kafka_topic_name(m->rkt),
+            m->partition, m->offset, ++*told == TOLD_MAX ? "; more of this kind are only counted" : "");
 }
 
 /* Reads the headers. False: no record of this run. */
@@ -221,8 +221,8 @@ static void judge(struct hv_pump_consumer *c, const rd_kafka_message_t *m, const
     enum hv_arrival arrival = hv_ledger_arrived(c->work->ledger, tag->key, tag->seq, tag->doomed, now);
     switch (arrival) {
     case HV_ARRIVAL_OUT_OF_ORDER:
-        tell(&c->told_order, m, "out of order: Seq %" PRIu64 " of " HV_PUMP_KEY_PREFIX "%" PRIu32 " came after %" PRIu64, tag->seq,
-             tag->key, hv_ledger_highest(c->work->ledger, tag->key));
+        tell(&c->told_order, m, "out of order: Seq %" PRIu64 " of " HV_PUMP_KEY_PREFIX "%" PRIu32 " came after %" PRIu64,
+             tag->seq, tag->key, hv_ledger_highest(c->work->ledger, tag->key));
         c->heard.news = now;
         break;
     case HV_ARRIVAL_FIRST:

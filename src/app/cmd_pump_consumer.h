@@ -1,5 +1,5 @@
-/* What the pump hears back: reads its topics from where they ended before the first row was written, and has the ledger judge each
- * record of this run. Partitions that are added later are not read. No consumer group is used. */
+/* What the pump hears back: reads its topics from where they ended before the first row was written, and has the ledger
+ * judge each record of this run. Partitions that are added later are not read. No consumer group is used. */
 #ifndef HV_APP_CMD_PUMP_CONSUMER_H
 #define HV_APP_CMD_PUMP_CONSUMER_H
 

@@ -39,7 +39,7 @@ hv_time hv_histogram_quantile(const struct hv_histogram *histogram, unsigned per
     }
     uint64_t wanted = histogram->count / 1000 * per_mille + (histogram->count % 1000 * per_mille + 999) / 1000;
     uint64_t seen = 0;
-    for (unsigned class = 0; class < HV_HISTOGRAM_CLASSES; class ++) {
+    for (unsigned class = 0; class < HV_HISTOGRAM_CLASSES; class++) {
         seen += histogram->classes[class];
         if (seen >= wanted) {
             return hv_time_min((hv_time)upper_end(class), histogram->max);

@@ -1,8 +1,9 @@
 /* What was written and what came back, by key and Seq: finds what is lost, out of order, repeated, invented. Pure.
  *
- * Numbers of a key begin with 1 and have no gaps. Those that are not settled (being written, or committed and not arrived) are
- * kept in blocks of 16; a block goes as soon as all of it is settled. So memory is about 10 bytes for each outstanding record,
- * at most a block (HV_LEDGER_BLOCK_BYTES) for one that stands alone, such as one that is lost, and two blocks and 64 bytes for each key. */
+ * Numbers of a key begin with 1 and have no gaps. Those that are not settled (being written, or committed and not arrived)
+ * are kept in blocks of 16; a block goes as soon as all of it is settled. So memory is about 10 bytes for each outstanding
+ * record, at most a block (HV_LEDGER_BLOCK_BYTES) for one that stands alone, such as one that is lost, and two blocks and
+ * 64 bytes for each key. */
 #ifndef HV_APP_CMD_PUMP_LEDGER_H
 #define HV_APP_CMD_PUMP_LEDGER_H
 

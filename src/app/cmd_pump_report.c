@@ -39,7 +39,8 @@ struct shown {
 
 static bool show_missing(void *user, uint32_t key, uint64_t seq) {
     struct shown *shown = user;
-    fprintf(shown->out, "%s" HV_PUMP_KEY_PREFIX "%" PRIu32 " Seq %" PRIu64, shown->count == 0 ? "              " : ", ", key, seq);
+    fprintf(shown->out, "%s" HV_PUMP_KEY_PREFIX "%" PRIu32 " Seq %" PRIu64, shown->count == 0 ? "              " : ", ", key,
+            seq);
     return ++shown->count < SHOWN_MAX;
 }
 
@@ -96,14 +97,15 @@ void hv_pump_report_text(const struct hv_pump_report *r, FILE *out) {
     }
 }
 
-void hv_pump_progress_text(struct hv_pump_progress *last, const struct hv_pump_work *work, hv_time started, hv_time now, FILE *out) {
+void hv_pump_progress_text(struct hv_pump_progress *last, const struct hv_pump_work *work, hv_time started, hv_time now,
+                           FILE *out) {
     const struct hv_ledger_counts *n = hv_ledger_counts(work->ledger);
     hv_time span = now - last->at;
     fprintf(out, "%7.1f s  written %" PRIu64 " (%.0f/s)", seconds(now - started), n->committed,
             per_second(n->committed - last->committed, span));
     if (work->options->pump.verify) {
-        fprintf(out, "  arrived %" PRIu64 " (%.0f/s)  outstanding %" PRIu64, n->arrived, per_second(n->arrived - last->arrived, span),
-                n->missing);
+        fprintf(out, "  arrived %" PRIu64 " (%.0f/s)  outstanding %" PRIu64, n->arrived,
+                per_second(n->arrived - last->arrived, span), n->missing);
     }
     fputc('\n', out);
     *last = (struct hv_pump_progress){.at = now, .committed = n->committed, .arrived = n->arrived};

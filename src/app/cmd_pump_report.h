@@ -30,6 +30,7 @@ struct hv_pump_progress {
     hv_time at;
     uint64_t committed, arrived;
 };
-void hv_pump_progress_text(struct hv_pump_progress *last, const struct hv_pump_work *work, hv_time started, hv_time now, FILE *out);
+void hv_pump_progress_text(struct hv_pump_progress *last, const struct hv_pump_work *work, hv_time started, hv_time now,
+                           FILE *out);
 
 #endif

@@ -1,6 +1,6 @@
-/* One connection of the pump: writes transactions of records, one at a time. A transaction that certainly did not commit is written
- * again, the same; one whose outcome is unknown is left, its records are noted as unknown. Whatever happens to a writer
- * is followed by hv_loop_wake(). */
+/* One connection of the pump: writes transactions of records, one at a time. A transaction that certainly did not commit
+ * is written again, the same; one whose outcome is unknown is left, its records are noted as unknown. Whatever happens to
+ * a writer is followed by hv_loop_wake(). */
 #ifndef HV_APP_CMD_PUMP_WRITER_H
 #define HV_APP_CMD_PUMP_WRITER_H
 
@@ -33,7 +33,8 @@ struct hv_pump_writer;
 int hv_pump_writer_open(struct hv_pump_work *work, uint32_t index, struct hv_pump_writer **ret, struct hv_error *err);
 
 bool hv_pump_writer_is_ready(const struct hv_pump_writer *writer); /* for hv_pump_writer_begin */
-bool hv_pump_writer_is_busy(const struct hv_pump_writer *writer);  /* with a transaction, also one that waits for the connection */
+/* With a transaction, also one that waits for the connection. */
+bool hv_pump_writer_is_busy(const struct hv_pump_writer *writer);
 const char *hv_pump_writer_failure(const struct hv_pump_writer *writer); /* it cannot go on, and why; or NULL */
 hv_time hv_pump_writer_ended(const struct hv_pump_writer *writer);       /* when its last transaction did; 0: none */
 

@@ -1,5 +1,5 @@
-"""harvestd pump: what it writes arrives as it says, and --verify notices what is wrong. Wrongs are planted: rows are deleted before
-the relay sees them, records are produced with a client of our own."""
+"""harvestd pump: what it writes arrives as it says, and --verify notices what is wrong. Wrongs are planted: rows are
+deleted before the relay sees them, records are produced with a client of our own."""
 import itertools
 import json
 import os
@@ -228,7 +228,7 @@ def test_overtaking_is_noticed(bed, running):
 
 
 def test_corruption_and_inventions_are_noticed(bed, running):
-    """Another value; another key; a number that was never written; a phantom (its own mark says that it was to be rolled back)."""
+    """Another value; another key; headers of other records; a phantom (its mark says that it was to be rolled back)."""
     database, topic = bed.database(), bed.topic(partitions=1)
     hand = Hand(bed, database)
     process = running(database, "-t", topic, "-n", 3, "--keys", 1)

@@ -237,7 +237,9 @@ static void arrive_one(uint32_t key, struct model *m, unsigned seq) {
     if (m->state[seq] == GIVEN_UP || seq >= m->next || seq == 0) {
         return;
     }
-    enum hv_arrival expected = m->arrived[seq] ? HV_ARRIVAL_DUPLICATE : seq < m->highest ? HV_ARRIVAL_OUT_OF_ORDER : HV_ARRIVAL_FIRST;
+    enum hv_arrival expected = m->arrived[seq]      ? HV_ARRIVAL_DUPLICATE
+                               : seq < m->highest ? HV_ARRIVAL_OUT_OF_ORDER
+                                                  : HV_ARRIVAL_FIRST;
     m->duplicates += m->arrived[seq];
     m->arrivals += !m->arrived[seq];
     m->out_of_order += expected == HV_ARRIVAL_OUT_OF_ORDER;
