@@ -75,7 +75,8 @@ enum harvest_event_type {
     /* It leads no more, in order: all that was in flight is settled. The application winds up what it started; nobody else will
      * lead before it is done (see harvest_answer). */
     HARVEST_REVOKED,
-    /* It leads no more, and another may lead already (reason): the application has to stop at once. Nobody waits for it. */
+    /* It leads no more, and another may lead already (reason): the application has to stop at once. Nobody waits for it. Comes after
+     * HARVEST_REVOKED, too, when that was answered with HARVEST_LATER and the group did not wait. */
     HARVEST_FENCED,
     /* Throughput: meter. Comes after deliveries only, no more often than min_metrics_interval. */
     HARVEST_METER_READ,

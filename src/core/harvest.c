@@ -32,6 +32,7 @@ struct hv_harvest {
     enum stop_state stop;
     hv_time drain_until; /* while draining, for a stop or a hand-over */
     bool handing_over;   /* the application was told of the revoke and is not done with it yet */
+    bool abandoned;      /* ... and the group does not wait any more */
     hv_time hand_over_until;
     uint32_t given_up; /* records whose outcome stayed unknown while stopping */
     int64_t *known_ids;  /* room for those that a claim leaves out */
@@ -180,6 +181,8 @@ static void on_revoked(struct hv_harvest *h, bool lost, struct hv_actions *out) 
     } else if (role == HV_REVOKING && lost) {
         /* Nobody waits for us any more, and the partition may come back before all is purged. */
         lose_while_revoking(h, "the group took the leader partition away", out);
+    } else if (h->handing_over && lost) {
+        h->abandoned = true;
     }
 }
 
@@ -201,6 +204,15 @@ static void hand_over(struct hv_harvest *h, struct hv_actions *out) {
     hv_leading_move(&h->leading, HV_STANDBY);
     hv_actions_notify(out, HV_NOTICE_REVOKED);
     h->handing_over = true;
+    h->abandoned = false;
+}
+
+/* The application winds up in peace while another may lead already: it has to stop. */
+static void check_hand_over(struct hv_harvest *h, struct hv_actions *out) {
+    if (h->handing_over && h->abandoned) {
+        h->handing_over = false;
+        hv_actions_notify(out, HV_NOTICE_FENCED)->reason = "the group did not wait until the application was done";
+    }
 }
 
 static void limit_hand_over(struct hv_harvest *h) {
@@ -539,6 +551,7 @@ static void turn(struct hv_harvest *h, struct hv_actions *out) {
     if (!leads(h)) {
         forget_all_unsent(h, out); /* failed reports make records unsent again */
     }
+    check_hand_over(h, out);
     limit_hand_over(h);
     advance_hand_over(h, out);
     advance_stop(h, out);

@@ -266,10 +266,10 @@ static void check_leadership(struct sim_member *member, const struct hv_action *
         break;
     case HV_NOTICE_REVOKED:
     case HV_NOTICE_FENCED:
-        if (!led) {
+        if (!led && !(action->notice == HV_NOTICE_FENCED && member->winding_up)) {
             sim_fail(member->sim, "m%d tells of the end of a leadership that was over", member->index);
         }
-        member->leads = false;
+        member->leads = member->winding_up = false;
         if (action->notice == HV_NOTICE_REVOKED) {
             wind_up(member);
         }

@@ -141,7 +141,7 @@ def test_refreshed(bed):
 
 def test_under_a_frozen_broker(bed):
     """What is in flight can be asked for, the leader's id is in the table, the lease runs out, it leads again, and at last it cannot settle
-    everything and says so."""
+    everything and says so. Another one that winds up for too long is told."""
     broker = bed.own_kafka()
     database, topic = bed.database(), bed.topic(broker)
     collector = bed.collector(topic, broker)
@@ -165,11 +165,16 @@ def test_under_a_frozen_broker(bed):
     second = host.wait_leading(since=host.lines.index(fenced))
     assert second["leader_id"] != first
     bed.wait_empty(database)
+    winding_up = bed.host("uv", bed.member("later", database=bed.database(), kafka=broker, limits={"heartbeat_timeout": "2s"}))
+    winding_up.wait_leading()
+    winding_up.tell("stop").wait("revoked")
     broker.freeze()
     bed.write(database, topic, "last", "last", truth=app.truth)
     wait_until(lambda: _answer_with(host, 1), 30, "one in flight")
     ended = stop(host)
     assert ended["status"] == -1 and "drain_timeout" in ended["error"]
+    assert "did not wait" in winding_up.wait("fenced")["reason"]   # its session is over, others may lead
+    winding_up.wait("stopped")
     broker.thaw()
     assert_left_alone(host)
     bed.harvestd(database, broker).wait_leading(60)

@@ -366,6 +366,24 @@ static void a_hand_over_waits_for_the_application_no_longer_than_the_group_does(
     assert_int_equal(bed->done[HV_ACT_ANSWER], 1);
 }
 
+/* The group has another leader before the application is done: it has to stop at once. */
+static void an_application_that_winds_up_is_told_when_the_group_does_not_wait(void **state) {
+    struct bed *bed = *state;
+    bed->winds_up = true;
+    tell(bed, (struct hv_event){.type = HV_EV_REVOKED});
+    pass(bed, HV_SECONDS(1));
+    assert_int_equal(bed->notices[HV_NOTICE_FENCED], 0);
+    tell(bed, (struct hv_event){.type = HV_EV_REVOKED, .flag = true});
+    tell(bed, (struct hv_event){.type = HV_EV_REVOKED, .flag = true});
+    turns(bed);
+    assert_int_equal(bed->notices[HV_NOTICE_FENCED], 1);
+    assert_int_equal(bed->done[HV_ACT_ANSWER], 0);
+    tell(bed, (struct hv_event){.type = HV_EV_HANDED_OVER});
+    tell(bed, (struct hv_event){.type = HV_EV_ASSIGNED, .flag = true});
+    pass(bed, HV_MS(50));
+    assert_int_equal(look(bed).role, HV_LEADER);
+}
+
 static void a_stop_waits_for_the_application(void **state) {
     struct bed *bed = *state;
     bed->winds_up = true;
@@ -446,6 +464,7 @@ int main(void) {
         TEST(a_stop_does_not_prolong_a_hand_over),
         TEST(a_hand_over_waits_for_the_application),
         TEST(a_hand_over_waits_for_the_application_no_longer_than_the_group_does),
+        TEST(an_application_that_winds_up_is_told_when_the_group_does_not_wait),
         TEST(a_stop_waits_for_the_application),
         TEST(a_lease_that_ends_in_a_hand_over_fences),
         TEST(who_leaves_the_group_does_not_spin),
