@@ -151,13 +151,11 @@ static void not_acknowledged(struct hv_sender *sender, uint32_t index, enum hv_l
     if (event->delivery == HV_REFUSED) {
         make_suspect(shard, slot->id, event->reason);
     }
-    if (lane == HV_LANE_SUSPECTS) {
+    if (lane == HV_LANE_SUSPECTS && event->delivery == HV_REFUSED) {
         shard->reason = event->reason;
-        if (event->delivery != HV_PURGED) {
-            hv_sender_block(sender, shard, now, out);
-        }
+        hv_sender_block(sender, shard, now, out);
     } else if (sender->lanes[lane].state == HV_LANE_READY) {
-        start_purge(sender, lane, event->reason, now, out);
+        start_purge(sender, lane, event->reason, now, out); /* nothing is wrong with the record */
     }
 }
 
