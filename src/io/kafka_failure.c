@@ -68,10 +68,10 @@ const char *hv_kafka_clean_reason(const char *reason, char *out, size_t size) {
     if (strncmp(reason, "[thrd:", 6) == 0 && strstr(reason, "]: ") != NULL)
         reason = strstr(reason, "]: ") + 3;
     snprintf(out, size, "%s", reason);
-    /* "ssl://host:9093/bootstrap: ..." */
-    char *scheme = strstr(out, "://"), *slash = scheme == NULL ? NULL : strchr(scheme + 3, '/');
+    /* "ssl://host:9093/bootstrap: ...", "host:9092/1: ..." */
+    char *scheme = strstr(out, "://"), *slash = strchr(scheme == NULL ? out : scheme + 3, '/');
     char *colon = slash == NULL ? NULL : strstr(slash, ": ");
-    if (colon != NULL && strcspn(slash, " ") > (size_t)(colon - slash))
+    if (colon != NULL && strcspn(out, " ") > (size_t)(colon - out))
         cut_out(slash, colon);
     char *after = strstr(out, " (after ");
     if (after != NULL)
@@ -107,5 +107,9 @@ const char *hv_kafka_advice(int code, const char *reason) {
         return "check sasl.username and sasl.password in [kafka], and that the broker knows them";
     if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
         return "check bootstrap.servers, security.protocol (brokers that expect TLS only hang up), and that brokers run there";
+    if (code == RD_KAFKA_RESP_ERR__RESOLVE)
+        return "check the host names in bootstrap.servers and in the brokers' advertised.listeners";
+    if (code == RD_KAFKA_RESP_ERR__TRANSPORT)
+        return "check bootstrap.servers and the network, and that brokers run there";
     return NULL;
 }

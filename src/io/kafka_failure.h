@@ -6,8 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Lets this client log why it refuses a broker's certificate (expired, another host, unknown authority); the error that follows does
- * not tell. See hv_kafka_log_is_trouble. */
+/* Lets this client log why it refuses a broker's certificate (expired, another host, unknown authority); the error that follows
+ * does not tell. See hv_kafka_log_is_trouble. */
 void hv_kafka_explain_certificates(rd_kafka_conf_t *conf);
 
 /* Is a log line of this facility the reason of an error that follows, and tells more? */

@@ -52,8 +52,8 @@ static const char *in_force(const struct hv_kafka_properties *base, const struct
     return value;
 }
 
-/* Unsecured tokens, which librdkafka makes itself for tests, do not count: version 2.0.2 crashes when it renews one (a null queue in
- * its main thread), measured. */
+/* Unsecured tokens, which librdkafka makes itself for tests, do not count: version 2.0.2 crashes when it renews one (a null queue
+ * in its main thread), measured. */
 int hv_kafka_login_check(const struct hv_kafka_properties *base, const struct hv_kafka_properties *specific,
                          struct hv_error *err) {
     const char *protocol = in_force(base, specific, "security.protocol", "security.protocol");

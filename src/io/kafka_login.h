@@ -18,8 +18,8 @@ bool hv_kafka_property_is_pem(const char *name);
 int hv_kafka_login_check(const struct hv_kafka_properties *base, const struct hv_kafka_properties *specific,
                          struct hv_error *err);
 
-/* Are the files there that a client with this configuration needs for TLS? librdkafka's own errors do not name them. 0, or -1 with
- * err. */
+/* Are the files there that a client with this configuration needs for TLS? librdkafka's own errors do not name them. 0, or -1
+ * with err. */
 int hv_kafka_files_check(const rd_kafka_conf_t *conf, struct hv_error *err);
 
 /* Why this build of librdkafka cannot fetch tokens by itself (sasl.oauthbearer.method=oidc); false when it can. */

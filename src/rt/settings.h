@@ -117,9 +117,9 @@ void hv_settings_note_open_file(struct hv_settings *settings, const char *path);
 /* Fills in the defaults. Aborts when memory is exhausted (as the others here do: nothing was started yet). */
 void hv_settings_init(struct hv_settings *settings);
 
-/* Sets one setting from its text; NAME_file with a path sets the secret NAME to what is in that file now. Returns 0, or -1 with err (no such section or name with the nearest
- * known one; not of its form; out of range; refused by hv_kafka_property_check): then nothing was changed.
- * A later value replaces an earlier. */
+/* Sets one setting from its text; NAME_file with a path sets the secret NAME to what is in that file now. Returns 0, or -1 with
+ * err (no such section or name with the nearest known one; not of its form; out of range; a file that cannot be used; refused by
+ * hv_kafka_property_check): then nothing was changed. A later value replaces an earlier. */
 int hv_settings_set(struct hv_settings *settings, const char *section, const char *name, const char *value,
                     struct hv_error *err);
 

@@ -1,5 +1,5 @@
-/* Troubles of the Kafka clients, for the log: each is told once, by whichever client noticed it first, and again after ten minutes or
- * when all was well in between. What merely follows from a trouble that was told is not told. */
+/* Troubles of the Kafka clients, for the log: each is told once, by whichever client noticed it first, and again after ten
+ * minutes or when all was well in between. What merely follows from a trouble that was told is not told. */
 #include <string.h>
 
 #include "io/kafka_failure.h"

@@ -119,8 +119,8 @@ def test_core_dumps(tmp_path, setting, dumps):
     if len(command()) > 1:
         pytest.skip("a wrapper has limits of its own")
     path = tmp_path / "a.ini"
-    path.write_text("[harvest]\ndata_source = host=127.0.0.1 port=%d\ncore_dumps = %s\n[kafka]\nbootstrap.servers = 127.0.0.1:%d\n"
-                    % (free_port(), setting, free_port()))
+    path.write_text("[harvest]\ndata_source = host=127.0.0.1 port=%d\ncore_dumps = %s\n[kafka]\n"
+                    "bootstrap.servers = 127.0.0.1:%d\n" % (free_port(), setting, free_port()))
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     process = subprocess.Popen(command() + ["run", "-c", str(path)], stderr=subprocess.PIPE, text=True, cwd=tmp_path,
                                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (min_limit(hard), hard)))

@@ -12,7 +12,8 @@ from bed.daemon import run_once, write_ini
 from bed.kafka import Kafka, fresh_name
 from bed.util import wait_until
 
-SCRAM_PASSWORD, PLAIN_PASSWORD, STORE_PASSWORD, KEY_PASSWORD = "scram-Pa55w=rd", "plain-Pa55word", "store-Pa55word", "key-Pa55word"
+SCRAM_PASSWORD, PLAIN_PASSWORD = "scram-Pa55w=rd", "plain-Pa55word"
+STORE_PASSWORD, KEY_PASSWORD = "store-Pa55word", "key-Pa55word"
 LISTENERS = {"SCRAM": "SASL_SSL", "PLAIN": "SASL_SSL", "MUTUAL": "SSL", "SHIFTY": "SSL"}
 MODULE = "org.apache.kafka.common.security.%s required "
 

@@ -8,7 +8,6 @@ import pytest
 
 from bed.certificates import Authority, write
 from bed.daemon import environment_with, run_once, write_ini
-from bed.kafka import fresh_name
 from bed.postgres import Postgres
 from bed.util import wait_until
 
@@ -153,7 +152,8 @@ def by_service_in_home(scene):
 
 def client_certificate(scene, name):
     client = scene.server.authority_of_test.client(name)
-    return "sslcert=%s sslkey=%s" % (write(scene.home, "client.crt", client.pem), write(scene.home, "client.key", client.key_pem()))
+    return "sslcert=%s sslkey=%s" % (write(scene.home, "client.crt", client.pem),
+                                     write(scene.home, "client.key", client.key_pem()))
 
 
 def by_certificate(scene):

@@ -25,6 +25,7 @@ static void what_changes_is_left_out(void **state) {
     assert_cleaned("[thrd:ssl://a:1/bootstrap]: ssl://a:1/bootstrap: Certificate (subject=/CN=b, issuer=/CN=c) verification "
                    "callback failed: it has expired",
                    "ssl://a:1: Certificate (subject=/CN=b, issuer=/CN=c) is refused: it has expired");
+    assert_cleaned("127.0.0.1:9092/bootstrap: Connect failed (after 0ms in state CONNECT)", "127.0.0.1:9092: Connect failed");
     assert_cleaned("1/1 brokers are down", "1/1 brokers are down");
     assert_cleaned("", "");
     assert_cleaned("GroupCoordinator: a:1: Disconnected", "GroupCoordinator: a:1: Disconnected");
@@ -54,7 +55,8 @@ static void advice_fits(void **state) {
     assert_non_null(strstr(hv_kafka_advice(RD_KAFKA_RESP_ERR__AUTHENTICATION, "x"), "sasl.password"));
     assert_non_null(strstr(hv_kafka_advice(0, "is refused: it has expired"), "renew"));
     assert_non_null(strstr(hv_kafka_advice(RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, "2/2"), "security.protocol"));
-    assert_null(hv_kafka_advice(RD_KAFKA_RESP_ERR__RESOLVE, "x"));
+    assert_non_null(strstr(hv_kafka_advice(RD_KAFKA_RESP_ERR__RESOLVE, "x"), "host names"));
+    assert_null(hv_kafka_advice(RD_KAFKA_RESP_ERR__MSG_TIMED_OUT, "x"));
 }
 
 #define TEST(name) cmocka_unit_test(name)
