@@ -249,7 +249,9 @@ def test_it_runs_without_standard_descriptors(tmp_path, listener):
     def close_all():
         for fd in 0, 1, 2:
             os.close(fd)
-    with daemon(tmp_path, listener.getsockname()[1], preexec_fn=close_all) as process:
+    port = listener.getsockname()[1]
+    # Without dumps the kernel hides the descriptors of a process from its own user.
+    with daemon(tmp_path, port, "-s", "harvest.core_dumps=on", preexec_fn=close_all) as process:
         with listener.accept()[0] as connection:
             connection.settimeout(DEADLINE)
             assert b"level=" not in connection.recv(64)
