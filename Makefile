@@ -257,6 +257,7 @@ VALGRIND_TESTS = tests/system/test_delivery.py tests/system/test_readme.py \
     tests/system/test_stop.py::test_stops_under_load_without_duplicates \
     tests/system/test_stop.py::test_stops_before_it_ever_led
 valgrind: tests  ## a short system run under valgrind
+	valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite $(BUILD)/tests/test_embedding
 	$(MAKE) HARVESTD="valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
 	    $(abspath $(BUILD)/harvestd)" TESTS="$(VALGRIND_TESTS)" system
 
