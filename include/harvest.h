@@ -24,7 +24,7 @@
  * each other: a program may have several, on one thread or on several. librdkafka runs threads of its own for each harvest, with all
  * signals blocked; libuv's thread pool, which the program shares, looks up host names and lets go of Kafka clients.
  *
- * What it leaves alone: signal dispositions and masks, standard input, output and error, the default loop of libuv, the locale, the
+ * What it leaves alone: signal dispositions and masks (but see harvest_use_signal), standard input, output and error, the default loop of libuv, the locale, the
  * environment, exit(). A process that forks may not use a harvest in the child. When memory is exhausted, or an invariant on which order
  * depends is found broken, the process is aborted: neither can be gone on from without risking the order of records.
  *
@@ -172,6 +172,12 @@ HARVEST_API void harvest_hurry(struct harvest *h);
 
 /* Frees it. Only in state CREATED or STOPPED, and with none of its functions running or about to run on another thread. NULL is fine. */
 HARVEST_API void harvest_free(struct harvest *h);
+
+/* Gives the library a signal that the program has no other use for, such as SIGRTMIN, for all harvests that are started from now on. A
+ * process that was paused (SIGSTOP, a frozen container) may have lost its lease when it goes on; librdkafka's threads may then send what
+ * they hold before the harvest can look. With a signal, a timer of the kernel's stops them first. Sets the signal's handler, and blocks it
+ * in the calling thread: to be called once, before the program starts threads, which inherit that. */
+HARVEST_API void harvest_use_signal(int number);
 
 /* ---- Asking ------------------------------------------------------------------------------------------------------------------------ */
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "io/kafka_producer.h"
 #include "rt/api.h"
 
 static void dispose(struct harvest *h) {
@@ -99,6 +100,10 @@ void harvest_hurry(struct harvest *h) {
 
 void harvest_done(struct harvest *h) {
     wish(h, HV_WISH_DONE);
+}
+
+void harvest_use_signal(int number) {
+    hv_producer_use_signal(number);
 }
 
 /* ---- starting ---- */

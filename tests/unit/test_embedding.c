@@ -378,6 +378,21 @@ static void test_freed_in_its_stopped_handler(void **state) {
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
+/* Last: it is the process's. What the timer does then is in test_kafka_producer. */
+static void test_a_signal_that_is_given(void **state) {
+    (void)state;
+    int number = SIGRTMIN + 3;
+    struct sigaction action;
+    sigset_t blocked;
+    assert_int_equal(sigaction(number, NULL, &action), 0);
+    assert_true(action.sa_handler == SIG_DFL);
+    harvest_use_signal(number);
+    assert_int_equal(sigaction(number, NULL, &action), 0);
+    assert_true(action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN);
+    assert_int_equal(pthread_sigmask(SIG_BLOCK, NULL, &blocked), 0);
+    assert_int_equal(sigismember(&blocked, number), 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_free_without_start),
@@ -394,6 +409,7 @@ int main(void) {
         cmocka_unit_test(test_stop_from_a_signal_handler),
         cmocka_unit_test(test_stop_while_it_starts),
         cmocka_unit_test(test_freed_in_its_stopped_handler),
+        cmocka_unit_test(test_a_signal_that_is_given),
     };
     return cmocka_run_group_tests_name("embedding", tests, NULL, NULL);
 }
