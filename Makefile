@@ -84,6 +84,7 @@ EMBED_OBJ := $(call obj,$(wildcard tests/embed/*.c))
 EMBED    := $(if $(EMBED_OBJ),$(BUILD)/tests/embed_host)
 TOOLS    := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
 BENCHES  := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
+BENCH_HELP := $(call obj,$(wildcard tests/bench/common/*.c))
 
 ifneq ($(words $(notdir $(UNIT) $(CONTRACT))),$(words $(sort $(notdir $(UNIT) $(CONTRACT)))))
 $(error a name is used in tests/unit and in tests/contract: both make $(BUILD)/tests/<name>)
@@ -92,7 +93,7 @@ endif
 # ---- What is made -----------------------------------------------------------------------------------------------------
 
 .DEFAULT_GOAL := all
-.PHONY: all tests tools help deps install clean demo check check-static check-install unit sim system bench sanitize sanitize-threads valgrind check-long
+.PHONY: all tests tools help deps install clean demo check check-static check-install unit sim system bench bench-quick sanitize sanitize-threads valgrind check-long
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
@@ -173,7 +174,7 @@ $(TOOLS): $(BUILD)/tools/%: $(BUILD)/obj/tests/tools/%.o $(LIB_A)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,$(PKGS))
 
-$(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIB_A)
+$(BENCHES): $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(BENCH_HELP) $(LIB_A)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -o $@ $^ $(call pkg_libs,$(PKGS))
 
@@ -239,8 +240,16 @@ sim: $(SIM)  ## the simulator: random schedules with faults over the pure core
 system: all tests  ## contract and system tests, with real Postgres and real Kafka
 	$(PYTEST) $(TESTS)
 
-bench: all $(BENCHES)  ## drain of 300,000 rows beside two limits, with real Postgres and real Kafka
-	HARVESTD_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/bench/bench.py
+# BENCH_ARGS: e.g. "--only drain --strategies cursor"; bench.py --help lists all.
+BENCH_ARGS ?=
+BENCH_ENV   = HARVESTD_BUILD=$(abspath $(BUILD))
+bench: all $(BENCHES)  ## speed, latency and cost beside limits measured in the same run; half an hour; to build/bench
+	scripts/get-kafka
+	$(BENCH_ENV) $(PYTHON) tests/bench/bench.py $(BENCH_ARGS)
+
+bench-quick: all $(BENCHES)  ## a first impression of that in two minutes
+	scripts/get-kafka
+	$(BENCH_ENV) $(PYTHON) tests/bench/bench.py --quick $(BENCH_ARGS)
 
 sanitize:  ## unit tests, simulator and system tests under address, undefined-behaviour and leak sanitizers
 	$(MAKE) SANITIZE=address,undefined BUILD=build/asan tests
