@@ -31,7 +31,7 @@ void hv_claim_restart(struct hv_claim *claim, hv_time now) {
     hv_watermark_restart(&claim->watermark, now);
     hv_gaps_clear(&claim->gaps);
     claim->next = INT64_MIN;
-    claim->listing = false;
+    claim->listing = claim->regaining = false;
     claim->refresh = NULL;
     claim->not_before = now;
     claim->wait = claim->config->mark_backoff;
@@ -89,11 +89,11 @@ static void adapt_limit(struct hv_claim *claim, const struct hv_claimed *rows, s
 }
 
 /* A full mark is followed by the next at once; otherwise rows are looked for after a wait that grows while none come. */
-static void decide_wait(struct hv_claim *claim, size_t count, hv_time now) {
+static void decide_wait(struct hv_claim *claim, size_t count, bool cut, hv_time now) {
     if (count > 0) {
         claim->busy_at = now;
         claim->wait = claim->config->mark_backoff;
-        claim->not_before = count >= claim->asked_limit ? now : now + claim->wait;
+        claim->not_before = cut || count >= claim->asked_limit ? now : now + claim->wait;
         return;
     }
     if (now - claim->busy_at >= QUIET) {
@@ -128,11 +128,11 @@ static void move_on(struct hv_claim *claim, const struct hv_claimed *rows, size_
     }
 }
 
-/* Returns how many rows count. The reply has all there was up to its limit-th row; what it has beyond that may have predecessors that
- * it has not. */
-static size_t note_scanned(struct hv_claim *claim, const struct hv_claimed *rows, size_t count) {
+/* Returns how many rows count. A reply that was cut has all there was up to its last or limit-th row; what it has beyond that may have
+ * predecessors that it has not. */
+static size_t note_scanned(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, bool cut) {
     size_t taken = count < claim->asked_limit ? count : claim->asked_limit;
-    int64_t until = count >= claim->asked_limit ? rows[taken - 1].id : INT64_MAX;
+    int64_t until = cut ? rows[taken - 1].id : INT64_MAX;
     int64_t *ids = hv_calloc(taken, sizeof *ids);
     for (size_t i = 0; i < taken; i++) {
         ids[i] = rows[i].id;
@@ -143,22 +143,33 @@ static size_t note_scanned(struct hv_claim *claim, const struct hv_claimed *rows
     return taken;
 }
 
-size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, uint64_t term, hv_time now) {
-    assert(claim->state == HV_CLAIM_CLAIMING);
+/* Has the cursor come back to where it was before it started again? A look from the first id on may wait a multiple of what that took:
+ * if the table is so large that it takes long, it must not be all that is done. */
+static void note_regained(struct hv_claim *claim, bool cut, hv_time now) {
+    if (claim->regaining && (!cut || claim->next >= claim->regain)) {
+        claim->regaining = false;
+        claim->rescan_at = hv_time_max(claim->rescan_at, now + 4 * (now - claim->regain_since));
+    }
+}
+
+size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, bool cut, uint64_t term, hv_time now) {
+    assert(claim->state == HV_CLAIM_CLAIMING && !(cut && count == 0));
     claim->state = HV_CLAIM_IDLE;
     hv_backoff_reset(&claim->backoff);
     if (claim->asked_term != term) {
         return 0; /* what we know now does not go with it */
     }
     if (claim->config->by_cursor) {
-        count = note_scanned(claim, rows, count);
+        cut = cut || count >= claim->asked_limit;
+        count = note_scanned(claim, rows, count, cut);
+        note_regained(claim, cut, now);
     } else {
         note_marked(claim, rows, count, now);
     }
     if (count > 0) {
         adapt_limit(claim, rows, count);
     }
-    decide_wait(claim, count, now);
+    decide_wait(claim, count, cut, now);
     return count;
 }
 
@@ -198,7 +209,7 @@ static bool wants_list(struct hv_claim *claim, hv_time now) {
     if (!claim->config->by_cursor) {
         return false;
     }
-    if (!claim->listing && now >= claim->rescan_at) {
+    if (!claim->listing && !claim->regaining && now >= claim->rescan_at) {
         claim->rescan_at = now + claim->config->rescan_interval;
         claim->listing = claim->next > INT64_MIN;
         claim->list_from = INT64_MIN;
@@ -213,30 +224,36 @@ static void list(struct hv_claim *claim, uint64_t term, struct hv_actions *out) 
     action->limit = claim->config->list_limit;
     claim->asked_term = term;
     claim->state = HV_CLAIM_LISTING;
+    claim->listed = true;
 }
 
 /* Was this id neither seen nor expected? */
-static bool is_strange(const struct hv_claim *claim, int64_t id, const struct hv_slots *slots) {
-    return id < claim->next && !hv_gaps_hold(&claim->gaps, id) && hv_slots_find(slots, id) == HV_NO_SLOT;
+static bool is_strange(const struct hv_claim *claim, const struct hv_claimed *row, const struct hv_slots *slots,
+                       const struct hv_shards *shards) {
+    return row->id < claim->next && !shards->list[row->key_hash % shards->count].spilled &&
+           !hv_gaps_hold(&claim->gaps, row->id) && hv_slots_find(slots, row->id) == HV_NO_SLOT;
 }
 
-void hv_claim_listed(struct hv_claim *claim, const int64_t *ids, size_t count, uint64_t term, const struct hv_slots *slots,
-                     hv_time now) {
+void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, uint64_t term,
+                     const struct hv_slots *slots, const struct hv_shards *shards, hv_time now) {
     assert(claim->state == HV_CLAIM_LISTING);
     claim->state = HV_CLAIM_IDLE;
     if (claim->asked_term != term) {
         return;
     }
     claim->listing = count == claim->config->list_limit;
-    claim->list_from = count > 0 ? ids[count - 1] + 1 : INT64_MIN;
+    claim->list_from = count > 0 ? rows[count - 1].id + 1 : INT64_MIN;
     bool strange = false;
     for (size_t i = 0; i < count && !strange; i++) {
-        strange = is_strange(claim, ids[i], slots);
+        strange = is_strange(claim, &rows[i], slots, shards);
     }
     if (strange) {
         /* It was drawn long before it was written, or the sequence began anew: then any id below may still come. What the cursor
          * sees again is held, or gone. */
         hv_gaps_clear(&claim->gaps);
+        claim->regaining = true;
+        claim->regain = claim->next;
+        claim->regain_since = now;
         claim->next = INT64_MIN;
         claim->listing = false;
         claim->not_before = hv_time_min(claim->not_before, now);
@@ -249,6 +266,7 @@ static void note_asked(struct hv_claim *claim, uint64_t term) {
     claim->asked_limit = claim->limit;
     claim->asked_term = term;
     claim->state = HV_CLAIM_CLAIMING;
+    claim->listed = false;
 }
 
 static void mark(struct hv_claim *claim, const uint8_t *leader_id, bool alone, hv_time now, struct hv_actions *out) {
@@ -283,12 +301,13 @@ void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t
     if (claim->state != HV_CLAIM_IDLE) {
         return;
     }
+    bool due = now >= claim->not_before && room >= claim->limit;
     if (wants_writers(claim, now)) {
         hv_actions_add(out, HV_ACT_WRITERS);
         claim->state = HV_CLAIM_ASKING;
-    } else if (wants_list(claim, now)) {
+    } else if (wants_list(claim, now) && !(claim->listed && due)) { /* a long list does not hold up the claims */
         list(claim, term, out);
-    } else if (now >= claim->not_before && room >= claim->limit) {
+    } else if (due) {
         if (claim->config->by_cursor) {
             scan(claim, out);
         } else {
@@ -304,7 +323,8 @@ hv_time hv_claim_deadline(const struct hv_claim *claim, uint32_t room) {
     }
     hv_time deadline;
     if (claim->config->by_cursor) {
-        deadline = hv_time_min(hv_gaps_deadline(&claim->gaps), claim->listing ? 0 : claim->rescan_at);
+        hv_time list_at = claim->listing ? 0 : claim->regaining ? HV_NEVER : claim->rescan_at;
+        deadline = hv_time_min(hv_gaps_deadline(&claim->gaps), list_at);
     } else {
         deadline = hv_watermark_deadline(&claim->watermark);
     }

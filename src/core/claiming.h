@@ -18,6 +18,7 @@
 #include "core/config.h"
 #include "core/event.h"
 #include "core/gaps.h"
+#include "core/shards.h"
 #include "core/slots.h"
 #include "core/watermark.h"
 
@@ -32,6 +33,10 @@ struct hv_claim {
     int64_t next;                  /* the lowest id that was not seen and is in no gap */
     int64_t list_from;             /* of the next page of the look from the first id on */
     bool listing;                  /* that is under way */
+    bool listed;                   /* the last statement was a page of it */
+    bool regaining;                /* the cursor started again and has not come back to where it was... */
+    int64_t regain;                /* ... which is here */
+    hv_time regain_since;
     const char *refresh; /* why a refresh is due (static text), or NULL */
     uint32_t limit;      /* rows of the next mark at most; adapts */
     uint32_t average;    /* bytes of a row, as seen lately */
@@ -57,13 +62,14 @@ void hv_claim_up(struct hv_claim *claim, hv_time now);
 void hv_claim_down(struct hv_claim *claim, bool outcome_unknown, hv_time now);
 void hv_claim_refused(struct hv_claim *claim, hv_time now);
 
-/* The whole reply to a claim; rows ascending. Adapts limits and decides when to claim next. `term`: of leadership, now. Returns how many of
- * the rows, from the first on, are claimed: none of another term's; by cursor no more than asked for, the others come again. */
-size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, uint64_t term, hv_time now);
+/* The whole reply to a claim; rows ascending. Adapts limits and decides when to claim next. `cut`: above the last row there may be more,
+ * although they are fewer than asked for. `term`: of leadership, now. Returns how many of the rows, from the first on, are claimed: none
+ * of another term's; by cursor no more than asked for, the others come again. */
+size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, bool cut, uint64_t term, hv_time now);
 
-/* The reply to HV_ACT_LIST. `slots`: the records that are held. */
-void hv_claim_listed(struct hv_claim *claim, const int64_t *ids, size_t count, uint64_t term, const struct hv_slots *slots,
-                     hv_time now);
+/* The reply to HV_ACT_LIST. `slots`: the records that are held. Rows of a shard that spilled are in the table, and no surprise. */
+void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, uint64_t term,
+                     const struct hv_slots *slots, const struct hv_shards *shards, hv_time now);
 
 /* Is a statement out whose snapshot may hold rows that are deleted meanwhile? */
 static inline bool hv_claim_is_reading(const struct hv_claim *claim) {

@@ -28,8 +28,9 @@ enum hv_event_type {
     HV_EV_CLAIM_UP,     /* the claiming connection is ready */
     HV_EV_CLAIM_DOWN,   /* it is gone; flag: a statement was out and may have taken effect */
     HV_EV_CLAIM_REFUSED, /* the database refused the statement, which did nothing */
-    HV_EV_CLAIMED,      /* rows, count: the whole reply to HV_ACT_MARK or HV_ACT_SCAN, ids ascending */
-    HV_EV_LISTED,       /* ids, count: the reply to HV_ACT_LIST, ascending */
+    HV_EV_CLAIMED,      /* rows, count: the whole reply to HV_ACT_MARK or HV_ACT_SCAN, ids ascending; flag: it may have ended before the
+                         * limit, because it grew large */
+    HV_EV_LISTED,       /* rows (id and key_hash only), count: the reply to HV_ACT_LIST, ids ascending */
     HV_EV_WRITERS,      /* hashes, count: the reply to HV_ACT_WRITERS */
     HV_EV_SETTLE_UP,    /* as the three above, for the settling connection */
     HV_EV_SETTLE_DOWN,
@@ -49,7 +50,7 @@ struct hv_claimed {
     uint32_t key_hash; /* records of one key have one hash */
     uint32_t bytes;    /* what the payload costs to keep */
     bool defective;    /* cannot be sent as it is */
-    void *payload;     /* not NULL; means nothing to the core */
+    void *payload;     /* not NULL (HV_EV_LISTED: NULL); means nothing to the core */
 };
 
 struct hv_event {

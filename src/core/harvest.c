@@ -371,7 +371,7 @@ static void take_known_row(struct hv_harvest *h, uint32_t index, const struct hv
 }
 
 static void on_claimed(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
-    size_t claimed = hv_claim_marked(&h->claim, event->rows, event->count, h->term, h->now);
+    size_t claimed = hv_claim_marked(&h->claim, event->rows, event->count, event->flag, h->term, h->now);
     bool ours = leads(h) && h->claim.asked_term == h->term;
     for (size_t i = 0; i < event->count; i++) {
         const struct hv_claimed *row = &event->rows[i];
@@ -621,7 +621,7 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         hv_settle_mark_answered(&h->settle);
         break;
     case HV_EV_LISTED:
-        hv_claim_listed(&h->claim, event->ids, event->count, h->term, &h->slots, h->now);
+        hv_claim_listed(&h->claim, event->rows, event->count, h->term, &h->slots, &h->shards, h->now);
         hv_settle_mark_answered(&h->settle);
         break;
     case HV_EV_WRITERS:

@@ -18,8 +18,8 @@ enum { OID_INT8 = 20, OID_TEXT = 25, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
 
 enum pending { NOTHING, PROBE, RIGHTS, CLAIM, LIST, PURGE, RESET, WRITERS };
 
-#define SQL_MAX 2048
-#define PARAMETERS_MAX 5
+#define SQL_MAX 4096
+#define PARAMETERS_MAX 6
 
 enum { SCAN_ABOVE, SCAN_GAPS, SCAN_GAPS_WITHOUT, SCAN_FORMS }; /* how a scan is asked for */
 
@@ -37,6 +37,8 @@ struct hv_outbox {
     struct hv_pg_failure refused;  /* ... and why */
     struct hv_table_types types;
     const char *id_header; /* NULL: none */
+    int64_t reply_bytes;
+    uint64_t server_since; /* since when the server runs, hashed, as the answer before told; 0: there was none */
     char table[HV_TABLE_QUOTED_MAX];
     char probe_sql[SQL_MAX], mark_sql[SQL_MAX], purge_sql[SQL_MAX], reset_sql[SQL_MAX], list_sql[SQL_MAX], look_sql[SQL_MAX];
     char scan_sql[SCAN_FORMS][SQL_MAX];
@@ -60,31 +62,42 @@ static const char probe_form[] =
     "FROM (SELECT 1) AS one LEFT JOIN (SELECT id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, "
     "kafka_header_values, leader_id FROM %s LIMIT 0) AS o ON true";
 
+/* Bytes of the rows before this one. octet_length reads no value that is stored apart; of JSON, which has none, what it takes in the
+ * table. (%s is one or the other.) */
+#define BYTES "(coalesce(pg_catalog.%s(kafka_value), 0) + coalesce(pg_catalog.pg_column_size(kafka_header_values), 0))"
+#define BYTES_BEFORE "sum(" BYTES ") OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - " BYTES
+
 /* ARRAY(...) is evaluated first and by itself, and its ids are then looked up one by one: with IN (...)
  * the planner may join instead and read the whole table on every mark. coalesce(...) is "no or another
  * leader" in a form that the planner does not understand: with statistics from a time when all rows
  * carried our id it would expect a row or two, and sort the table. */
 static const char mark_form[] =
-    "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM %s WHERE id >= $2 "
-    "AND coalesce(leader_id <> $1, true) ORDER BY id LIMIT $3)) "
+    "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM (SELECT id, " BYTES_BEFORE " AS before FROM %s "
+    "WHERE id >= $2 AND coalesce(leader_id <> $1, true) ORDER BY id LIMIT $3) AS found WHERE before < $4)) "
     "RETURNING id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values";
 
 #define ROW "id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values"
 /* Only the primary can tell this; a standby, to which a proxy may send what only reads, raises an error. It is asked once a statement. */
 #define ON_PRIMARY "(SELECT pg_catalog.pg_current_wal_lsn() IS NOT NULL)"
 #define ABOVE "SELECT " ROW " FROM %s WHERE id >= $1 AND " ON_PRIMARY " ORDER BY id LIMIT $2"
+/* The last column tells whether the row is the last one because of $3. */
+#define WITHIN_BYTES(rows) \
+    "SELECT " ROW ", before + bytes >= $3 FROM (SELECT " ROW ", " BYTES " AS bytes, " BYTES_BEFORE " AS before FROM (" rows ") AS found " \
+    "ORDER BY id LIMIT $2) AS few WHERE before < $3 ORDER BY id"
+/* The limit over all bounds the reply: many gaps may be filled at one time. */
 #define IN_GAPS(and) \
-    "(" ABOVE ") UNION ALL SELECT o.* FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4)) AS g (lo, hi) " \
-    "CROSS JOIN LATERAL (SELECT " ROW " FROM %s WHERE id >= g.lo AND id <= g.hi " and "ORDER BY id LIMIT $2) AS o"
+    WITHIN_BYTES("(" ABOVE ") UNION ALL " \
+    "SELECT o.* FROM ROWS FROM (pg_catalog.unnest($4), pg_catalog.unnest($5)) AS g (lo, hi) " \
+    "CROSS JOIN LATERAL (SELECT " ROW " FROM %s WHERE id >= g.lo AND id <= g.hi " and "ORDER BY id LIMIT $2) AS o")
 
 /* One statement, and so one snapshot: a row above, or in a later gap, may have its predecessor in an earlier one. */
-static const char scan_above_form[] = ABOVE;
+static const char scan_above_form[] = WITHIN_BYTES(ABOVE);
 static const char scan_gaps_form[] = IN_GAPS("");
-static const char scan_without_form[] = IN_GAPS("AND id <> ALL ($5) ");
+static const char scan_without_form[] = IN_GAPS("AND id <> ALL ($6) ");
 
-static const char list_form[] = "SELECT id FROM %s WHERE id >= $1 AND id <= $2 AND " ON_PRIMARY " ORDER BY id LIMIT $3";
+static const char list_form[] = "SELECT id, kafka_key FROM %s WHERE id >= $1 AND id <= $2 AND " ON_PRIMARY " ORDER BY id LIMIT $3";
 
-static const char look_form[] = "SELECT id FROM %s WHERE id = ANY ($1)";
+static const char look_form[] = "SELECT id FROM %s WHERE id = ANY ($1) AND " ON_PRIMARY;
 
 static const char purge_form[] = "DELETE FROM %s WHERE id = ANY ($1)";
 
@@ -105,7 +118,8 @@ static const char writers_sql[] =
     "AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') "
     "AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid() "
     "UNION ALL SELECT 'unknown' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1) "
-    "AND (relkind NOT IN ('r', 'p') OR pg_catalog.pg_is_in_recovery())";
+    "AND (relkind NOT IN ('r', 'p') OR pg_catalog.pg_is_in_recovery()) "
+    "UNION ALL SELECT 'since ' || pg_catalog.pg_postmaster_start_time()";
 
 static void put_i32(uint8_t *out, int32_t value) {
     uint32_t v = (uint32_t)value;
@@ -144,7 +158,7 @@ static uint8_t *make_array(const int64_t *first, size_t stride, size_t count, in
 
 static void send_statement(struct hv_outbox *outbox, enum pending pending, const char *sql, int count,
                            const Oid *types, const void *const *values, const int *lengths) {
-    static const int binary[PARAMETERS_MAX] = {1, 1, 1, 1, 1};
+    static const int binary[PARAMETERS_MAX] = {1, 1, 1, 1, 1, 1};
     assert(outbox->pending == NOTHING && count <= PARAMETERS_MAX);
     const char *texts[PARAMETERS_MAX];
     for (int i = 0; i < count; i++) {
@@ -168,39 +182,41 @@ static void send_ids(struct hv_outbox *outbox, enum pending pending, const char 
 }
 
 void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64_t from_id, uint32_t limit) {
-    static const Oid types[] = {OID_UUID, OID_INT8, OID_INT8};
-    static const int lengths[] = {16, 8, 8};
+    static const Oid types[] = {OID_UUID, OID_INT8, OID_INT8, OID_INT8};
+    static const int lengths[] = {16, 8, 8, 8};
     assert(hv_outbox_is_idle(outbox) && limit > 0);
-    uint8_t from[8], rows[8];
+    uint8_t from[8], rows[8], bytes[8];
     put_i64(from, from_id);
     put_i64(rows, limit);
-    send_statement(outbox, CLAIM, outbox->mark_sql, 3, types, (const void *const[]){leader_id, from, rows},
+    put_i64(bytes, outbox->reply_bytes);
+    send_statement(outbox, CLAIM, outbox->mark_sql, 4, types, (const void *const[]){leader_id, from, rows, bytes},
                    lengths);
 }
 
 void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count,
                     const int64_t *left_out, size_t left_out_count) {
-    static const Oid types[] = {OID_INT8, OID_INT8, OID_INT8_ARRAY, OID_INT8_ARRAY, OID_INT8_ARRAY};
+    static const Oid types[] = {OID_INT8, OID_INT8, OID_INT8, OID_INT8_ARRAY, OID_INT8_ARRAY, OID_INT8_ARRAY};
     int form = gap_count == 0 ? SCAN_ABOVE : left_out_count == 0 ? SCAN_GAPS : SCAN_GAPS_WITHOUT;
-    int lengths[] = {8, 8, 0, 0, 0};
-    uint8_t from[8], rows[8], *lo = NULL, *hi = NULL, *without = NULL;
+    int lengths[] = {8, 8, 8, 0, 0, 0};
+    uint8_t from[8], rows[8], bytes[8], *lo = NULL, *hi = NULL, *without = NULL;
     assert(hv_outbox_is_idle(outbox) && limit > 0);
     put_i64(from, from_id);
     put_i64(rows, limit);
+    put_i64(bytes, outbox->reply_bytes);
     bool fine = true;
     if (form != SCAN_ABOVE) {
-        lo = make_array(&gaps[0].lo, sizeof *gaps, gap_count, &lengths[2]);
-        hi = make_array(&gaps[0].hi, sizeof *gaps, gap_count, &lengths[3]);
+        lo = make_array(&gaps[0].lo, sizeof *gaps, gap_count, &lengths[3]);
+        hi = make_array(&gaps[0].hi, sizeof *gaps, gap_count, &lengths[4]);
         fine = lo != NULL && hi != NULL;
     }
     if (form == SCAN_GAPS_WITHOUT) {
-        without = make_array(left_out, sizeof *left_out, left_out_count, &lengths[4]);
+        without = make_array(left_out, sizeof *left_out, left_out_count, &lengths[5]);
         fine = fine && without != NULL;
     }
     if (fine) {
-        static const int parameters[] = {2, 4, 5};
+        static const int parameters[] = {3, 5, 6};
         send_statement(outbox, CLAIM, outbox->scan_sql[form], parameters[form], types,
-                       (const void *const[]){from, rows, lo, hi, without}, lengths);
+                       (const void *const[]){from, rows, bytes, lo, hi, without}, lengths);
     } else {
         hv_pg_drop(outbox->pg, HV_PG_STATEMENT, "out of memory for a statement");
     }
@@ -306,6 +322,12 @@ static int build_records(const PGresult *result, const struct hv_table_types *ty
     return 0;
 }
 
+/* A scan tells it with each row. */
+static bool was_cut(const PGresult *result) {
+    int count = PQntuples(result);
+    return PQnfields(result) > HV_COLS_OF_ROW && count > 0 && PQgetvalue(result, count - 1, HV_COLS_OF_ROW)[0] != 0;
+}
+
 static void on_marked(struct hv_outbox *outbox, const PGresult *result) {
     if (!hv_table_types_match(result, &outbox->types)) {
         drop_with_answer_unused(outbox, HV_PG_WRONG_TYPE, "the table's columns changed their types");
@@ -326,7 +348,7 @@ static void on_marked(struct hv_outbox *outbox, const PGresult *result) {
         free_records(records, count);
         drop_with_answer_unused(outbox, HV_PG_STATEMENT, reason);
     } else {
-        outbox->handler->marked(outbox->user, records, count);
+        outbox->handler->marked(outbox->user, records, count, was_cut(result));
     }
     free(records);
 }
@@ -347,6 +369,21 @@ static void on_ids(struct hv_outbox *outbox, const PGresult *result,
     free(ids);
 }
 
+static void on_listed(struct hv_outbox *outbox, const PGresult *result) {
+    size_t count = (size_t)PQntuples(result);
+    struct hv_claimed *rows = calloc(count + 1, sizeof *rows);
+    if (rows == NULL) {
+        drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for a list of ids");
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        rows[i].id = hv_table_read_id(result, (int)i);
+        rows[i].key_hash = hv_fnv1a(PQgetvalue(result, (int)i, 1), (size_t)PQgetlength(result, (int)i, 1));
+    }
+    outbox->handler->listed(outbox->user, rows, count);
+    free(rows);
+}
+
 /* FNV-1a, 64 bits. */
 static uint64_t hash64(const char *data, size_t length) {
     uint64_t hash = 14695981039346656037u;
@@ -356,17 +393,36 @@ static uint64_t hash64(const char *data, size_t length) {
     return hash;
 }
 
+/* A server that was restarted has other names for the same transactions: a prepared one that is pending would look as if it had ended.
+ * Returns whether it is the server of the answers before. */
+static bool same_server(struct hv_outbox *outbox, uint64_t since) {
+    bool same = outbox->server_since == 0 || outbox->server_since == since;
+    outbox->server_since = since;
+    return same;
+}
+
 static void on_writers(struct hv_outbox *outbox, const PGresult *result) {
-    size_t count = (size_t)PQntuples(result);
-    uint64_t *hashes = calloc(count + 1, sizeof *hashes);
+    size_t rows = (size_t)PQntuples(result), count = 0;
+    uint64_t *hashes = calloc(rows + 1, sizeof *hashes);
+    bool same = true;
     if (hashes == NULL) {
         drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for the list of writers");
         return;
     }
-    for (size_t i = 0; i < count; i++) {
-        hashes[i] = hash64(PQgetvalue(result, (int)i, 0), (size_t)PQgetlength(result, (int)i, 0));
+    for (size_t i = 0; i < rows; i++) {
+        const char *name = PQgetvalue(result, (int)i, 0);
+        uint64_t hash = hash64(name, (size_t)PQgetlength(result, (int)i, 0));
+        if (strncmp(name, "since ", 6) == 0) {
+            same = same_server(outbox, hash);
+        } else {
+            hashes[count++] = hash;
+        }
     }
-    outbox->handler->writers(outbox->user, hashes, count);
+    if (same) {
+        outbox->handler->writers(outbox->user, hashes, count);
+    } else {
+        drop_with_answer_unused(outbox, HV_PG_LOST, "the server behind this connection was restarted, or is another one");
+    }
     free(hashes);
 }
 
@@ -399,6 +455,15 @@ static void on_rights(struct hv_outbox *outbox, const PGresult *result) {
     tell_refused(outbox);
 }
 
+/* Once the types of the columns are known. */
+static void write_claims(struct hv_outbox *outbox) {
+    const char *table = outbox->table, *size = hv_table_size_function(&outbox->types);
+    snprintf(outbox->mark_sql, SQL_MAX, mark_form, table, size, size, table);
+    snprintf(outbox->scan_sql[SCAN_ABOVE], SQL_MAX, scan_above_form, size, size, size, table);
+    snprintf(outbox->scan_sql[SCAN_GAPS], SQL_MAX, scan_gaps_form, size, size, size, table, table);
+    snprintf(outbox->scan_sql[SCAN_GAPS_WITHOUT], SQL_MAX, scan_without_form, size, size, size, table, table);
+}
+
 static void on_probed(struct hv_outbox *outbox, const PGresult *result) {
     struct hv_error why;
     enum hv_pg_trouble trouble;
@@ -406,6 +471,7 @@ static void on_probed(struct hv_outbox *outbox, const PGresult *result) {
         refuse(outbox, PROBE, &(struct hv_pg_failure){.trouble = trouble, .error = why});
         return;
     }
+    write_claims(outbox);
     outbox->ready = true;
     outbox->handler->up(outbox->user, hv_pg_host(outbox->pg));
 }
@@ -422,7 +488,7 @@ static void on_result(void *user, PGresult *result) {
         on_marked(outbox, result);
         break;
     case LIST:
-        on_ids(outbox, result, outbox->handler->listed);
+        on_listed(outbox, result);
         break;
     case PURGE:
         outbox->handler->purged(outbox->user, (size_t)strtoull(PQcmdTuples(result), NULL, 10));
@@ -445,6 +511,7 @@ static void on_up(void *user, const char *host) {
     struct hv_outbox *outbox = user;
     (void)host;
     outbox->ready = false;
+    outbox->server_since = 0;
     outbox->probe_sqlstate[0] = 0;
     outbox->answer_unused = false;
     outbox->pending = NOTHING;
@@ -489,15 +556,12 @@ int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, co
     }
     outbox->handler = handler;
     outbox->user = user;
+    outbox->reply_bytes = INT64_MAX;
     if (hv_table_quote(table, outbox->table, sizeof outbox->table, err) < 0) {
         free(outbox);
         return -1;
     }
     snprintf(outbox->probe_sql, SQL_MAX, probe_form, outbox->table);
-    snprintf(outbox->mark_sql, SQL_MAX, mark_form, outbox->table, outbox->table);
-    snprintf(outbox->scan_sql[SCAN_ABOVE], SQL_MAX, scan_above_form, outbox->table);
-    snprintf(outbox->scan_sql[SCAN_GAPS], SQL_MAX, scan_gaps_form, outbox->table, outbox->table);
-    snprintf(outbox->scan_sql[SCAN_GAPS_WITHOUT], SQL_MAX, scan_without_form, outbox->table, outbox->table);
     snprintf(outbox->list_sql, SQL_MAX, list_form, outbox->table);
     snprintf(outbox->look_sql, SQL_MAX, look_form, outbox->table);
     snprintf(outbox->purge_sql, SQL_MAX, purge_form, outbox->table);
@@ -512,6 +576,10 @@ int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, co
 
 void hv_outbox_set_id_header(struct hv_outbox *outbox, const char *name) {
     outbox->id_header = name != NULL && name[0] != '\0' ? name : NULL;
+}
+
+void hv_outbox_set_reply_bytes(struct hv_outbox *outbox, uint64_t bytes) {
+    outbox->reply_bytes = bytes == 0 || bytes > INT64_MAX ? INT64_MAX : (int64_t)bytes;
 }
 
 static void on_pg_closed(void *arg) {

@@ -122,7 +122,7 @@ int hv_table_check(const PGresult *probe, const char *table, struct hv_table_typ
 }
 
 bool hv_table_types_match(const PGresult *result, const struct hv_table_types *types) {
-    if (PQnfields(result) != HV_COLS_OF_ROW) {
+    if (PQnfields(result) < HV_COLS_OF_ROW) { /* what follows them is not of the table */
         return false;
     }
     for (int i = 0; i < HV_COLS_OF_ROW; i++) {
@@ -131,6 +131,11 @@ bool hv_table_types_match(const PGresult *result, const struct hv_table_types *t
         }
     }
     return true;
+}
+
+const char *hv_table_size_function(const struct hv_table_types *types) {
+    bool json = types->of[HV_COL_VALUE] == JSON || types->of[HV_COL_VALUE] == JSONB;
+    return json ? "pg_column_size" : "octet_length";
 }
 
 int64_t hv_table_read_id(const PGresult *result, int row) {

@@ -60,7 +60,7 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
     tell_database(db, HV_EV_CLAIM_REFUSED, HV_EV_SETTLE_REFUSED, because_of_a_row(failure));
 }
 
-static void on_marked(void *user, struct hv_record **records, size_t count) {
+static void on_marked(void *user, struct hv_record **records, size_t count, bool cut) {
     struct hv_rt_database *db = user;
     db->said[0] = '\0';
     struct hv_claimed *rows = hv_calloc(count, sizeof *rows);
@@ -72,7 +72,7 @@ static void on_marked(void *user, struct hv_record **records, size_t count) {
                                       .defective = record->defect != HV_SOUND,
                                       .payload = records[i]};
     }
-    hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_CLAIMED, .rows = rows, .count = count}, rows);
+    hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_CLAIMED, .rows = rows, .count = count, .flag = cut}, rows);
 }
 
 static void on_purged(void *user, size_t rows) {
@@ -88,10 +88,10 @@ static void on_reset(void *user, const int64_t *ids, size_t count) {
     hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_RESET, .ids = copy, .count = count}, copy);
 }
 
-static void on_listed(void *user, const int64_t *ids, size_t count) {
+static void on_listed(void *user, const struct hv_claimed *rows, size_t count) {
     struct hv_rt_database *db = user;
-    int64_t *copy = hv_inbox_copy(ids, count, sizeof *ids);
-    hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_LISTED, .ids = copy, .count = count}, copy);
+    struct hv_claimed *copy = hv_inbox_copy(rows, count, sizeof *rows);
+    hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_LISTED, .rows = copy, .count = count}, copy);
 }
 
 static void on_writers(void *user, const uint64_t *hashes, size_t count) {

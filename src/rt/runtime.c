@@ -72,6 +72,7 @@ static int open_database(struct hv_runtime *rt, int which, const char *role, uin
         return -1;
     }
     hv_outbox_set_id_header(db->outbox, s->id_header);
+    hv_outbox_set_reply_bytes(db->outbox, s->mark_query_bytes);
     rt->databases_open++;
     return 0;
 }

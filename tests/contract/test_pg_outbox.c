@@ -24,7 +24,7 @@ struct client {
     PGconn *admin;
     uint8_t leader[16];
     int ups, downs, answers, refusals;
-    bool closed;
+    bool closed, cut;
     struct hv_pg_failure failure;
     struct hv_record **records;
     size_t count;
@@ -58,8 +58,9 @@ static void on_down(void *user, const struct hv_pg_failure *failure) {
     c->failure = *failure;
 }
 
-static void on_marked(void *user, struct hv_record **records, size_t count) {
+static void on_marked(void *user, struct hv_record **records, size_t count, bool cut) {
     struct client *c = user;
+    c->cut = cut;
     c->answers++;
     c->count = count;
     c->records = malloc((count + 1) * sizeof *records);
@@ -83,6 +84,17 @@ static void on_was_reset(void *user, const int64_t *ids, size_t count) {
     memcpy(c->ids, ids, count * sizeof *ids);
 }
 
+static void on_listed(void *user, const struct hv_claimed *rows, size_t count) {
+    struct client *c = user;
+    c->answers++;
+    c->count = count;
+    c->ids = malloc((count + 1) * sizeof *c->ids);
+    for (size_t i = 0; i < count; i++) {
+        c->ids[i] = rows[i].id;
+        c->hashes[i % 16] = rows[i].key_hash;
+    }
+}
+
 static void on_writers(void *user, const uint64_t *hashes, size_t count) {
     struct client *c = user;
     c->answers++;
@@ -97,7 +109,7 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
     c->failure = *failure;
 }
 
-static const struct hv_outbox_handler handler = {on_up, on_down, on_marked, on_was_reset, on_purged, on_was_reset,
+static const struct hv_outbox_handler handler = {on_up, on_down, on_marked, on_listed, on_purged, on_was_reset,
                                                  on_writers, on_refused};
 
 static struct hv_pg_options options_for(const char *conninfo) {
@@ -437,6 +449,198 @@ static void test_writers(void **state) {
     client_close(&c);
 }
 
+/* ---- by cursor ---- */
+
+static void scan(struct client *c, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count) {
+    forget(c);
+    hv_outbox_scan(c->outbox, from_id, limit, gaps, gap_count, NULL, 0);
+    wait_answer(c);
+}
+
+static void list(struct client *c, int64_t from_id, int64_t to_id, uint32_t limit) {
+    forget(c);
+    hv_outbox_list(c->outbox, from_id, to_id, limit);
+    wait_answer(c);
+}
+
+static void look(struct client *c, const int64_t *ids, size_t count) {
+    forget(c);
+    hv_outbox_look(c->outbox, ids, count);
+    wait_answer(c);
+}
+
+#define GAPS(...) (const struct hv_gap[]){__VA_ARGS__}, sizeof((const struct hv_gap[]){__VA_ARGS__}) / sizeof(struct hv_gap)
+
+static void expect_listed(const struct client *c, const int64_t *ids, size_t count) {
+    assert_int_equal(c->count, count);
+    assert_memory_equal(c->ids, ids, count * sizeof *ids);
+}
+
+#define EXPECT_LISTED(c, ...) \
+    expect_listed(c, (const int64_t[]){__VA_ARGS__}, sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t))
+
+static void test_scan_list_look(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    wait_up(&c);
+    scan(&c, INT64_MIN, 10, NULL, 0);
+    assert_int_equal(c.count, 0);
+    list(&c, INT64_MIN, INT64_MAX, 10);
+    assert_int_equal(c.count, 0);
+    look(&c, (const int64_t[]){1, 2}, 2);
+    assert_int_equal(c.count, 0);
+    admin_sql(c.admin, "INSERT INTO outbox SELECT i, 't', 'k' || i, 'v' FROM generate_series(1, 20) i ORDER BY i DESC");
+    scan(&c, INT64_MIN, 3, NULL, 0);
+    EXPECT_IDS(&c, 1, 2, 3);
+    assert_false(c.cut);
+    assert_string_equal(c.records[2]->topic, "t");
+    assert_memory_equal(c.records[2]->key, "k3", 2);
+    scan(&c, 4, 100, NULL, 0);
+    assert_int_equal(c.count, 17);
+    expect_rows(&c, "leader_id IS NULL", "20"); /* nothing was written */
+    scan(&c, 18, 10, GAPS({.lo = 2, .hi = 3}, {.lo = 7, .hi = 7}, {.lo = 25, .hi = 30}));
+    EXPECT_IDS(&c, 2, 3, 7, 18, 19, 20);
+    scan(&c, 18, 4, GAPS({.lo = INT64_MIN, .hi = 3}, {.lo = 7, .hi = 17})); /* the lowest of all */
+    EXPECT_IDS(&c, 1, 2, 3, 7);
+    forget(&c);
+    hv_outbox_scan(c.outbox, 19, 4, GAPS({.lo = INT64_MIN, .hi = 5}, {.lo = 7, .hi = 17}), (const int64_t[]){1, 2, 3, 8, 19}, 5);
+    wait_answer(&c);
+    EXPECT_IDS(&c, 4, 5, 7, 9); /* what is left out does not count */
+    forget(&c);
+    hv_outbox_scan(c.outbox, 19, 9, GAPS({.lo = 8, .hi = 8}), (const int64_t[]){8, 19}, 2);
+    wait_answer(&c);
+    EXPECT_IDS(&c, 19, 20); /* above the gaps nothing is left out */
+    list(&c, 3, 8, 4);
+    EXPECT_LISTED(&c, 3, 4, 5, 6);
+    assert_int_equal(c.hashes[0], hv_fnv1a("k3", 2));
+    list(&c, 7, 8, 4);
+    EXPECT_LISTED(&c, 7, 8);
+    list(&c, 8, 7, 4);
+    assert_int_equal(c.count, 0);
+    look(&c, (const int64_t[]){9, 99, 2}, 3);
+    EXPECT_LISTED(&c, 2, 9);
+    expect_rows(&c, "leader_id IS NULL", "20");
+    client_close(&c);
+}
+
+static void test_scan_at_the_ends_of_int8(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    wait_up(&c);
+    admin_sql(c.admin, "INSERT INTO outbox SELECT i, 't', 'k', 'v' FROM unnest('{-9223372036854775808, -9223372036854775807, 0, "
+                       "9223372036854775806, 9223372036854775807}'::int8[]) i");
+    scan(&c, INT64_MIN, 10, NULL, 0);
+    EXPECT_IDS(&c, INT64_MIN, INT64_MIN + 1, 0, INT64_MAX - 1, INT64_MAX);
+    scan(&c, INT64_MAX, 10, GAPS({.lo = INT64_MIN, .hi = INT64_MIN}, {.lo = -1, .hi = INT64_MAX - 1}));
+    EXPECT_IDS(&c, INT64_MIN, 0, INT64_MAX - 1, INT64_MAX);
+    list(&c, INT64_MIN, INT64_MAX, 10);
+    EXPECT_LISTED(&c, INT64_MIN, INT64_MIN + 1, 0, INT64_MAX - 1, INT64_MAX);
+    look(&c, (const int64_t[]){INT64_MAX, INT64_MIN}, 2);
+    EXPECT_LISTED(&c, INT64_MIN, INT64_MAX);
+    client_close(&c);
+}
+
+static void test_scan_of_narrow_ids_and_other_types(void **state) {
+    (void)state;
+    static const char *const values[] = {"bytea", "json", "jsonb", "varchar(300)"};
+    for (size_t i = 0; i < 4; i++) {
+        char sql[700];
+        struct client c;
+        snprintf(sql, sizeof sql, TABLE_OF("%s", "%s"), i % 2 == 0 ? "integer" : "smallint", values[i]);
+        client_open(&c, sql, "");
+        hv_outbox_set_reply_bytes(c.outbox, 1000000);
+        wait_up(&c);
+        admin_sql(c.admin, "INSERT INTO outbox SELECT i, 't', 'k', '12' FROM generate_series(1, 9) i");
+        scan(&c, 100000000000, 10, GAPS({.lo = INT64_MIN, .hi = 2}, {.lo = 8, .hi = 90000000000}));
+        EXPECT_IDS(&c, 1, 2, 8, 9);
+        assert_int_equal(c.records[0]->value_length, 2);
+        assert_false(c.cut);
+        list(&c, INT64_MIN, INT64_MAX, 2);
+        EXPECT_LISTED(&c, 1, 2);
+        mark(&c, INT64_MIN, 4);
+        EXPECT_IDS(&c, 1, 2, 3, 4);
+        client_close(&c);
+    }
+}
+
+/* A transaction commits rows in a gap and above at one moment, again and again: who sees the one sees the other. */
+static void test_a_scan_is_one_snapshot(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    wait_up(&c);
+    PGconn *writer = admin_open(conninfo_with(""));
+    int seen = 0;
+    for (int round = 0; round < 2000 && seen < 200; round++) {
+        assert_int_equal(PQsendQuery(writer, round % 2 == 0
+                                     ? "BEGIN; INSERT INTO outbox VALUES (100, 't', 'k', 'v'); INSERT INTO outbox VALUES (5, 't', 'k', 'v'), "
+                                     "(50, 't', 'k', 'v'); COMMIT" : "DELETE FROM outbox"), 1);
+        scan(&c, 60, 10, GAPS({.lo = 1, .hi = 9}, {.lo = 40, .hi = 59}));
+        if (c.count != 0) {
+            EXPECT_IDS(&c, 5, 50, 100);
+            seen++;
+        }
+        for (PGresult *r; (r = PQgetResult(writer)) != NULL; PQclear(r)) {
+        }
+    }
+    assert_true(seen > 0);
+    admin_close(writer);
+    client_close(&c);
+}
+
+static void test_replies_are_bounded_in_bytes(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    hv_outbox_set_reply_bytes(c.outbox, 100000);
+    wait_up(&c);
+    admin_sql(c.admin, "INSERT INTO outbox SELECT i, 't', 'k', repeat(chr(65 + (random() * 25)::int), 30000) FROM generate_series(1, 20) i;"
+                       "INSERT INTO outbox SELECT i, 't', 'k', NULL FROM generate_series(21, 40) i;"
+                       "INSERT INTO outbox VALUES (50, 't', 'k', repeat('x', 1000000)), (51, 't', 'k', repeat('x', 1000000))");
+    scan(&c, INT64_MIN, 1000, NULL, 0);
+    EXPECT_IDS(&c, 1, 2, 3, 4); /* the fourth one reaches it */
+    assert_true(c.cut);
+    scan(&c, 30, 1000, GAPS({.lo = 5, .hi = 5}, {.lo = 9, .hi = 20}));
+    EXPECT_IDS(&c, 5, 9, 10, 11);
+    assert_true(c.cut);
+    scan(&c, 30, 2, GAPS({.lo = 5, .hi = 5}, {.lo = 9, .hi = 20}));
+    EXPECT_IDS(&c, 5, 9);
+    assert_false(c.cut); /* by its limit only */
+    scan(&c, 50, 1000, NULL, 0); /* one at least, of any size */
+    EXPECT_IDS(&c, 50);
+    assert_true(c.cut);
+    scan(&c, 52, 1000, GAPS({.lo = 19, .hi = 49}));
+    assert_int_equal(c.count, 22);
+    assert_false(c.cut);
+    mark(&c, INT64_MIN, 1000);
+    EXPECT_IDS(&c, 1, 2, 3, 4);
+    mark(&c, 19, 1000);
+    assert_int_equal(c.count, 23); /* 19, 20, those without a value, and what follows */
+    mark(&c, 51, 1000);
+    EXPECT_IDS(&c, 51);
+    client_close(&c);
+}
+
+static void test_scan_of_a_partitioned_table(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, "CREATE TABLE outbox (id bigint PRIMARY KEY, kafka_topic text, kafka_key text, kafka_value text, kafka_header_keys "
+                    "text[], kafka_header_values text[], leader_id uuid) PARTITION BY RANGE (id);"
+                    "CREATE TABLE outbox_b PARTITION OF outbox FOR VALUES FROM (10) TO (20);"
+                    "CREATE TABLE outbox_a PARTITION OF outbox FOR VALUES FROM (0) TO (10)", "");
+    wait_up(&c);
+    admin_sql(c.admin, "INSERT INTO outbox SELECT i, 't', 'k', 'v' FROM generate_series(0, 19) i");
+    scan(&c, 15, 12, GAPS({.lo = 3, .hi = 4}, {.lo = 8, .hi = 12}));
+    EXPECT_IDS(&c, 3, 4, 8, 9, 10, 11, 12, 15, 16, 17, 18, 19);
+    list(&c, 8, 11, 10);
+    EXPECT_LISTED(&c, 8, 9, 10, 11);
+    look(&c, (const int64_t[]){9, 10, 77}, 3);
+    EXPECT_LISTED(&c, 9, 10);
+    client_close(&c);
+}
+
 /* ---- tables that are not as they should be ---- */
 
 static void expect_down(struct client *c, enum hv_pg_trouble trouble, const char *sqlstate,
@@ -600,6 +804,12 @@ static void test_table_with_a_strange_name(void **state) {
     mark(&c, 0, 10);
     EXPECT_IDS(&c, 1);
     reset(&c, (const int64_t[]){1}, 1);
+    scan(&c, 5, 10, GAPS({.lo = 0, .hi = 4}));
+    EXPECT_IDS(&c, 1);
+    list(&c, 0, 4, 10);
+    EXPECT_LISTED(&c, 1);
+    look(&c, (const int64_t[]){1}, 1);
+    EXPECT_LISTED(&c, 1);
     purge(&c, (const int64_t[]){1}, 1);
     assert_int_equal(c.count, 1);
     admin_sql(c.admin, "DROP SCHEMA \"S.1\" CASCADE");
@@ -669,7 +879,27 @@ static char *scans(PGconn *admin) {
                               "pg_stat_get_tuples_returned('outbox'::regclass)");
 }
 
-/* Marks, resets and purges in a table prepared by sql; no statement may read the table from end to end. */
+/* Above, and as many gaps as there may be, with and without rows that are left out. */
+static void scan_in_all_forms(struct client *c, int64_t from_id, uint32_t limit) {
+    struct hv_gap gaps[256];
+    int64_t left_out[2000];
+    for (int i = 0; i < 256; i++) {
+        gaps[i] = (struct hv_gap){.lo = from_id + 20 * i, .hi = from_id + 20 * i + 10};
+    }
+    for (int i = 0; i < 2000; i++) {
+        left_out[i] = from_id + i;
+    }
+    scan(c, from_id, limit, NULL, 0);
+    assert_int_equal(c->count, limit);
+    scan(c, from_id + 10000, limit, gaps, 256);
+    assert_int_equal(c->count, limit);
+    forget(c);
+    hv_outbox_scan(c->outbox, from_id + 10000, limit, gaps, 256, left_out, 2000);
+    wait_answer(c);
+    assert_int_equal(c->count, limit);
+}
+
+/* Marks, scans, resets and purges in a table prepared by sql; no statement may read the table from end to end. */
 static void work_without_scans(const char *what, const char *create, const char *const *sql,
                                int64_t from_id) {
     struct client c;
@@ -692,6 +922,9 @@ static void work_without_scans(const char *what, const char *create, const char 
         }
         reset(&c, ids, 1);
         assert_int_equal(c.count, 1);
+        look(&c, ids, 5 < count ? 5 : count);
+        list(&c, from_id, INT64_MAX, limits[round]);
+        scan_in_all_forms(&c, from_id, limits[round]);
         purge(&c, ids, round % 2 == 0 ? count : 10 < count ? 10 : count);
     }
     PGconn *admin = c.admin;
@@ -747,6 +980,12 @@ int main(void) {
         cmocka_unit_test(test_headers_and_defects),
         cmocka_unit_test(test_large_purge_and_large_rows),
         cmocka_unit_test(test_writers),
+        cmocka_unit_test(test_scan_list_look),
+        cmocka_unit_test(test_scan_at_the_ends_of_int8),
+        cmocka_unit_test(test_scan_of_narrow_ids_and_other_types),
+        cmocka_unit_test(test_a_scan_is_one_snapshot),
+        cmocka_unit_test(test_replies_are_bounded_in_bytes),
+        cmocka_unit_test(test_scan_of_a_partitioned_table),
         cmocka_unit_test(test_missing_table_and_columns),
         cmocka_unit_test(test_wrong_types),
         cmocka_unit_test(test_types_that_change_under_the_session),

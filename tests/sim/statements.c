@@ -22,6 +22,7 @@ struct statement {
     enum hv_action_type type;
     enum fate fate;
     bool because_of_a_row;
+    bool cut; /* the reply ended before the limit */
     uint8_t uuid[HV_UUID_BYTES];
     int64_t from, to;
     uint32_t limit, count, hash_count, gap_count;
@@ -86,6 +87,16 @@ static struct sim_member *waiting(struct sim *sim, const struct statement *s) {
 
 /* ---- the reply ---- */
 
+static void reply_listed(struct sim_member *member, const struct statement *s) {
+    struct hv_claimed *rows = hv_calloc(s->count, sizeof *rows);
+    for (uint32_t i = 0; i < s->count; i++) {
+        const struct sim_row *row = &member->sim->rows[s->ids[i]];
+        bool missing = s->flaws[i] == SIM_DEFECTIVE && row->keyless;
+        rows[i] = (struct hv_claimed){.id = s->ids[i], .key_hash = missing ? 0 : member->sim->keys[row->key].hash};
+    }
+    sim_tell(member, (struct hv_event){.type = HV_EV_LISTED, .rows = rows, .count = s->count}, rows);
+}
+
 static void reply_claimed(struct sim_member *member, const struct statement *s) {
     struct hv_claimed *rows = hv_calloc(s->count, sizeof *rows);
     for (uint32_t i = 0; i < s->count; i++) {
@@ -100,7 +111,7 @@ static void reply_claimed(struct sim_member *member, const struct statement *s) 
                                       .defective = payload->flaw == SIM_DEFECTIVE,
                                       .payload = payload};
     }
-    sim_tell(member, (struct hv_event){.type = HV_EV_CLAIMED, .rows = rows, .count = s->count}, rows);
+    sim_tell(member, (struct hv_event){.type = HV_EV_CLAIMED, .rows = rows, .count = s->count, .flag = s->cut}, rows);
 }
 
 static void *copy(const void *from, size_t count, size_t size) {
@@ -129,8 +140,7 @@ static void reply(struct sim *sim, void *arg) {
     } else if (s->type == HV_ACT_MARK || s->type == HV_ACT_SCAN) {
         reply_claimed(member, s);
     } else if (s->type == HV_ACT_LIST) {
-        int64_t *ids = copy(s->ids, s->count, sizeof *ids);
-        sim_tell(member, (struct hv_event){.type = HV_EV_LISTED, .ids = ids, .count = s->count}, ids);
+        reply_listed(member, s);
     } else if (s->type == HV_ACT_WRITERS) {
         uint64_t *hashes = copy(s->hashes, s->hash_count, sizeof *hashes);
         sim_tell(member, (struct hv_event){.type = HV_EV_WRITERS, .hashes = hashes, .count = s->hash_count},
@@ -236,6 +246,10 @@ static void read_gaps_and_above(struct sim *sim, struct statement *s) {
     }
     read_range(sim, s, s->from, INT64_MAX);
     qsort(s->ids, s->count, sizeof *s->ids, by_id);
+    if (s->count > 0 && sim_coin(sim, 10)) {
+        s->cut = true;
+        s->count = (uint32_t)sim_between(sim, 1, s->count);
+    }
     read_rows(sim, s);
 }
 
@@ -246,6 +260,9 @@ static void take_snapshot(struct sim *sim, struct statement *s) {
         read_gaps_and_above(sim, s);
     } else if (s->type == HV_ACT_LIST) {
         read_range(sim, s, s->from, s->to);
+        for (uint32_t i = 0; i < s->count; i++) {
+            s->flaws[i] = sim->rows[s->ids[i]].flaw;
+        }
     } else if (s->type == HV_ACT_WRITERS) {
         for (int i = 0; i < sim->tx_count && s->hash_count < HASHES - 1; i++) {
             if (sim->txs[i].open) {

@@ -42,7 +42,7 @@ static void reply(struct hv_claim *claim, uint32_t count, uint32_t bytes, hv_tim
     for (uint32_t i = 0; i < count; i++) {
         rows[i] = (struct hv_claimed){.id = ++id, .bytes = bytes};
     }
-    hv_claim_marked(claim, rows, count, 1, now);
+    hv_claim_marked(claim, rows, count, false, 1, now);
 }
 
 static void one_statement_at_a_time(void **state) {
