@@ -80,6 +80,8 @@ SIM_OBJ  := $(call obj,$(wildcard tests/sim/*.c))
 SIM      := $(if $(SIM_OBJ),$(BUILD)/tests/sim)
 # The daemon with faults between its Kafka adapters and librdkafka.
 FAULTY   := $(BUILD)/tests/harvestd_faulty
+# The daemon with a cursor that does not remember what it has not seen yet: it has to be found out.
+GAPLESS  := $(BUILD)/tests/harvestd_without_gaps
 EMBED_OBJ := $(call obj,$(wildcard tests/embed/*.c))
 EMBED    := $(if $(EMBED_OBJ),$(BUILD)/tests/embed_host)
 TOOLS    := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
@@ -100,7 +102,7 @@ MAKEFLAGS += --no-builtin-rules
 
 all: $(DAEMON) $(LIB_A) $(LIB_SO)  ## the daemon and the library (static and shared)
 
-tests: all $(UNIT) $(CONTRACT) $(SIM) $(FAULTY) $(EMBED) tools  ## all test programs, without running them
+tests: all $(UNIT) $(CONTRACT) $(SIM) $(FAULTY) $(GAPLESS) $(EMBED) tools  ## all test programs, without running them
 
 tools: $(TOOLS)  ## helper programs of tests and demo (embedded Kafka broker)
 
@@ -163,6 +165,10 @@ WRAPPED := rd_kafka_producev rd_kafka_purge rd_kafka_event_message_next
 $(FAULTY): $(MAIN_OBJ) $(call obj,tests/faults/faults.c) $(APP_A) $(LIB_A)
 	@mkdir -p $(@D)
 	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) $(WRAPPED:%=-Wl,--wrap=%) -o $@ $^ $(call pkg_libs,$(PKGS) $(APP_PKGS))
+
+$(GAPLESS): $(MAIN_OBJ) $(call obj,tests/faults/without_gaps.c) $(APP_A) $(LIB_A)
+	@mkdir -p $(@D)
+	$(call say,LINK)$(CC) -pie $(HV_LDFLAGS) -Wl,--wrap=hv_gaps_add -o $@ $^ $(call pkg_libs,$(PKGS) $(APP_PKGS))
 
 # A host of the shared library: what it calls is exported, and it needs no library that only libharvest uses.
 $(EMBED): $(EMBED_OBJ) $(LIB_SO)
