@@ -95,7 +95,7 @@ endif
 # ---- What is made -----------------------------------------------------------------------------------------------------
 
 .DEFAULT_GOAL := all
-.PHONY: all tests tools help deps install clean demo check check-static check-install unit sim system bench bench-quick sanitize sanitize-threads valgrind check-long
+.PHONY: all tests tools help deps install clean demo check check-static check-install unit sim system bench bench-quick bench-profile sanitize sanitize-threads valgrind check-long
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
@@ -252,6 +252,10 @@ BENCH_ENV   = HARVESTD_BUILD=$(abspath $(BUILD))
 bench: all $(BENCHES)  ## speed, latency and cost beside limits measured in the same run; half an hour; to build/bench
 	scripts/get-kafka
 	$(BENCH_ENV) $(PYTHON) tests/bench/bench.py $(BENCH_ARGS)
+
+bench-profile: all $(BENCHES)  ## the daemon's busiest functions during a drain (needs linux-perf)
+	scripts/get-kafka
+	$(BENCH_ENV) $(PYTHON) tests/bench/profile.py $(BENCH_ARGS)
 
 bench-quick: all $(BENCHES)  ## a first impression of that in two minutes
 	scripts/get-kafka

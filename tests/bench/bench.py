@@ -2,7 +2,7 @@
 """How fast harvestd is, how late, and what it costs, over a real Postgres and a real Kafka, beside limits measured in the same run.
 
   limits     librdkafka alone, the database alone, and raw.c: the shortest relay one could write, without any safety
-  drain      a full table until it is empty: 1000 keys, 10, 1; values of 1 kB and 10 kB
+  drain      a full table until it is empty: 1000 keys, 10, 1; a table without statistics; values of 1 kB and 10 kB
   quota      the same with a tenth of a core for the daemon
   steady     1k to 50k records/s: latency from commit to consumer, whether a backlog grows
   idle       a leader and a standby with nothing to do
@@ -31,10 +31,11 @@ from bed.postgres import TABLE  # noqa: E402
 
 GROUPS = ["limits", "drain", "quota", "steady", "idle", "forgotten"]
 STRATEGIES = ["cursor", "mark"]
+NEW_TABLE = "new table"  # like the first, but without statistics
 # Name -> keys, bytes of a value, share of --records.
-SHAPES = {BASE: (1000, 200, 1), "10 keys": (10, 200, 1), "1 key": (1, 200, 1), "1 kB": (1000, 1000, 2), "10 kB": (1000, 10_000, 10)}
+SHAPES = {BASE: (1000, 200, 1), NEW_TABLE: (1000, 200, 3), "10 keys": (10, 200, 1), "1 key": (1, 200, 1), "1 kB": (1000, 1000, 2), "10 kB": (1000, 10_000, 10)}
 QUICK = {"records": 60_000, "rounds": 1, "seconds": 5, "idle_seconds": 8, "forgotten": 60_000, "portions": 3,
-         "rates": "5000,20000", "shapes": "1000 keys,1 key"}
+         "rates": "5000,20000", "shapes": "1000 keys,new table,1 key"}
 FULL = {"records": 300_000, "rounds": 3, "seconds": 15, "idle_seconds": 25, "forgotten": 1_000_000, "portions": 20,
         "rates": "1000,5000,20000,50000", "shapes": ",".join(SHAPES)}
 
@@ -52,6 +53,9 @@ class Bench:
     def count(self, shape):
         return self.args.records // SHAPES[shape][2]
 
+    def usual_shapes(self):
+        return [shape for shape in self.args.shapes if shape != NEW_TABLE]
+
     def steps(self):
         for group in GROUPS:
             if group in self.args.only:
@@ -63,14 +67,22 @@ class Bench:
         yield ("limit", "producer alone", BASE), lambda: limits.producer_alone(s, base, count, path)
         for what, strategy in (("scan + delete", "cursor"), ("mark + delete", "mark")):
             yield ("limit", what, BASE), lambda strategy=strategy: limits.database_alone(s, self.quiet, base, count, strategy)
-        for shape in self.args.shapes:
+        for shape in self.usual_shapes():
             yield ("limit", "raw", shape), lambda shape=shape: limits.raw(s, self.quiet, self.shapes[shape], self.count(shape))
 
     def _drain(self):
-        for shape in self.args.shapes:
+        for shape in self.usual_shapes():
             for strategy in self.args.strategies:
                 yield ("drain", strategy, shape), lambda shape=shape, strategy=strategy: drain.drain(
                     self.servers, self.quiet, self.shapes[shape], self.count(shape), strategy, self.args.set)
+
+        if NEW_TABLE in self.args.shapes:
+            yield from self._new_table()
+
+    def _new_table(self):
+        for strategy in self.args.strategies:
+            yield ("drain", strategy, NEW_TABLE), lambda strategy=strategy: drain.drain(
+                self.servers, self.quiet, self.shapes[NEW_TABLE], self.count(NEW_TABLE), strategy, self.args.set, new_table=True)
 
     def _quota(self):
         for strategy in self.args.strategies:

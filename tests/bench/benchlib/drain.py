@@ -44,10 +44,10 @@ class Nothing:
         pass
 
 
-def drain(servers, database, records, count, strategy, settings=(), quota=None, while_draining=Nothing):
+def drain(servers, database, records, count, strategy, settings=(), quota=None, while_draining=Nothing, new_table=False):
     """quota: see quota.py, holds from the start of the process. while_draining(daemon): a context around what is measured."""
     topic = servers.new_topic()
-    records.fill(database, topic, count)
+    (records.fill_new if new_table else records.fill)(database, topic, count)
     harvestd = daemon.make(servers, database, strategy, settings)
     try:
         with quota or Unlimited() as limit:

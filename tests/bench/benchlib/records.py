@@ -2,8 +2,9 @@
 value {"order":"0000000017",…} of a fixed length, half of it incompressible, two headers, keys drawn evenly.
 
 Up to TEMPLATE records differ; those beyond repeat key and filling under numbers of their own."""
-import os
 import random
+
+from bed.postgres import TABLE
 
 TEMPLATE = 50_000
 TEMPLATE_BYTES = 20_000_000
@@ -68,6 +69,15 @@ class Records:
             c.execute("TRUNCATE outbox")
             self.insert(c, topic, 0, count)
             c.execute("VACUUM ANALYZE outbox")
+            c.execute("CHECKPOINT")
+
+    def fill_new(self, database, topic, count):
+        """The same in a table that was just made: no statistics yet, and a planner that has to guess. An outbox that was analysed while
+        it was empty, as it mostly is, does not differ."""
+        with database.connect() as c:
+            c.execute("DROP TABLE outbox")
+            c.execute(TABLE + " WITH (autovacuum_enabled = off)")
+            self.insert(c, topic, 0, count)
             c.execute("CHECKPOINT")
 
 

@@ -28,22 +28,24 @@ class Topic:
         """The numbers 0 to count - 1."""
         total = self.written()
         self.consumer.assign([TopicPartition(self.name, p, OFFSET_BEGINNING) for p in range(PARTITIONS)])
-        state = _State(records, count)
+        reading = Reading(records, count)
         deadline = time.monotonic() + 120
-        while state.read < total:
+        while reading.read < total:
             if time.monotonic() > deadline:
                 raise Wrong("%s cannot be read back" % self.name)
             for m in self.consumer.consume(10_000, timeout=1):
                 if m.error():
                     raise Wrong("%s: %s" % (self.name, m.error()))
-                state.take(m)
-        missing = count - sum(state.seen)
-        if missing or state.doubled or state.overtaken:
+                reading.take(m)
+        missing = reading.missing()
+        if missing or reading.doubled or reading.overtaken:
             raise Wrong("%s: of %d records %d are missing, %d doubled, %d overtaken" % (
-                self.name, count, missing, state.doubled, state.overtaken))
+                self.name, count, missing, reading.doubled, reading.overtaken))
 
 
-class _State:
+class Reading:
+    """What was read so far of the records 0 to count - 1."""
+
     def __init__(self, records, count):
         self.records, self.count = records, count
         self.seen, self.last = bytearray(count), {}
@@ -64,3 +66,6 @@ class _State:
         if self.last.get(key, -1) > n:
             self.overtaken += 1
         self.last[key] = n
+
+    def missing(self):
+        return self.count - sum(self.seen)
