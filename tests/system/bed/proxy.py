@@ -21,6 +21,8 @@ def statement_kind(sql):
         return PURGE
     if "UPDATE" in sql and "SET" in sql:
         return MARK if "KAFKA_TOPIC" in sql else RESET
+    if "PG_CURRENT_WAL_LSN" in sql and "KAFKA_TOPIC" in sql:
+        return MARK   # what claims by cursor
     return OTHER
 
 
