@@ -90,7 +90,7 @@ static const struct hv_setting table[] = {
     {COUNT(mark_query_records), DEFAULT("1000"), RANGE(1, 100000), RELOAD,
      .help = "rows of one mark at most (goharvest: 100; larger statements spare round trips)"},
     {SIZE(mark_query_bytes), DEFAULT("1MiB"), RANGE(4 * KIB, 1 * GIB), RELOAD,
-     .help = "marks take fewer rows than mark_query_records to keep their replies below this"},
+     .help = "a claim ends with the row whose value brings it to this, so that a reply is not much larger, whatever the rows"},
     {COUNT(purge_query_records), DEFAULT("2000"), RANGE(1, 100000), RELOAD,
      .help = "rows of one purge at most (goharvest: 1, a statement for each record)"},
     {DURATION(min_metrics_interval), DEFAULT("5s"), RANGE(HV_MS(100), 24 * HOUR), RELOAD,
