@@ -355,6 +355,34 @@ def test_keys_flow_beside_a_blocked_one_with_many_rows(bed, strategy):
     outbox.judge()
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", [
+    "mark", pytest.param("cursor", marks=pytest.mark.xfail(strict=True, reason="gaps that became one hold rows that are not kept in memory; "
+                                                           "a scan finds nothing but them until the writers have ended"))],
+    indirect=True)
+def test_keys_flow_after_a_restart_beside_a_blocked_one_and_a_forgotten_transaction(bed, strategy):
+    """The rows of a blocked key alternate with ids that are gone, and a transaction keeps all gaps open."""
+    shards = 4
+    outbox = Outbox(bed, strategy, {"send_concurrency": shards}, TABLE_WITHOUT_CONSTRAINTS)
+    blocked, free = keys_in_shard(0, shards, 1, "blocked")[0], keys_in_shard(1, shards, 1, "free")[0]
+    bad = outbox.database.execute("INSERT INTO outbox VALUES (DEFAULT, now(), 'no topic', %s, 'bad', '{}', '{}') RETURNING id",
+                                  [blocked])[0][0]
+    outbox.daemon.wait_log("record", "blocked", id=bad)
+    outbox.daemon.stop()
+    outbox.database.execute("""INSERT INTO outbox SELECT 10 + 2 * n, now(), %s, %s, 'many ' || n, '{}', '{}'
+        FROM generate_series(1, 20000) n""", [outbox.topic, blocked])
+    outbox.database.execute("SELECT setval('outbox_id_seq', 100000)")
+    with outbox.database.connect(autocommit=False) as forgotten:
+        forgotten.execute("INSERT INTO outbox VALUES (DEFAULT, now(), 'x', 'x', 'x', '{}', '{}')")
+        value = outbox.write(key=free)
+        since = outbox.daemon.position()
+        outbox.daemon.start().wait_leading(since=since)
+        try:
+            outbox.collector.wait_value(value, deadline=20)
+        finally:
+            forgotten.rollback()
+
+
 # ---- the strategies together -----------------------------------------------------------------------------------------------------------
 
 def test_the_strategy_changes_between_restarts(bed):
@@ -400,8 +428,8 @@ def test_members_of_one_group_with_different_strategies(bed):
 # ---- the server restarts -----------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("pooled, modes", [
-    (False, ["immediate"]), (True, ["fast"]), pytest.param(False, ["fast", "immediate", "kill"], marks=pytest.mark.long),
-    pytest.param(True, ["fast", "immediate", "kill"], marks=pytest.mark.long)],
+    (False, ["immediate"]), (True, ["fast"]), pytest.param(False, ["fast", "immediate"], marks=pytest.mark.long),
+    pytest.param(True, ["fast", "immediate"], marks=pytest.mark.long)],
     ids=["directly", "through PgBouncer", "directly, all ways", "through PgBouncer, all ways"])
 def test_prepared_transaction_that_outlives_the_server(bed, strategy, pooled, modes):
     """A prepared transaction has another name in pg_locks after a restart. Its rows must not be overtaken all the same, by none
