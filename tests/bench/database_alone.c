@@ -29,7 +29,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static const char *conninfo, *table;
 
-/* The daemon's statements (pg_outbox.c). $1 is the leader id, which a scan does not use. */
+/* The daemon's statements (pg_outbox.c) without what bounds the bytes of a reply. $1 is the leader id, which a scan does not use. */
 static const char mark_form[] = "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM %s WHERE id >= $2 "
                                 "AND coalesce(leader_id <> $1, true) ORDER BY id LIMIT $3)) RETURNING " ROW;
 static const char scan_form[] = "SELECT " ROW " FROM %s WHERE id >= $2 AND (SELECT pg_current_wal_lsn() IS NOT NULL) "

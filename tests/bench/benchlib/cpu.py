@@ -33,7 +33,7 @@ def with_children(pid):
 
 
 def memory_mb(pid, field="VmRSS"):
-    """VmRSS: now; VmHWM: the peak."""
+    """VmRSS: now; VmHWM: the peak; RssAnon: what is not in files."""
     with open("/proc/%d/status" % pid) as f:
         return int(re.search(field + r":\s+(\d+)", f.read()).group(1)) / 1024
 

@@ -23,7 +23,8 @@ def idle(servers, database, strategy, seconds, settings=()):
         span = time.monotonic() - start
         postgres, kafka = meter.used()
         figures = {"leader": 100 * used[0] / span, "standby": 100 * used[1] / span, "postgres": 100 * postgres / span,
-                   "kafka": 100 * kafka / span, "memory": cpu.memory_mb(leader.pid), "standby_memory": cpu.memory_mb(standby.pid)}
+                   "kafka": 100 * kafka / span, "memory": cpu.memory_mb(leader.pid), "standby_memory": cpu.memory_mb(standby.pid),
+                   "memory_anon": cpu.memory_mb(leader.pid, "RssAnon")}
         if standby.find("leader", "acquired"):
             raise RuntimeError("the standby took the lead: the machine is too busy")
         standby.stop(60)

@@ -54,7 +54,7 @@ def _idle_row(name, rounds):
 def _forgotten_row(name, rounds):
     return [name[1], name[2], "%d" % rounds[0]["records"],
             *_cells(rounds, ("rate_start", "%.0f"), ("rate_end", "%.0f"), ("claim_ms_start", "%.1f"), ("claim_ms_end", "%.1f"),
-                    ("empty_ms_start", "%.2f"), ("empty_ms_end", "%.2f"))]
+                    ("empty_ms_start", "%.2f"), ("empty_ms_end", "%.2f"), ("slowest_ms", "%.0f"))]
 
 
 def print_all(results, setting):
@@ -67,8 +67,9 @@ def print_all(results, setting):
              ["", "", "records/s", "p50", "p99", "max", "most waiting", "growing", *cpu, "pump", "peak MB"], _steady_row)
     _section(results, ("idle",), "Idle: % of a core, MB resident",
              ["", "leader", "standby", "Postgres", "Kafka", "MB leader", "MB standby"], _idle_row)
-    _section(results, ("forgotten",), "A forgotten transaction: at the start and at the end; claim: ms in the database for 1000 rows, and of an empty claim",
-             ["", "it has", "records", "records/s", "at the end", "claim", "at the end", "empty claim", "at the end"], _forgotten_row)
+    _section(results, ("forgotten",), "A forgotten transaction: at the start and at the end; ms in the database of 1000 rows claimed, and of an empty claim",
+             ["", "it has", "records", "records/s", "at the end", "claim", "at the end", "empty claim", "at the end",
+              "slowest"], _forgotten_row)
     print("\nTargets")
     _table(["", "target", "measured", ""], [list(t.row()) for t in targets(results)])
 
