@@ -91,8 +91,8 @@ static void arm(struct hv_gate *gate, struct connection *connection) {
     if (!connection->timed) {
         return;
     }
+    own_fd = connection->fd; /* first: the signal of an earlier timer may still come */
     own_gate = gate;
-    own_fd = connection->fd;
     sigemptyset(&set);
     sigaddset(&set, signal_number);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);

@@ -28,7 +28,8 @@ struct hv_gate *hv_gate_new(rd_kafka_conf_t *conf);
  * made, but only while the client has something to send. */
 void hv_gate_lease(struct hv_gate *gate, hv_time until);
 
-/* How many records the client has that it may send: told before one is given, and after it was reported. */
+/* How many records the client has that it may send: told before the lease is looked at for the last time and one is given (what ends in
+ * between cuts then, whoever is stopped), and after it was reported. */
 void hv_gate_give(struct hv_gate *gate);
 void hv_gate_take(struct hv_gate *gate);
 

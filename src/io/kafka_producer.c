@@ -182,14 +182,16 @@ static const void *bytes_or_null(const uint8_t *data, int32_t length) {
 static rd_kafka_resp_err_t produce(void *user, rd_kafka_topic_t *topic, int32_t partition, const struct hv_record *record,
                                    uint64_t ticket) {
     struct hv_producer *p = user;
-    if (hv_gate_is_over(p->gate)) /* the process may have been stopped at any point before this */
+    hv_gate_give(p->gate);
+    if (hv_gate_is_over(p->gate)) { /* the process may have been stopped at any point before this */
+        hv_gate_take(p->gate);
         return RD_KAFKA_RESP_ERR__QUEUE_FULL;
+    }
     rd_kafka_headers_t *headers = make_headers(record);
     void *key = (void *)(uintptr_t)bytes_or_null(record->key, record->key_length);
     void *value = (void *)(uintptr_t)bytes_or_null(record->value, record->value_length);
     size_t key_length = record->key_length < 0 ? 0 : (size_t)record->key_length;
     size_t value_length = record->value_length < 0 ? 0 : (size_t)record->value_length;
-    hv_gate_give(p->gate);
     rd_kafka_resp_err_t code =
         rd_kafka_producev(p->client, RD_KAFKA_V_RKT(topic), RD_KAFKA_V_PARTITION(partition),
                           RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(key, key_length),

@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { PRODUCE = 0 }; /* an ApiKey */
 
@@ -498,6 +500,41 @@ static void test_nothing_is_sent_after_the_lease(void **state) {
     bed_close(&bed);
 }
 
+/* A process that is stopped between a look at the clock and what it does then: the time is that before the stop. Found before libc's. */
+static bool stop_at_next_look;
+static struct timespec stopped_for;
+
+__attribute__((visibility("default"))) int clock_gettime(clockid_t id, struct timespec *now) {
+    long result = syscall(SYS_clock_gettime, id, now);
+    if (id == CLOCK_BOOTTIME && stop_at_next_look) {
+        stop_at_next_look = false;
+        nanosleep(&stopped_for, NULL);
+    }
+    return (int)result;
+}
+
+/* The lease ends right after it was looked at, while nothing is in the client: so nothing was cut, and what is handed over
+ * then must not go out. */
+static void test_a_stop_right_before_a_record_is_given(void **state) {
+    (void)state;
+    struct hv_error err = {""};
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    struct hv_record record = bed_record("stop", "key", "value", 5);
+    must_send(p, &record, 0);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(20));
+    assert_int_equal(written("stop"), 1);
+    hv_producer_lease(p, hv_loop_waking_clock() + HV_MS(300));
+    stopped_for = (struct timespec){.tv_nsec = 600000000};
+    stop_at_next_look = true;
+    send_one(p, &record, 1, &err);
+    assert_false(stop_at_next_look);
+    nanosleep(&stopped_for, NULL); /* the loop stands still, librdkafka's threads do not */
+    assert_int_equal(written("stop"), 1);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
 /* ---- brokers that do not answer ---- */
 
 /* A broker that hangs costs next to no CPU (trap 15), and the records arrive when it wakes. */
@@ -630,6 +667,7 @@ int main(void) {
         cmocka_unit_test(test_purge_reports_what_is_held),
         cmocka_unit_test(test_close_with_records_on_their_way),
         cmocka_unit_test(test_nothing_is_sent_after_the_lease),
+        cmocka_unit_test(test_a_stop_right_before_a_record_is_given),
         cmocka_unit_test(test_hanging_broker_costs_nothing),
         cmocka_unit_test(test_trouble_is_told_and_passes),
         cmocka_unit_test(test_close_does_not_wait_for_dns),
