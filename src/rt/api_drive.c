@@ -197,6 +197,7 @@ static void run_loop(struct harvest *h, uv_run_mode mode) {
 
 static void on_limit(uv_timer_t *timer) {
     ((struct harvest *)timer->data)->limit_over = true;
+    uv_stop(timer->loop); /* or this round may wait for something else yet */
 }
 
 static void run_until_stopped(struct harvest *h, int limit) {

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include <uv.h>
@@ -246,6 +248,35 @@ static void test_refused_on_a_foreign_loop(void **state) {
 
 /* ---- while the servers are away ---- */
 
+/* How long the loop waited for events at most, by what it asked of the kernel. Found before libc's. */
+static int longest_wait;
+
+__attribute__((visibility("default"))) int epoll_pwait(int fd, struct epoll_event *events, int count, int timeout,
+                                                       const sigset_t *set) {
+    longest_wait = timeout < 0 || timeout > longest_wait ? timeout : longest_wait;
+    return (int)syscall(SYS_epoll_pwait, fd, events, count, timeout, set, sizeof(unsigned long));
+}
+
+__attribute__((visibility("default"))) int epoll_wait(int fd, struct epoll_event *events, int count, int timeout) {
+    return epoll_pwait(fd, events, count, timeout, NULL);
+}
+
+static void test_await_without_time_does_not_wait(void **state) {
+    (void)state;
+    struct harvest *h = make();
+    assert_int_equal(harvest_start(h, NULL, NULL), 0);
+    longest_wait = 0;
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(harvest_await(h, 0, NULL), 1);
+    }
+    assert_int_equal(longest_wait, 0);
+    assert_int_equal(harvest_await(h, 50, NULL), 1);
+    assert_int_not_equal(longest_wait, 0); /* what is measured is what is called */
+    harvest_stop(h);
+    assert_int_equal(harvest_await(h, 60000, NULL), 0);
+    harvest_free(h);
+}
+
 static void test_await_has_a_limit(void **state) {
     (void)state;
     struct harvest_error err = {"untouched"};
@@ -404,6 +435,7 @@ int main(void) {
         cmocka_unit_test(test_await_before_start),
         cmocka_unit_test(test_refused_on_a_loop_of_its_own),
         cmocka_unit_test(test_refused_on_a_foreign_loop),
+        cmocka_unit_test(test_await_without_time_does_not_wait),
         cmocka_unit_test(test_await_has_a_limit),
         cmocka_unit_test(test_timeout_counts_from_now),
         cmocka_unit_test(test_stop_from_a_signal_handler),
