@@ -23,6 +23,15 @@
 
 enum { TIMERS = 3, TROUBLES = 4, BEAT_MAX = 1024, TROUBLE_REPEAT_MS = 30000, TOPIC_RETRY_MS = 10000, TOPIC_SETTLE_MS = 150, CLOSE_POLL_MS = 2 };
 
+/* An answer to a rebalance while closing, given on the thread pool. */
+struct late_answer {
+    struct hv_loop *loop;
+    rd_kafka_t *consumer;
+    rd_kafka_event_t *event;
+    bool add;
+    struct hv_election *election; /* NULL: it did not wait; the consumer is to be let go */
+};
+
 struct hv_election {
     struct hv_loop *loop;
     const struct hv_election_handler *handler; /* NULL once closing */
@@ -37,6 +46,7 @@ struct hv_election {
     struct hv_queue *queue;
     struct hv_beats *beats;
     rd_kafka_event_t *pending; /* a revoke of partition 0 that waits for its answer */
+    struct late_answer *late;  /* that is being given */
     bool owns, told_owns, told_joined;
     bool making_topic;
     bool fatal; /* the consumer is finished; another one is made in the next iteration */
@@ -100,8 +110,8 @@ static void lose(struct hv_election *e) {
 
 /* ---- the assignment ---- */
 
-static bool is_cooperative(const struct hv_election *e) {
-    const char *protocol = rd_kafka_rebalance_protocol(e->consumer);
+static bool is_cooperative(rd_kafka_t *consumer) {
+    const char *protocol = rd_kafka_rebalance_protocol(consumer);
     return protocol != NULL && strcmp(protocol, "COOPERATIVE") == 0;
 }
 
@@ -109,19 +119,55 @@ static bool has_leader_partition(const struct hv_election *e, const rd_kafka_top
     return rd_kafka_topic_partition_list_find((rd_kafka_topic_partition_list_t *)(uintptr_t)list, e->topic, 0) != NULL;
 }
 
-/* Gives librdkafka the list, in the words of the group's protocol. */
-static void apply(struct hv_election *e, bool add, const rd_kafka_topic_partition_list_t *list) {
-    rd_kafka_resp_err_t code;
-    if (is_cooperative(e)) {
-        rd_kafka_error_t *error =
-            add ? rd_kafka_incremental_assign(e->consumer, list) : rd_kafka_incremental_unassign(e->consumer, list);
-        code = error == NULL ? RD_KAFKA_RESP_ERR_NO_ERROR : rd_kafka_error_code(error);
-        rd_kafka_error_destroy(error);
-    } else {
-        code = rd_kafka_assign(e->consumer, add ? list : NULL);
+/* Gives librdkafka the list, in the words of the group's protocol. Waits for a thread of librdkafka's, which answers at once unless the
+ * consumer is being closed. */
+static rd_kafka_resp_err_t answer(rd_kafka_t *consumer, bool add, const rd_kafka_topic_partition_list_t *list) {
+    if (list == NULL || !is_cooperative(consumer)) {
+        return rd_kafka_assign(consumer, add ? list : NULL);
     }
-    if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+    rd_kafka_error_t *error = add ? rd_kafka_incremental_assign(consumer, list) : rd_kafka_incremental_unassign(consumer, list);
+    rd_kafka_resp_err_t code = error == NULL ? RD_KAFKA_RESP_ERR_NO_ERROR : rd_kafka_error_code(error);
+    rd_kafka_error_destroy(error);
+    return code;
+}
+
+static void apply(struct hv_election *e, bool add, const rd_kafka_topic_partition_list_t *list) {
+    rd_kafka_resp_err_t code = answer(e->consumer, add, list);
+    if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
         tell_trouble(e, code, rd_kafka_err2str(code));
+    }
+}
+
+static void give_late_answer(void *arg) {
+    struct late_answer *late = arg;
+    answer(late->consumer, late->add, rd_kafka_event_topic_partition_list(late->event));
+}
+
+static void late_answer_given(void *arg) {
+    struct late_answer *late = arg;
+    rd_kafka_event_destroy(late->event);
+    if (late->election != NULL) {
+        late->election->late = NULL;
+    } else {
+        hv_kafka_destroy(late->loop, late->consumer);
+    }
+    free(late);
+}
+
+/* While closing. librdkafka 2.0.2 may end the group's business with our answer on its way and drop it; who waits for the reply to
+ * that waits for ever. It must not be the loop. */
+static enum hv_queue_next answer_late(struct hv_election *e, bool add, rd_kafka_event_t *event) {
+    if (e->late != NULL) {
+        return HV_QUEUE_MORE; /* one after the other */
+    }
+    struct late_answer *late = hv_calloc(1, sizeof *late);
+    *late = (struct late_answer){.loop = e->loop, .consumer = e->consumer, .event = event, .add = add, .election = e};
+    if (hv_loop_offload(e->loop, give_late_answer, late_answer_given, late) != 0) {
+        free(late);
+        return HV_QUEUE_DONE; /* no memory: the limit of the closing ends it */
+    }
+    e->late = late;
+    return HV_QUEUE_KEPT;
 }
 
 static void on_assign(struct hv_election *e, rd_kafka_event_t *event) {
@@ -132,8 +178,6 @@ static void on_assign(struct hv_election *e, rd_kafka_event_t *event) {
     apply(e, true, list);
     e->trouble_count = 0;
     hv_backoff_reset(&e->backoff);
-    if (e->handler == NULL)
-        return; /* closing: librdkafka took it as an empty assignment */
     e->owns = e->owns || has_leader_partition(e, list);
     hv_beats_warm(e->beats);
     if (!e->told_joined) {
@@ -147,7 +191,7 @@ static enum hv_queue_next on_revoke(struct hv_election *e, rd_kafka_event_t *eve
     rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(event);
     bool ours = e->owns && has_leader_partition(e, list);
     bool lost = rd_kafka_assignment_lost(e->consumer);
-    if (ours && !lost && e->handler != NULL) {
+    if (ours && !lost) {
         assert(e->pending == NULL); /* librdkafka waits for the answer */
         e->pending = event;
         e->handler->revoked(e->user, false);
@@ -177,6 +221,9 @@ void hv_election_answer(struct hv_election *e) {
 
 static enum hv_queue_next on_rebalance(struct hv_election *e, rd_kafka_event_t *event) {
     rd_kafka_resp_err_t code = rd_kafka_event_error(event);
+    if (e->handler == NULL) { /* librdkafka takes whatever we say as an empty assignment */
+        return answer_late(e, code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS, event);
+    }
     if (code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
         on_assign(e, event);
         return HV_QUEUE_DONE;
@@ -349,8 +396,11 @@ static void drop_consumer(struct hv_election *e) {
     if (e->topic_handle != NULL)
         rd_kafka_topic_destroy(e->topic_handle);
     e->topic_handle = NULL;
-    if (e->consumer != NULL)
+    if (e->late != NULL)
+        e->late->election = NULL; /* lets it go when librdkafka has replied */
+    else if (e->consumer != NULL)
         hv_kafka_destroy(e->loop, e->consumer);
+    e->late = NULL;
     e->consumer = NULL;
 }
 
