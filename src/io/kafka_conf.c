@@ -56,7 +56,7 @@ static const struct setting settings[] = {
     {REC | SUS, "partitioner", "murmur2_random", NULL}, /* the Java client's placement */
     {REC | SUS, "compression.codec", "lz4", NULL},
     {REC | SUS, "batch.size", "1000000", NULL},
-    {REC, "queue.buffering.max.ms", "5", NULL},
+    {REC, "queue.buffering.max.ms", "1", NULL},
     {SUS, "queue.buffering.max.ms", "0", ""},
     {SUS, "batch.num.messages", "1", ""}, /* an error names a batch, not a record: each is a batch of its own */
     {REC | SUS, "queue.buffering.max.messages", "10000000", NULL}, /* our own window is the limit */

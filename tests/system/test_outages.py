@@ -150,6 +150,26 @@ def test_broker_hangs_for_20_seconds(bed):
     bed.note("rewound after the broker woke: %s" % ([line.get("reason") for line in woken] or "no"))
 
 
+def test_broker_hangs_amid_a_backlog(bed):
+    """Frozen while batches are full: the Kafka client must not poll without sleeping for the answers that do not come."""
+    broker = bed.own_kafka()
+    database = bed.database()
+    topic = bed.topic(broker)
+    database.execute("""INSERT INTO outbox (create_time, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values)
+        SELECT now(), %s, 'k' || n %% 1000, repeat('x', 200), '{}', '{}' FROM generate_series(1, 300000) n""", [topic])
+    collector = bed.collector(topic, broker)
+    daemon = bed.harvestd(database, broker, limits={"heartbeat_timeout": "30s", "queue_timeout": "60s"})
+    collector.wait_count(10000)
+    broker.freeze()
+    assert database.execute("SELECT 1 FROM outbox LIMIT 1"), "all was sent before the broker was frozen"
+    begin, cpu = time.monotonic(), daemon.cpu_seconds()
+    time.sleep(8)
+    share = (daemon.cpu_seconds() - cpu) / (time.monotonic() - begin)
+    bed.note("broker frozen amid a backlog: %.1f %% of a core" % (100 * share))
+    broker.thaw()
+    assert share < 0.1
+
+
 def test_broker_hangs_longer_than_the_lease(bed):
     """The leader fences itself, without being told; when the broker wakes, it leads again, with a new leader id."""
     broker = bed.own_kafka()
