@@ -267,6 +267,7 @@ void harvest_free(struct harvest *h) {
     }
     if (h->attached) {
         h->freed = true;
+        h->sink = NULL; /* the application hears no more of it */
     } else {
         dispose(h);
     }
