@@ -33,7 +33,8 @@ GROUPS = ["limits", "drain", "quota", "steady", "idle", "forgotten"]
 STRATEGIES = ["cursor", "mark"]
 NEW_TABLE = "new table"  # like the first, but without statistics
 # Name -> keys, bytes of a value, share of --records.
-SHAPES = {BASE: (1000, 200, 1), NEW_TABLE: (1000, 200, 3), "10 keys": (10, 200, 1), "1 key": (1, 200, 1), "1 kB": (1000, 1000, 2), "10 kB": (1000, 10_000, 10)}
+SHAPES = {BASE: (1000, 200, 1), NEW_TABLE: (1000, 200, 3), "10 keys": (10, 200, 1), "1 key": (1, 200, 1),
+          "1 kB": (1000, 1000, 2), "10 kB": (1000, 10_000, 10)}
 QUICK = {"records": 60_000, "rounds": 1, "seconds": 4, "idle_seconds": 6, "forgotten": 60_000, "portions": 3,
          "rates": "5000,20000", "shapes": "1000 keys,new table,1 key"}
 FULL = {"records": 300_000, "rounds": 3, "seconds": 15, "idle_seconds": 25, "forgotten": 1_000_000, "portions": 20,
@@ -136,9 +137,10 @@ def measure(args, results):
 
 
 def describe(args):
-    return "%s records, values of 200 bytes where nothing else is said, 2 headers, %d partitions; %d cores shared by all; %d round%s; %s; quota: %s" % (
-        f"{args.records:,}", PARTITIONS, os.cpu_count(), args.rounds, "s" if args.rounds > 1 else "",
-        "Postgres with " + " ".join("%s=%s" % s for s in POSTGRES.items() if "." not in s[0]), _how_quota())
+    return ("%s records, values of 200 bytes where nothing else is said, 2 headers, %d partitions; %d cores shared by all; %d round%s;\n"
+            "Postgres with %s; quota: %s" % (
+                f"{args.records:,}", PARTITIONS, os.cpu_count(), args.rounds, "s" if args.rounds > 1 else "",
+                " ".join("%s=%s" % s for s in POSTGRES.items() if "." not in s[0]), _how_quota()))
 
 
 def _how_quota():

@@ -28,7 +28,8 @@ def _measure(servers, database, harvestd, count, while_draining):
         end = _wait_empty(harvestd, database)
     used = cpu.seconds(harvestd.pid) - used
     figures = {"records": count, "seconds": end - start, "rate": count / (end - start), "cpu": used * 1e6 / count,
-               "memory": cpu.memory_mb(harvestd.pid, "VmHWM"), "memory_anon": cpu.memory_mb(harvestd.pid, "RssAnon"), **meter.per_record(count)}
+               "memory": cpu.memory_mb(harvestd.pid, "VmHWM"), "memory_anon": cpu.memory_mb(harvestd.pid, "RssAnon"),
+               **meter.per_record(count)}
     harvestd.stop(60)
     return figures
 

@@ -145,7 +145,8 @@ def forgotten(servers, database, records, strategy, kind, count, portions, setti
         statements.close()
     servers.drop_topic(topic)
     database.drop()
-    return {"records": portions * size, "cpu": used * 1e6 / (portions * size), "series": series, "statements": told, **_ends(series)}
+    return {"records": portions * size, "cpu": used * 1e6 / (portions * size), "series": series, "statements": told,
+            **_ends(series)}
 
 
 def _ends(series):

@@ -114,7 +114,8 @@ def _by_name(results, kind):
 
 def _rates(results):
     panel = _Panel(0, 0, "Drain", "records/s")
-    _bars(panel, [(label, [results.median(name, "rate")]) for kind in ("limit", "drain") for name, label in _by_name(results, kind)])
+    _bars(panel, [(label, [results.median(name, "rate")])
+                  for kind in ("limit", "drain") for name, label in _by_name(results, kind)])
     return panel
 
 

@@ -40,9 +40,12 @@ def _drain_row(name, rounds):
 
 def _steady_row(name, rounds):
     growing = sum(r["growing"] for r in rounds)
+    verdict = "no" if growing == 0 else "in %d of %d" % (growing, len(rounds))
+    if not all(r["full"] for r in rounds):
+        verdict += ", load not reached"
     return [name[1], name[2], *_cells(rounds, ("rate", "%.0f"), ("p50", "%.1f"), ("p99", "%.1f"), ("max", "%.0f"),
                                       ("outstanding", "%.0f")),
-            ("no" if growing == 0 else "in %d of %d" % (growing, len(rounds))) + ("" if all(r["full"] for r in rounds) else ", load not reached"),
+            verdict,
             *_cells(rounds, ("cpu", "%.1f"), ("postgres", "%.1f"), ("kafka", "%.1f"), ("pump", "%.1f"), ("memory", "%.1f"))]
 
 
@@ -63,11 +66,13 @@ def print_all(results, setting):
     cpu = ["CPU", "Postgres", "Kafka"]
     _section(results, ("limit", "drain", "quota"), "Drain: a full table, until it is empty",
              ["", "", "records/s", *cpu, "peak MB"], _drain_row)
-    _section(results, ("steady",), "Steady load; latency from commit to consumer, ms (Postgres: with the writers; pump: writers and consumer)",
+    _section(results, ("steady",),
+             "Steady load; latency from commit to consumer, ms (Postgres: with the writers; pump: writers and consumer)",
              ["", "", "records/s", "p50", "p99", "max", "most waiting", "growing", *cpu, "pump", "peak MB"], _steady_row)
     _section(results, ("idle",), "Idle: % of a core, MB resident",
              ["", "leader", "standby", "Postgres", "Kafka", "MB leader", "MB standby"], _idle_row)
-    _section(results, ("forgotten",), "A forgotten transaction: at the start and at the end; ms in the database of 1000 rows claimed, and of an empty claim",
+    _section(results, ("forgotten",),
+             "A forgotten transaction: at the start and at the end; ms in the database of 1000 rows claimed, and of an empty claim",
              ["", "it has", "records", "records/s", "at the end", "claim", "at the end", "empty claim", "at the end",
               "slowest"], _forgotten_row)
     print("\nTargets")
