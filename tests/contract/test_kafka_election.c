@@ -21,7 +21,7 @@ struct member {
     int assigned, revoked, lost, joined, beats, foreign_beats, trouble, logs;
     bool answer_due;
     int64_t last_stamp;
-    int trouble_code;
+    int trouble_code, sessions_refused;
     char trouble_reason[512];
     uv_timer_t timer;
     bool silent; /* sends no heartbeats */
@@ -66,6 +66,7 @@ static void on_trouble(void *user, int code, const char *reason) {
     struct member *m = user;
     assert_false(m->inside || m->closed);
     m->trouble++;
+    m->sessions_refused += code == RD_KAFKA_RESP_ERR_INVALID_SESSION_TIMEOUT;
     m->trouble_code = code;
     snprintf(m->trouble_reason, sizeof m->trouble_reason, "%s", reason);
 }
@@ -149,6 +150,10 @@ static bool has_foreign_beat(void *arg) {
 
 static bool has_joined(void *arg) {
     return ((struct member *)arg)->joined > 0;
+}
+
+static bool is_told_of_the_session(void *arg) {
+    return ((struct member *)arg)->sessions_refused > 0;
 }
 
 static bool has_trouble(void *arg) {
@@ -379,12 +384,12 @@ static void test_refused_session_names_the_setting(void **state) {
     rd_kafka_mock_push_request_errors(bed.cluster, JOIN_GROUP, 2, RD_KAFKA_RESP_ERR_INVALID_SESSION_TIMEOUT,
                                       RD_KAFKA_RESP_ERR_INVALID_SESSION_TIMEOUT);
     join(&bed, &a, "a", "cooperative-sticky");
-    bed_until(&bed, has_trouble, &a, HV_SECONDS(30), "trouble is told");
+    bed_until(&bed, is_told_of_the_session, &a, HV_SECONDS(30), "trouble is told");
     assert_int_equal(a.trouble_code, RD_KAFKA_RESP_ERR_INVALID_SESSION_TIMEOUT);
     assert_non_null(strstr(a.trouble_reason, "heartbeat_timeout"));
     assert_non_null(strstr(a.trouble_reason, "group.min.session.timeout.ms"));
     bed_until(&bed, leads, &a, HV_SECONDS(60), "the member leads in the end");
-    assert_int_equal(a.trouble, 1); /* repeated, told once */
+    assert_int_equal(a.sessions_refused, 1); /* repeated, told once; a busy machine may have other troubles */
     leave(&bed, &a);
     bed_close(&bed);
 }
