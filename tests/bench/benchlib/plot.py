@@ -66,17 +66,18 @@ def _axis(panel, scale):
         panel.text(-4, y + 3, "{:,.10g}".format(mark), anchor="end")
 
 
-def _bars(panel, bars, legend=()):
-    """bars: [(label, [height of each part])]"""
+def _bars(panel, bars, legend=(), colours=None):
+    """bars: [(label, [height of each part])]; colours: of each bar, instead of each part"""
     scale = _Linear(max((sum(parts) for _, parts in bars), default=1))
     _axis(panel, scale)
     pitch = PLOT_W / max(len(bars), 1)
     for n, (label, parts) in enumerate(bars):
         below = 0
         for part, colour in zip(parts, COLOURS):
-            panel.box(n * pitch + 2, scale.y(below + part), pitch - 4, scale.y(below) - scale.y(below + part), colour)
+            panel.box(n * pitch + 2, scale.y(below + part), pitch - 4, scale.y(below) - scale.y(below + part),
+                      colours[n] if colours else colour)
             below += part
-        panel.text(n * pitch + pitch / 2, 32 + PLOT_H, label, size=9, anchor="end", turn=-35)
+        panel.text(n * pitch + pitch / 2, 32 + PLOT_H, label, size=9, anchor="end", turn=-60)
     _legend(panel, legend)
 
 
@@ -108,21 +109,23 @@ def _lines(panel, lines, x_label, logarithmic_x):
         panel.text(column * 240 + 26, 71 + PLOT_H + 14 * row, name)
 
 
-def _by_name(results, kind):
-    return [(name, name[1] + ", " + name[2]) for name in results.rounds if name[0] == kind]
+def _by_name(results, *kinds):
+    return [(name, name[1] + ", " + name[2]) for name in results.rounds if name[0] in kinds]
 
 
 def _rates(results):
-    panel = _Panel(0, 0, "Drain", "records/s")
-    _bars(panel, [(label, [results.median(name, "rate")])
-                  for kind in ("limit", "drain") for name, label in _by_name(results, kind)])
+    panel, bars = _Panel(0, 0, "Drain", "records/s"), _by_name(results, "limit", "drain")
+    kinds = ["cursor", "mark", "raw"]
+    _bars(panel, [(label, [results.median(name, "rate")]) for name, label in bars],
+          colours=[COLOURS[kinds.index(name[1])] if name[1] in kinds else "#999999" for name, _ in bars])
+    _legend(panel, kinds)
     return panel
 
 
 def _costs(results):
     panel = _Panel(1, 0, "Drain: CPU of a record", "µs")
     _bars(panel, [(label, [results.median(name, f) for f in ("cpu", "postgres", "kafka")])
-                  for kind in ("limit", "drain") for name, label in _by_name(results, kind) if "10 kB" not in label],
+                  for name, label in _by_name(results, "limit", "drain") if name[2] != "10 kB"],
           ["program", "Postgres", "Kafka"])
     return panel
 
@@ -131,7 +134,7 @@ def _latencies(results):
     panel, lines = _Panel(0, 1, "Steady load: latency, commit to consumer", "ms"), {}
     for name, _ in _by_name(results, "steady"):
         for figure in ("p50", "p99"):
-            point = (float(name[2].split("/")[0]), results.median(name, figure))
+            point = (results.median(name, "rate"), results.median(name, figure))  # what was written, not what was asked for
             lines.setdefault("%s, %s" % (name[1], figure), []).append(point)
     _lines(panel, lines, "records/s", True)
     return panel
