@@ -20,7 +20,8 @@ WORKERS     ?= 2
 TESTS       ?= tests/contract tests/system
 # HARVESTD: the daemon that the tests start, with a wrapper in front if one is wanted. HARVESTD_BUILD: the other programs.
 HARVESTD     = $(abspath $(BUILD)/harvestd)
-PYTEST       = PYTHONDONTWRITEBYTECODE=1 HARVESTD="$(HARVESTD)" HARVESTD_BUILD=$(abspath $(BUILD)) \
+PYTEST       = PYTHONDONTWRITEBYTECODE=1 $(if $(SANITIZE),LSAN_OPTIONS=suppressions=$(abspath tests/lsan.supp):print_suppressions=0) \
+               HARVESTD="$(HARVESTD)" HARVESTD_BUILD=$(abspath $(BUILD)) \
                $(PYTHON) -m pytest -c tests/system/pytest.ini -p no:cacheprovider -n $(WORKERS) \
                --basetemp=$(abspath $(BUILD))/tmp $(PYTEST_ARGS)
 

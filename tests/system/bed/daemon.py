@@ -14,6 +14,9 @@ _PAIR = re.compile(r'([A-Za-z0-9_.\-]+)=("(?:[^"\\]|\\.)*"|[^\s"]*)(?:\s+|$)')
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 
+# A sanitizer has its own idea of memory and core dumps.
+SANITIZED = "asan" in os.environ.get("HARVESTD_BUILD", "")
+
 
 def command(program=None):
     """What to run: $HARVESTD may hold a wrapper and its options in front ("valgrind -q build/harvestd"). program: another build of the
