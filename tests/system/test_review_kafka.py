@@ -43,7 +43,7 @@ def test_topic_is_made_again_with_fewer_partitions(bed):
     for n in range(10):
         large = "".join(chr(bed.random.randrange(33, 127)) for _ in range(5000))   # not to be compressed
         bed.write(database, topic, "key %d" % n, large, truth=truth)
-    daemon.wait_log("record", "blocked", count=8, topic=topic)
+    daemon.wait_log("record", "blocked", count=8, topic=topic, deadline=90)   # each makes a new client, after a wait that grows
     delete_topic(bed.kafka, topic)
     try:
         bed.kafka.create_topic(topic, partitions=1)
