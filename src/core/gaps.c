@@ -146,49 +146,23 @@ hv_time hv_gaps_deadline(const struct hv_gaps *gaps) {
     return gaps->waiting || has_fresh(gaps) ? gaps->due : HV_NEVER;
 }
 
-static bool holds(const uint64_t *hashes, size_t count, uint64_t hash) {
-    for (size_t i = 0; i < count; i++) {
-        if (hashes[i] == hash) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void keep_those_who_write_still(struct hv_gaps *gaps, const uint64_t *hashes, size_t count) {
-    size_t left = 0;
-    for (size_t i = 0; i < gaps->writer_count; i++) {
-        if (holds(hashes, count, gaps->writers[i])) {
-            gaps->writers[left++] = gaps->writers[i];
-        }
-    }
-    gaps->writer_count = left;
-    if (left == 0) {
-        gaps->waiting = false;
-        advance(gaps, HV_GAP_EPOCH, HV_GAP_LAST);
-    }
-}
-
 void hv_gaps_writers(struct hv_gaps *gaps, const uint64_t *hashes, size_t count, hv_time now) {
     gaps->due = now + ASK_AGAIN;
-    if (gaps->waiting) {
-        keep_those_who_write_still(gaps, hashes, count);
+    if (gaps->waiting && hv_epoch_is_over(&gaps->epoch, hashes, count)) {
+        gaps->waiting = false;
+        advance(gaps, HV_GAP_EPOCH, HV_GAP_LAST);
     }
     if (gaps->waiting || !has_fresh(gaps)) {
         return;
     }
-    if (count > HV_EPOCH_MAX) {
-        gaps->due = now + ASK_CROWD;
-        return;
-    }
     if (count == 0) {
         advance(gaps, HV_GAP_FRESH, HV_GAP_LAST);
-        return;
+    } else if (hv_epoch_begin(&gaps->epoch, hashes, count)) {
+        advance(gaps, HV_GAP_FRESH, HV_GAP_EPOCH);
+        gaps->waiting = true;
+    } else {
+        gaps->due = now + ASK_CROWD;
     }
-    advance(gaps, HV_GAP_FRESH, HV_GAP_EPOCH);
-    memcpy(gaps->writers, hashes, count * sizeof *hashes);
-    gaps->writer_count = count;
-    gaps->waiting = true;
 }
 
 void hv_gaps_unanswered(struct hv_gaps *gaps, hv_time now) {

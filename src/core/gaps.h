@@ -19,8 +19,7 @@
 #include <stdint.h>
 
 #include "base/time.h"
-
-#define HV_EPOCH_MAX 1024 /* writers; with more of them at once an epoch waits until they are fewer */
+#include "core/epoch.h"
 
 enum hv_gap_phase { HV_GAP_FRESH, HV_GAP_EPOCH, HV_GAP_LAST };
 
@@ -34,9 +33,8 @@ struct hv_gaps {
     struct hv_gap *list, *room; /* ascending, apart from each other; room for the next list */
     size_t count, capacity, room_capacity;
     size_t max;
-    uint64_t writers[HV_EPOCH_MAX]; /* those of the epoch that may still be there */
-    size_t writer_count;
-    bool waiting; /* an epoch runs */
+    struct hv_epoch epoch; /* that runs */
+    bool waiting;          /* one does */
     hv_time due;  /* of the next question for writers, if there is something to ask for */
 };
 

@@ -1,8 +1,6 @@
 /* See watermark.h. */
 #include "core/watermark.h"
 
-#include <string.h>
-
 #define REST HV_SECONDS(1)  /* between two advances: the dead rows of a second are walked at worst */
 #define ASK_AGAIN HV_MS(50) /* while writers of the epoch are there... */
 #define ASK_AGAIN_MAX HV_SECONDS(1)
@@ -45,44 +43,27 @@ bool hv_watermark_wants_writers(struct hv_watermark *mark, hv_time now) {
     return true;
 }
 
-static bool holds(const uint64_t *hashes, size_t count, uint64_t hash) {
-    for (size_t i = 0; i < count; i++) {
-        if (hashes[i] == hash) {
-            return true;
-        }
-    }
-    return false;
-}
-
 void hv_watermark_writers(struct hv_watermark *mark, const uint64_t *hashes, size_t count, hv_time now) {
+    bool over = false;
     if (mark->phase == HV_MARK_ASK) {
-        if (count > HV_WRITERS_MAX) {
+        if (!hv_epoch_begin(&mark->epoch, hashes, count)) {
             mark->phase = HV_MARK_REST;
             mark->due = now + REST;
             return;
         }
-        if (count > 0) {
-            memcpy(mark->writers, hashes, count * sizeof *hashes);
-        }
-        mark->writer_count = (uint32_t)count;
         mark->phase = HV_MARK_WAIT;
+        over = count == 0;
     } else if (mark->phase == HV_MARK_WAIT) {
-        uint32_t left = 0;
-        for (uint32_t i = 0; i < mark->writer_count; i++) {
-            if (holds(hashes, count, mark->writers[i])) {
-                mark->writers[left++] = mark->writers[i];
-            }
-        }
-        mark->writer_count = left;
+        over = hv_epoch_is_over(&mark->epoch, hashes, count);
     } else {
         return; /* restarted in between */
     }
-    if (mark->writer_count == 0) {
+    if (over) {
         mark->phase = HV_MARK_COVER;
         mark->empty_before = false;
         mark->due = HV_NEVER;
     } else {
-        mark->due = now + (mark->writer_count > 16 ? ASK_AGAIN_MAX : ASK_AGAIN);
+        mark->due = now + (mark->epoch.count > 16 ? ASK_AGAIN_MAX : ASK_AGAIN);
     }
 }
 

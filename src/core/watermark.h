@@ -15,8 +15,7 @@
 #include <stdint.h>
 
 #include "base/time.h"
-
-#define HV_WRITERS_MAX 1024 /* with more of them at once the watermark just stays where it is */
+#include "core/epoch.h"
 
 enum hv_watermark_phase { HV_MARK_REST, HV_MARK_ASK, HV_MARK_WAIT, HV_MARK_COVER };
 
@@ -25,8 +24,7 @@ struct hv_watermark {
     int64_t low;       /* the watermark: marks look at ids >= low */
     int64_t highest;   /* id seen so far; INT64_MIN: none */
     int64_t candidate; /* `highest` when the question was put */
-    uint64_t writers[HV_WRITERS_MAX]; /* those of the epoch that may still be there */
-    uint32_t writer_count;
+    struct hv_epoch epoch; /* WAIT; with too many writers at once the watermark just stays where it is */
     hv_time due;       /* of the next question, or of leaving REST */
     bool empty_before; /* COVER: the mark before found nothing */
 };

@@ -123,8 +123,8 @@ static void without_an_answer_or_with_too_many_it_stays(void **state) {
     assert_false(hv_watermark_covering(&mark));
     now += HV_SECONDS(2);
     assert_true(hv_watermark_wants_writers(&mark, now));
-    static uint64_t many[HV_WRITERS_MAX + 1];
-    answer(&mark, many, HV_WRITERS_MAX + 1);
+    static uint64_t many[HV_EPOCH_MAX + 1];
+    answer(&mark, many, HV_EPOCH_MAX + 1);
     assert_false(hv_watermark_covering(&mark));
     assert_true(hv_watermark_wants_writers(&mark, now));
     hv_watermark_restart(&mark, now);
