@@ -160,7 +160,9 @@ static void promote_if_due(struct hv_harvest *h, struct hv_actions *out) {
 
 static void begin_draining(struct hv_harvest *h) {
     h->drain_until = h->now + h->config.drain_timeout;
-    h->hand_over_until = h->now + h->config.hand_over_limit;
+    if (!h->handing_over) {
+        h->hand_over_until = h->now + h->config.hand_over_limit;
+    }
 }
 
 static void on_revoked(struct hv_harvest *h, bool lost, struct hv_actions *out) {
@@ -248,9 +250,7 @@ static void begin_stop(struct hv_harvest *h, struct hv_actions *out) {
     }
     h->stop = DRAINING;
     if (h->leading.role != HV_REVOKING) { /* the group does not wait longer for our answer because of this */
-        hv_time hand_over_until = h->hand_over_until;
         begin_draining(h);
-        h->hand_over_until = h->handing_over ? hand_over_until : h->hand_over_until;
     }
     end_term(h, NULL, out);
 }

@@ -223,7 +223,7 @@ void hv_runtime_handed_over(struct hv_runtime *rt) {
 bool hv_runtime_leads(const struct hv_runtime *rt) {
     struct hv_harvest_figures figures;
     hv_harvest_look(rt->core, &figures);
-    return figures.role == HV_LEADER && hv_loop_clock() + hv_loop_suspended() < figures.lease_end;
+    return figures.role == HV_LEADER && hv_loop_waking_clock() < figures.lease_end;
 }
 
 int64_t hv_runtime_wall_clock(const struct hv_runtime *rt, hv_time time) {
