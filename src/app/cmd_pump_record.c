@@ -5,20 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
-/* FNV-1a, 64 bits: quick, and good enough against accidents. */
-static uint64_t sum_bytes(uint64_t sum, const void *bytes, size_t size) {
-    const unsigned char *b = bytes;
-    for (size_t i = 0; i < size; i++) {
-        sum = (sum ^ b[i]) * 0x100000001b3u;
-    }
-    return sum;
-}
+#include "base/hash.h"
 
 uint64_t hv_pump_sum(uint32_t key, uint64_t seq, const char *value, size_t size) {
     char head[64];
     int length = snprintf(head, sizeof head, "%" PRIu32 "/%" PRIu64 "/%d/", key, seq, value != NULL);
-    uint64_t sum = sum_bytes(0xcbf29ce484222325u, head, (size_t)length);
-    return value == NULL ? sum : sum_bytes(sum, value, size);
+    uint64_t sum = hv_hash64(HV_HASH64_START, head, (size_t)length);
+    return value == NULL ? sum : hv_hash64(sum, value, size);
 }
 
 void hv_pump_tag_fill(struct hv_pump_tag *tag, const char *value, size_t size) {

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/text.h"
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
@@ -259,13 +260,6 @@ size_t hv_log_format_line(char *out, size_t size, enum hv_log_format format, int
     return line.text.length;
 }
 
-static uint64_t hash_text(uint64_t hash, const char *text) {
-    do
-        hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
-    while (*text++ != '\0');
-    return hash;
-}
-
 /* The slot of this (component, message): its own, else the one of its group whose window is the oldest. */
 static struct hv_log_limit *find_limit(struct hv_logger *logger, uint64_t hash) {
     enum { SLOTS = sizeof logger->limits / sizeof logger->limits[0], GROUP = 4 };
@@ -291,7 +285,8 @@ static uint32_t burst_of(const struct hv_field *fields) {
 /* May this line pass? *repeats is how many like it were held back before. */
 static bool may_pass(struct hv_logger *logger, const char *component, const char *message, uint32_t burst,
                      int64_t now, uint32_t *repeats) {
-    uint64_t hash = hash_text(hash_text(0xcbf29ce484222325u, component), message) | 1; /* 0: a free slot */
+    uint64_t hash = hv_hash64(HV_HASH64_START, component, strlen(component) + 1);
+    hash = hv_hash64(hash, message, strlen(message)) | 1; /* 0: a free slot */
     struct hv_log_limit *limit = find_limit(logger, hash);
     bool fresh = limit->window_start == INT64_MIN || now < limit->window_start /* the clock was set back */
                  || now - limit->window_start >= HV_LOG_WINDOW_US;

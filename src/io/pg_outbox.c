@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
+#include "base/hash.h"
 #include "io/pg_failure.h"
 #include "io/pg_rights.h"
 #include "io/pg_table.h"
@@ -22,7 +24,6 @@ enum pending { NOTHING, PROBE, RIGHTS, CLAIM, LIST, PURGE, RESET, WRITERS };
 #define PARAMETERS_MAX 6
 
 enum { SCAN_ABOVE, SCAN_GAPS, SCAN_GAPS_WITHOUT, SCAN_FORMS }; /* how a scan is asked for */
-
 
 struct hv_outbox {
     struct hv_pg *pg;
@@ -50,6 +51,8 @@ int hv_outbox_quote_table(const char *table, char *out, size_t size, struct hv_e
 
 /* ---- statements ---- */
 
+#define ROW "id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values"
+
 /* One row, whatever the table holds: the rights, and NULLs that carry the columns' types. */
 static const char probe_form[] =
     "SELECT o.id, o.kafka_topic, o.kafka_key, o.kafka_value, o.kafka_header_keys, o.kafka_header_values, "
@@ -59,8 +62,7 @@ static const char probe_form[] =
     "(SELECT c.relkind NOT IN ('r', 'p') OR EXISTS (SELECT FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_attribute AS a "
     "ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid "
     "AND i.indpred IS NULL AND a.attname = 'id') FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass($1)) "
-    "FROM (SELECT 1) AS one LEFT JOIN (SELECT id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, "
-    "kafka_header_values, leader_id FROM %s LIMIT 0) AS o ON true";
+    "FROM (SELECT 1) AS one LEFT JOIN (SELECT " ROW ", leader_id FROM %s LIMIT 0) AS o ON true";
 
 /* Bytes of the rows before this one. octet_length reads no value that is stored apart; of JSON, which has none, what it takes in the
  * table. (%s is one or the other.) */
@@ -74,9 +76,8 @@ static const char probe_form[] =
 static const char mark_form[] =
     "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM (SELECT id, " BYTES_BEFORE " AS before FROM %s "
     "WHERE id >= $2 AND coalesce(leader_id <> $1, true) ORDER BY id LIMIT $3) AS found WHERE before < $4)) "
-    "RETURNING id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values";
+    "RETURNING " ROW;
 
-#define ROW "id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values"
 /* Only the primary can tell this; a standby, to which a proxy may send what only reads, raises an error. It is asked once a statement. */
 #define ON_PRIMARY "(SELECT pg_catalog.pg_current_wal_lsn() IS NOT NULL)"
 #define ABOVE "SELECT " ROW " FROM %s WHERE id >= $1 AND " ON_PRIMARY " ORDER BY id LIMIT $2"
@@ -121,36 +122,18 @@ static const char writers_sql[] =
     "AND (relkind NOT IN ('r', 'p') OR pg_catalog.pg_is_in_recovery()) "
     "UNION ALL SELECT 'since ' || pg_catalog.pg_postmaster_start_time()";
 
-static void put_i32(uint8_t *out, int32_t value) {
-    uint32_t v = (uint32_t)value;
-    for (int i = 0; i < 4; i++) {
-        out[i] = (uint8_t)(v >> (24 - 8 * i));
-    }
-}
-
-static void put_i64(uint8_t *out, int64_t value) {
-    uint64_t v = (uint64_t)value;
-    for (int i = 0; i < 8; i++) {
-        out[i] = (uint8_t)(v >> (56 - 8 * i));
-    }
-}
-
 /* A binary int8[] of one member of each of `count` structures of `stride` bytes; the caller frees it. NULL without memory. */
 static uint8_t *make_array(const int64_t *first, size_t stride, size_t count, int *length) {
-    size_t size = 20 + 12 * count;
+    size_t size = HV_ARRAY_HEAD + 12 * count;
     assert(count > 0 && size < INT32_MAX);
     uint8_t *array = malloc(size);
     if (array == NULL) {
         return NULL;
     }
-    put_i32(array, 1); /* dimensions */
-    put_i32(array + 4, 0);
-    put_i32(array + 8, OID_INT8);
-    put_i32(array + 12, (int32_t)count);
-    put_i32(array + 16, 1); /* lower bound */
+    uint8_t *at = hv_put_array_head(array, OID_INT8, (uint32_t)count);
     for (size_t i = 0; i < count; i++) {
-        put_i32(array + 20 + 12 * i, 8);
-        put_i64(array + 24 + 12 * i, *(const int64_t *)(const void *)((const char *)first + i * stride));
+        at = hv_put_be32(at, 8);
+        at = hv_put_be64(at, (uint64_t)*(const int64_t *)(const void *)((const char *)first + i * stride));
     }
     *length = (int)size;
     return array;
@@ -186,9 +169,9 @@ void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64
     static const int lengths[] = {16, 8, 8, 8};
     assert(hv_outbox_is_idle(outbox) && limit > 0);
     uint8_t from[8], rows[8], bytes[8];
-    put_i64(from, from_id);
-    put_i64(rows, limit);
-    put_i64(bytes, outbox->reply_bytes);
+    hv_put_be64(from, (uint64_t)from_id);
+    hv_put_be64(rows, (uint64_t)limit);
+    hv_put_be64(bytes, (uint64_t)outbox->reply_bytes);
     send_statement(outbox, CLAIM, outbox->mark_sql, 4, types, (const void *const[]){leader_id, from, rows, bytes},
                    lengths);
 }
@@ -200,9 +183,9 @@ void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, c
     int lengths[] = {8, 8, 8, 0, 0, 0};
     uint8_t from[8], rows[8], bytes[8], *lo = NULL, *hi = NULL, *without = NULL;
     assert(hv_outbox_is_idle(outbox) && limit > 0);
-    put_i64(from, from_id);
-    put_i64(rows, limit);
-    put_i64(bytes, outbox->reply_bytes);
+    hv_put_be64(from, (uint64_t)from_id);
+    hv_put_be64(rows, (uint64_t)limit);
+    hv_put_be64(bytes, (uint64_t)outbox->reply_bytes);
     bool fine = true;
     if (form != SCAN_ABOVE) {
         lo = make_array(&gaps[0].lo, sizeof *gaps, gap_count, &lengths[3]);
@@ -230,9 +213,9 @@ void hv_outbox_list(struct hv_outbox *outbox, int64_t from_id, int64_t to_id, ui
     static const int lengths[] = {8, 8, 8};
     assert(hv_outbox_is_idle(outbox) && limit > 0);
     uint8_t from[8], to[8], rows[8];
-    put_i64(from, from_id);
-    put_i64(to, to_id);
-    put_i64(rows, limit);
+    hv_put_be64(from, (uint64_t)from_id);
+    hv_put_be64(to, (uint64_t)to_id);
+    hv_put_be64(rows, (uint64_t)limit);
     send_statement(outbox, LIST, outbox->list_sql, 3, types, (const void *const[]){from, to, rows}, lengths);
 }
 
@@ -384,15 +367,6 @@ static void on_listed(struct hv_outbox *outbox, const PGresult *result) {
     free(rows);
 }
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash64(const char *data, size_t length) {
-    uint64_t hash = 14695981039346656037u;
-    for (size_t i = 0; i < length; i++) {
-        hash = (hash ^ (uint8_t)data[i]) * 1099511628211u;
-    }
-    return hash;
-}
-
 /* A server that was restarted has other names for the same transactions: a prepared one that is pending would look as if it had ended.
  * Returns whether it is the server of the answers before. */
 static bool same_server(struct hv_outbox *outbox, uint64_t since) {
@@ -411,7 +385,7 @@ static void on_writers(struct hv_outbox *outbox, const PGresult *result) {
     }
     for (size_t i = 0; i < rows; i++) {
         const char *name = PQgetvalue(result, (int)i, 0);
-        uint64_t hash = hash64(name, (size_t)PQgetlength(result, (int)i, 0));
+        uint64_t hash = hv_hash64(HV_HASH64_START, name, (size_t)PQgetlength(result, (int)i, 0));
         if (strncmp(name, "since ", 6) == 0) {
             same = same_server(outbox, hash);
         } else {

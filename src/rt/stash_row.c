@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/text.h"
 #include "core/record.h"
 #include "io/pg_table.h"
@@ -225,31 +226,10 @@ static int check_record(const struct harvest_stash_record *record, const struct 
 
 /* ---- layout ---- */
 
-#define ARRAY_HEAD 20
-
-static uint8_t *put_i32(uint8_t *at, uint32_t value) {
-    for (int i = 0; i < 4; i++) {
-        *at++ = (uint8_t)(value >> (24 - 8 * i));
-    }
-    return at;
-}
-
 static uint8_t *put_element(uint8_t *at, const void *data, size_t length) {
-    at = put_i32(at, (uint32_t)length);
+    at = hv_put_be32(at, (uint32_t)length);
     memcpy(at, data, length);
     return at + length;
-}
-
-/* An array without elements has no dimension. */
-static uint8_t *put_array_head(uint8_t *at, Oid element, size_t count) {
-    at = put_i32(at, count > 0 ? 1 : 0);
-    at = put_i32(at, 0); /* no NULLs */
-    at = put_i32(at, element);
-    if (count > 0) {
-        at = put_i32(at, (uint32_t)count);
-        at = put_i32(at, 1); /* lower bound */
-    }
-    return at;
 }
 
 void hv_stash_param_types(const struct hv_stash_columns *columns, Oid types[HV_STASH_PARAMS]) {
@@ -269,13 +249,14 @@ static void set_param(struct hv_stash_params *out, int param, const void *data, 
 
 static uint8_t *put_headers(uint8_t *at, const struct harvest_stash_record *record, struct hv_stash_params *out) {
     uint8_t *start = at;
-    at = put_array_head(at, TEXT, record->header_count);
+    at = hv_put_array_head(at, TEXT, (uint32_t)record->header_count);
     for (size_t i = 0; i < record->header_count; i++) {
         at = put_element(at, record->headers[i].name, strlen(record->headers[i].name));
     }
     set_param(out, HV_STASH_HEADER_KEYS, start, (size_t)(at - start));
     start = at;
-    at = put_array_head(at, out->types[HV_STASH_HEADER_VALUES] == BYTEA_ARRAY ? BYTEA : TEXT, record->header_count);
+    at = hv_put_array_head(at, out->types[HV_STASH_HEADER_VALUES] == BYTEA_ARRAY ? BYTEA : TEXT,
+                           (uint32_t)record->header_count);
     for (size_t i = 0; i < record->header_count; i++) {
         at = put_element(at, record->headers[i].value.data, record->headers[i].value.length);
     }
@@ -284,7 +265,7 @@ static uint8_t *put_headers(uint8_t *at, const struct harvest_stash_record *reco
 }
 
 static size_t memory_needed(const struct harvest_stash_record *record, bool jsonb) {
-    size_t size = 2 * ARRAY_HEAD + (jsonb ? 1 + record->value.length : 0);
+    size_t size = 2 * HV_ARRAY_HEAD + (jsonb ? 1 + record->value.length : 0);
     for (size_t i = 0; i < record->header_count; i++) {
         size += 8 + strlen(record->headers[i].name) + record->headers[i].value.length;
     }

@@ -2,24 +2,17 @@
  * minutes or when all was well in between. What merely follows from a trouble that was told is not told. */
 #include <string.h>
 
+#include "base/hash.h"
 #include "io/kafka_failure.h"
 #include "rt/state.h"
 
 #define TOLD_FOR HV_SECONDS(600)
 #define QUIET HV_SECONDS(60)
 
-static uint64_t hash_text(const char *text) {
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (; *text != '\0'; text++) {
-        hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
-    }
-    return hash;
-}
-
 /* Takes down that this is told now; false when it was. */
 static bool is_news(struct hv_rt_told *told, const char *reason, hv_time now) {
     enum { ROOM = sizeof told->list / sizeof told->list[0] };
-    uint64_t hash = hash_text(reason);
+    uint64_t hash = hv_hash64(HV_HASH64_START, reason, strlen(reason));
     for (unsigned i = 0; i < ROOM && i < told->count; i++) {
         if (told->list[i].hash == hash && now - told->list[i].at < TOLD_FOR) {
             return false;
