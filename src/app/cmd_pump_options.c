@@ -6,6 +6,7 @@
 
 #include "app/options.h"
 #include "base/text.h"
+#include "core/record.h"
 
 #define AT(field) offsetof(struct hv_options, field)
 #define DAYS(n) HV_SECONDS(86400 * (n))
@@ -67,10 +68,8 @@ const char hv_pump_about[] =
     "SIGINT or SIGTERM ends writing, the next one waiting for what was written.\n";
 
 static int check_topic(const char *topic, struct hv_error *err) {
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
     char shown[100];
-    size_t length = strlen(topic);
-    if (length == 0 || length > 249 || strspn(topic, allowed) != length || strcmp(topic, ".") == 0 || strcmp(topic, "..") == 0) {
+    if (!hv_topic_is_legal(topic, strlen(topic))) {
         return hv_error_set(err, "--topic: %s is no name of a topic; it has 1 to 249 letters, digits, '.', '_' and '-'",
                             hv_text_show(topic, shown, sizeof shown));
     }

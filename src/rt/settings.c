@@ -12,6 +12,7 @@
 
 #include "base/memory.h"
 #include "base/text.h"
+#include "core/record.h"
 #include "io/kafka_login.h"
 #include "io/pg_dsn.h"
 #include "io/pg_outbox.h"
@@ -74,13 +75,9 @@ static int set_choice(int *field, const struct hv_setting *setting, const char *
     return hv_error_set(err, "%s is not one of %s", hv_text_show(value, shown, sizeof shown), list);
 }
 
-/* Kafka's rule for names of topics. */
 static int check_topic(const char *value, struct hv_error *err) {
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
     char shown[100];
-    size_t length = strlen(value);
-    if (length >= 1 && length <= 249 && value[strspn(value, allowed)] == '\0' && strcmp(value, ".") != 0 &&
-        strcmp(value, "..") != 0)
+    if (hv_topic_is_legal(value, strlen(value)))
         return 0;
     return hv_error_set(err, "%s cannot name a Kafka topic: 1 to 249 of a-z A-Z 0-9 . _ -, and not . or ..",
                         hv_text_show(value, shown, sizeof shown));
