@@ -2,7 +2,6 @@
 #include "app/options.h"
 
 #include <assert.h>
-#include <inttypes.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -94,40 +93,15 @@ static int take_command(struct parsing *p, const char *argument, struct hv_error
     return hv_error_set(err, "unknown command %s; there are %s", shown, list);
 }
 
-/* The text as a number of the option's type. 0, or -1 with what is wrong with it. */
-static int parse_number(const struct hv_option *option, const char *text, uint64_t *ret, struct hv_error *err) {
-    hv_time duration;
-    if (option->type == HV_OPTION_COUNT)
-        return hv_parse_count(text, ret, err);
-    if (option->type == HV_OPTION_SIZE)
-        return hv_parse_size(text, ret, err);
-    if (hv_parse_duration(text, &duration, err) != 0)
-        return -1;
-    *ret = (uint64_t)duration;
-    return 0;
-}
-
-static const char *show_number(const struct hv_option *option, int64_t number, char *out, size_t size) {
-    if (option->type == HV_OPTION_DURATION)
-        return hv_show_duration(number, out, size);
-    if (option->type == HV_OPTION_SIZE)
-        return hv_show_size((uint64_t)number, out, size);
-    snprintf(out, size, "%" PRId64, number);
-    return out;
-}
-
 static int take_number(const struct hv_option *option, const char *text, void *field, struct hv_error *err) {
-    char low[32], high[32], shown[100];
     uint64_t number;
     struct hv_error why;
-    if (parse_number(option, text, &number, &why) != 0)
+    enum hv_number kind = option->type == HV_OPTION_DURATION ? HV_NUMBER_DURATION
+                          : option->type == HV_OPTION_SIZE   ? HV_NUMBER_SIZE
+                                                             : HV_NUMBER_COUNT;
+    if (hv_parse_number(kind, text, option->min, option->max, &number, &why) != 0)
         return hv_error_set(err, "%s: %s", option->name, why.text);
-    if (number < (uint64_t)option->min || number > (uint64_t)option->max)
-        return hv_error_set(err, "%s: %s is out of range; it is %s to %s", option->name,
-                            hv_text_show(text, shown, sizeof shown),
-                            show_number(option, option->min, low, sizeof low),
-                            show_number(option, option->max, high, sizeof high));
-    if (option->type == HV_OPTION_DURATION)
+    if (kind == HV_NUMBER_DURATION)
         *(hv_time *)field = (hv_time)number;
     else
         *(uint64_t *)field = number;

@@ -1,6 +1,5 @@
 /* What --help and --help-config print; all of it comes from the tables. */
 #include <ctype.h>
-#include <inttypes.h>
 #include <string.h>
 
 #include "app/options.h"
@@ -108,14 +107,11 @@ static const char *type_text(const struct hv_setting *setting) {
 
 static void print_range(FILE *out, const struct hv_setting *setting) {
     char low[32], high[32];
-    if (setting->type == HV_SET_DURATION)
-        fprintf(out, ", %s to %s", hv_show_duration(setting->min, low, sizeof low),
-                hv_show_duration(setting->max, high, sizeof high));
-    else if (setting->type == HV_SET_SIZE)
-        fprintf(out, ", %s to %s", hv_show_size((uint64_t)setting->min, low, sizeof low),
-                hv_show_size((uint64_t)setting->max, high, sizeof high));
-    else if (setting->type == HV_SET_COUNT)
-        fprintf(out, ", %" PRId64 " to %" PRId64, setting->min, setting->max);
+    if (setting->type != HV_SET_STRING && setting->type != HV_SET_CHOICE) {
+        enum hv_number kind = hv_setting_number(setting);
+        fprintf(out, ", %s to %s", hv_show_number(kind, setting->min, low, sizeof low),
+                hv_show_number(kind, setting->max, high, sizeof high));
+    }
     for (int i = 0; setting->choices[i] != NULL; i++)
         fprintf(out, "%s%s", i == 0 ? ": " : " | ", setting->choices[i]);
 }

@@ -2,6 +2,7 @@
 #include "base/text.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -185,6 +186,33 @@ const char *hv_show_duration(hv_time duration, char *out, size_t size) {
 
 const char *hv_show_size(uint64_t bytes, char *out, size_t size) {
     return show_with_unit(bytes, bytes == 0 ? count_units : size_units, out, size);
+}
+
+const char *hv_show_number(enum hv_number kind, int64_t number, char *out, size_t size) {
+    if (kind == HV_NUMBER_DURATION)
+        return hv_show_duration(number, out, size);
+    if (kind == HV_NUMBER_SIZE)
+        return hv_show_size((uint64_t)number, out, size);
+    snprintf(out, size, "%" PRId64, number);
+    return out;
+}
+
+int hv_parse_number(enum hv_number kind, const char *text, int64_t min, int64_t max, uint64_t *ret, struct hv_error *err) {
+    char shown[100], low[32], high[32];
+    uint64_t number = 0;
+    hv_time duration = 0;
+    int bad = kind == HV_NUMBER_DURATION ? hv_parse_duration(text, &duration, err)
+              : kind == HV_NUMBER_SIZE   ? hv_parse_size(text, &number, err)
+                                         : hv_parse_count(text, &number, err);
+    if (bad)
+        return -1;
+    if (kind == HV_NUMBER_DURATION)
+        number = (uint64_t)duration;
+    if (number < (uint64_t)min || number > (uint64_t)max)
+        return hv_error_set(err, "%s is out of range; it is %s to %s", hv_text_show(text, shown, sizeof shown),
+                            hv_show_number(kind, min, low, sizeof low), hv_show_number(kind, max, high, sizeof high));
+    *ret = number;
+    return 0;
 }
 
 enum { DISTANCE_MAX_LENGTH = 63 };

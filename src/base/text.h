@@ -48,6 +48,14 @@ int hv_parse_count(const char *text, uint64_t *ret, struct hv_error *err);
 const char *hv_show_duration(hv_time duration, char *out, size_t size);
 const char *hv_show_size(uint64_t bytes, char *out, size_t size);
 
+/* A number as people write it: digits, a size, or a duration in microseconds. */
+enum hv_number { HV_NUMBER_COUNT, HV_NUMBER_SIZE, HV_NUMBER_DURATION };
+
+/* Returns 0, or -1 with err: not of this form, or not from min to max (both inclusive, not negative). */
+int hv_parse_number(enum hv_number kind, const char *text, int64_t min, int64_t max, uint64_t *ret, struct hv_error *err);
+/* As it would be written. Not negative. Returns out. size >= 24. */
+const char *hv_show_number(enum hv_number kind, int64_t number, char *out, size_t size);
+
 /* How many letters have to be put in, left out, replaced or swapped with their neighbour to make b of a;
  * case and '-' or '_' make no difference. Texts over 63 bytes are as far apart as can be (UINT_MAX). */
 unsigned hv_text_distance(const char *a, const char *b);

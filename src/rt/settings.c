@@ -24,35 +24,13 @@ static void *field_of(const struct hv_settings *settings, const struct hv_settin
     return (char *)settings + setting->offset;
 }
 
-static const char *show_number(const struct hv_setting *setting, int64_t number, char *out, size_t size) {
-    if (setting->type == HV_SET_DURATION)
-        return hv_show_duration(number, out, size);
-    if (setting->type == HV_SET_SIZE)
-        return hv_show_size((uint64_t)number, out, size);
-    snprintf(out, size, "%" PRId64, number);
-    return out;
-}
-
 static int set_number(void *field, const struct hv_setting *setting, const char *value,
                       struct hv_error *err) {
-    uint64_t number = 0;
-    hv_time duration = 0;
-    int bad = setting->type == HV_SET_DURATION ? hv_parse_duration(value, &duration, err)
-              : setting->type == HV_SET_SIZE   ? hv_parse_size(value, &number, err)
-                                               : hv_parse_count(value, &number, err);
-    if (bad)
+    uint64_t number;
+    if (hv_parse_number(hv_setting_number(setting), value, setting->min, setting->max, &number, err) != 0)
         return -1;
     if (setting->type == HV_SET_DURATION)
-        number = (uint64_t)duration;
-    if (number < (uint64_t)setting->min || number > (uint64_t)setting->max) {
-        char shown[100], low[32], high[32];
-        return hv_error_set(err, "%s is out of range; it is %s to %s",
-                            hv_text_show(value, shown, sizeof shown),
-                            show_number(setting, setting->min, low, sizeof low),
-                            show_number(setting, setting->max, high, sizeof high));
-    }
-    if (setting->type == HV_SET_DURATION)
-        *(hv_time *)field = duration;
+        *(hv_time *)field = (hv_time)number;
     else if (setting->type == HV_SET_SIZE)
         *(uint64_t *)field = number;
     else
@@ -337,7 +315,7 @@ const char *hv_settings_text(const struct hv_settings *settings, const struct hv
         number = *(const uint32_t *)field;
         break;
     }
-    return show_number(setting, number, out, size);
+    return hv_show_number(hv_setting_number(setting), number, out, size);
 }
 
 /* ---- What depends on several settings ---- */

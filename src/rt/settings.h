@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "base/time.h"
 #include "io/kafka_conf.h"
 
@@ -92,6 +93,13 @@ struct hv_setting {
     const char *help;                                /* one line */
     size_t offset;                                   /* of the field in struct hv_settings */
 };
+
+/* How the numbers of a setting are written; not for texts and choices. */
+static inline enum hv_number hv_setting_number(const struct hv_setting *setting) {
+    return setting->type == HV_SET_DURATION ? HV_NUMBER_DURATION
+           : setting->type == HV_SET_SIZE   ? HV_NUMBER_SIZE
+                                            : HV_NUMBER_COUNT;
+}
 
 /* The table, grouped by section. Sets *count. */
 const struct hv_setting *hv_settings_table(size_t *count);
