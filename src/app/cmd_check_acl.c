@@ -50,7 +50,10 @@ static rd_kafka_t *open_client(const struct hv_settings *s, bool consumer, rd_ka
         rd_kafka_conf_set(conf, "acks", "2", why, sizeof why);
         rd_kafka_conf_set(conf, "message.timeout.ms", "5000", why, sizeof why);
     }
-    return rd_kafka_new(consumer ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    rd_kafka_t *client = rd_kafka_new(consumer ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    if (client == NULL)
+        rd_kafka_conf_destroy(conf);
+    return client;
 }
 
 /* ---- the group, and reading ---- */

@@ -228,13 +228,14 @@ static void check_leader_topic(struct kafka *k, rd_kafka_queue_t *queue) {
     }
 }
 
-static void check_topics(struct kafka *k) {
+/* Puts those that exist into `found` and returns how many. */
+static size_t check_topics(struct kafka *k, const char **found) {
     size_t there = 0;
     for (size_t i = 0; i < k->check->topic_count; i++) {
         const char *name = k->check->topics[i];
         char shown[100], advice[400];
         if (find_topic(k, name) != NULL) {
-            there++;
+            found[there++] = name;
             continue;
         }
         hv_text_show(name, shown, sizeof shown);
@@ -254,15 +255,7 @@ static void check_topics(struct kafka *k) {
                     k->check->topic_count);
     else if (k->check->topic_count == 0)
         hv_check_ok(k->check, "topics: no rows in the table, none to look for");
-}
-
-static void check_acls(struct kafka *k) {
-    const char *there[HV_CHECK_TOPICS_MAX];
-    size_t count = 0;
-    for (size_t i = 0; i < k->check->topic_count; i++)
-        if (find_topic(k, k->check->topics[i]) != NULL)
-            there[count++] = k->check->topics[i];
-    hv_check_acls(k->check, find_topic(k, k->check->settings->leader_topic) != NULL, there, count);
+    return there;
 }
 
 void hv_check_kafka(struct hv_check *check) {
@@ -273,8 +266,9 @@ void hv_check_kafka(struct hv_check *check) {
         rd_kafka_queue_t *queue = rd_kafka_queue_new(k.client);
         ask_broker_settings(&k, queue);
         check_leader_topic(&k, queue);
-        check_topics(&k);
-        check_acls(&k);
+        const char *found[HV_CHECK_TOPICS_MAX];
+        size_t count = check_topics(&k, found);
+        hv_check_acls(check, find_topic(&k, check->settings->leader_topic) != NULL, found, count);
         rd_kafka_queue_destroy(queue);
         rd_kafka_metadata_destroy(k.metadata);
     }

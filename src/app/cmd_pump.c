@@ -35,7 +35,6 @@ struct pump {
     hv_time stopped;          /* when no transaction was to be begun any more; 0: they are */
     hv_time stuck;            /* since when --verify-memory is used up; 0: it is not */
     bool interrupted, timed_out;
-    unsigned signal_count;
     struct hv_pump_progress progress;
     struct hv_error failure;
     uv_signal_t signals[SIGNALS];
@@ -69,18 +68,18 @@ static void close_writers(struct pump *p) {
 
 static void enter(struct pump *p, enum phase phase) {
     assert(phase > p->phase);
-    p->phase = phase;
     p->since = hv_loop_clock();
-    if (phase != WRITING && p->written == 0) {
+    if (p->phase == WRITING) {
         p->written = p->since;
+        close_writers(p);
     }
+    p->phase = phase;
     if (phase == CLOSING) {
         while (p->signals_open > 0) {
             uv_close((uv_handle_t *)&p->signals[--p->signals_open], NULL);
             signal(signal_numbers[p->signals_open], SIG_IGN); /* what is left is short, and then comes the summary */
         }
     }
-    close_writers(p);
     hv_loop_wake(p->work.loop);
 }
 
@@ -254,14 +253,13 @@ static void turn(void *user) {
 static void on_signal(uv_signal_t *handle, int number) {
     struct pump *p = handle->data;
     (void)number;
-    p->interrupted = true;
-    if (p->phase == WRITING && p->signal_count == 0) {
+    if (p->phase == WRITING && !p->interrupted) {
         stop_writing(p);
         hv_loop_wake(p->work.loop);
     } else if (p->phase != CLOSING) {
         enter(p, CLOSING);
     }
-    p->signal_count++;
+    p->interrupted = true;
 }
 
 /* ---- the beginning ---- */

@@ -61,14 +61,14 @@ static void add_record(struct hv_pump_batch *batch, struct hv_pump_work *work, u
     batch->items[batch->count++] = (struct hv_pump_item){.key = key, .seq = tag.seq};
 }
 
-void hv_pump_batch_fill(struct hv_pump_batch *batch, struct hv_pump_work *work, uint32_t index, uint64_t count, bool doomed) {
+void hv_pump_batch_fill(struct hv_pump_batch *batch, struct hv_pump_work *work, uint32_t index, uint64_t count) {
     assert(count > 0);
     if (batch->room < count) {
         batch->items = hv_realloc(batch->items, count, sizeof batch->items[0]);
         batch->room = count;
     }
     batch->count = 0;
-    batch->doomed = doomed;
+    batch->doomed = dice(work, work->options->pump.rollback);
     for (int i = 0; i < HV_BATCH_ARRAYS; i++) {
         batch->arrays[i].length = 0;
     }

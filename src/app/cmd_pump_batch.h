@@ -28,7 +28,7 @@ struct hv_pump_batch {
 };
 
 /* Makes `count` new records, of the keys that writer `index` owns. Their numbers are issued by the ledger. */
-void hv_pump_batch_fill(struct hv_pump_batch *batch, struct hv_pump_work *work, uint32_t index, uint64_t count, bool doomed);
+void hv_pump_batch_fill(struct hv_pump_batch *batch, struct hv_pump_work *work, uint32_t index, uint64_t count);
 
 /* The INSERT, whose parameters are the arrays as text. `binary`: kafka_value is a bytea. Returns 0, or -1 with err when the
  * table's name is none. */

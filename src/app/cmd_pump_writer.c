@@ -219,12 +219,10 @@ hv_time hv_pump_writer_ended(const struct hv_pump_writer *w) {
 
 uint64_t hv_pump_writer_begin(struct hv_pump_writer *w, uint64_t count) {
     assert(hv_pump_writer_is_ready(w));
-    uint64_t rollback = w->work->options->pump.rollback;
-    bool doomed = rollback > 0 && hv_random_below(&w->work->random, 100) < rollback;
-    hv_pump_batch_fill(&w->batch, w->work, w->index, count, doomed);
+    hv_pump_batch_fill(&w->batch, w->work, w->index, count);
     w->pending = true;
     start_batch(w);
-    return doomed ? 0 : count;
+    return w->batch.doomed ? 0 : count;
 }
 
 static void on_closed(void *user) {

@@ -87,22 +87,23 @@ static int quote(const char *what, const char *name, bool one_part, char *out, s
     return 1;
 }
 
+/* 0, also when no role is given; 1 when it told that this is no name. */
+static int grant(const char *option, const char *role, const char *table, bool application) {
+    char quoted[600];
+    if (role == NULL)
+        return 0;
+    if (quote(option, role, true, quoted, sizeof quoted) != 0)
+        return 1;
+    print_grants(table, quoted, application);
+    return 0;
+}
+
 int hv_cmd_schema(const struct hv_settings *settings, const struct hv_options *options) {
     const char *role = options->grants, *application = options->application_grants;
-    char table[600], quoted[600];
+    char table[600];
     if (quote("outbox_table", settings->outbox_table, false, table, sizeof table) != 0)
         return 1;
     if (role == NULL && application == NULL)
         print_table(settings->outbox_table);
-    if (role != NULL) {
-        if (quote("--grants", role, true, quoted, sizeof quoted) != 0)
-            return 1;
-        print_grants(table, quoted, false);
-    }
-    if (application != NULL) {
-        if (quote("--application-grants", application, true, quoted, sizeof quoted) != 0)
-            return 1;
-        print_grants(table, quoted, true);
-    }
-    return 0;
+    return grant("--grants", role, table, false) != 0 || grant("--application-grants", application, table, true) != 0;
 }

@@ -119,20 +119,17 @@ static void free_headers(struct harvest_stash_header *headers, size_t count) {
     free(headers);
 }
 
-static int write_one(struct stashing *s, const struct harvest_stash_record *record) {
-    struct hv_error err;
+/* Into the open transaction; begins one where there is none. One-off: there may be a pooler in between. */
+static int put(struct stashing *s, const struct harvest_stash_record *record, struct hv_error *err) {
     struct harvest_error why;
-    if (run(s->conn, "BEGIN", "BEGIN", &err) != 0) {
-        return fail(err.text);
+    if (s->in_batch == 0 && run(s->conn, "BEGIN", "BEGIN", err) != 0) {
+        return -1;
     }
     if (harvest_stash_write(s->stash, s->conn, record, &why) != HARVEST_STASH_OK) {
-        return fail(why.text);
+        return hv_error_set(err, "%s", why.text);
     }
-    s->in_batch = 1;
-    if (end(s, &err) != 0) {
-        return fail(err.text);
-    }
-    return print_count(s);
+    s->in_batch++;
+    return 0;
 }
 
 static int stash_record(struct stashing *s) {
@@ -155,7 +152,7 @@ static int stash_record(struct stashing *s) {
     } else if (!o->stash.null) {
         record.value = harvest_stash_text(o->stash_values.list[0]);
     }
-    int code = write_one(s, &record);
+    int code = put(s, &record, &err) != 0 || end(s, &err) != 0 ? fail(err.text) : print_count(s);
     free_headers(headers, o->stash_headers.count);
     free(file);
     return code;
@@ -179,25 +176,16 @@ static bool is_blank(const char *text, size_t length) {
 }
 
 static int write_line(struct stashing *s, const char *text, size_t length, struct hv_error *err) {
-    struct harvest_error why;
     struct hv_stash_line line;
     if (s->in_batch == 0) {
         s->first_line = s->lines.number;
-        if (run(s->conn, "BEGIN", "BEGIN", err) != 0) {
-            return -1;
-        }
     }
     if (hv_stash_line_parse(text, length, s->options->stash.topic, &line, err) != 0) {
         return -1;
     }
-    /* One-off: there may be a pooler in between. */
-    int rc = harvest_stash_write(s->stash, s->conn, &line.record, &why);
+    int rc = put(s, &line.record, err);
     hv_stash_line_free(&line);
-    if (rc != HARVEST_STASH_OK) {
-        return hv_error_set(err, "%s", why.text);
-    }
-    s->in_batch++;
-    return 0;
+    return rc;
 }
 
 /* What is committed, and what is to be done. */
