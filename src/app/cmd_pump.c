@@ -13,6 +13,7 @@
 #include "app/cmd_pump_report.h"
 #include "app/cmd_pump_writer.h"
 #include "app/commands.h"
+#include "app/signals.h"
 #include "base/memory.h"
 #include "io/ident.h"
 
@@ -37,8 +38,7 @@ struct pump {
     bool interrupted, timed_out;
     struct hv_pump_progress progress;
     struct hv_error failure;
-    uv_signal_t signals[SIGNALS];
-    unsigned signals_open;
+    struct hv_signals signals;
 };
 
 static const int signal_numbers[SIGNALS] = {SIGINT, SIGTERM};
@@ -75,9 +75,10 @@ static void enter(struct pump *p, enum phase phase) {
     }
     p->phase = phase;
     if (phase == CLOSING) {
-        while (p->signals_open > 0) {
-            uv_close((uv_handle_t *)&p->signals[--p->signals_open], NULL);
-            signal(signal_numbers[p->signals_open], SIG_IGN); /* what is left is short, and then comes the summary */
+        unsigned caught = p->signals.open;
+        hv_signals_close(&p->signals);
+        for (unsigned i = 0; i < caught; i++) {
+            signal(signal_numbers[i], SIG_IGN); /* what is left is short, and then comes the summary */
         }
     }
     hv_loop_wake(p->work.loop);
@@ -264,20 +265,6 @@ static void on_signal(uv_signal_t *handle, int number) {
 
 /* ---- the beginning ---- */
 
-static int open_signals(struct pump *p, struct hv_error *err) {
-    for (; p->signals_open < SIGNALS; p->signals_open++) {
-        uv_signal_t *handle = &p->signals[p->signals_open];
-        uv_signal_init(hv_loop_uv(p->work.loop), handle);
-        handle->data = p;
-        int bad = uv_signal_start(handle, on_signal, signal_numbers[p->signals_open]);
-        if (bad != 0) {
-            uv_close((uv_handle_t *)handle, NULL);
-            return hv_error_set(err, "signals cannot be caught: %s", uv_strerror(bad));
-        }
-    }
-    return 0;
-}
-
 static int open_writers(struct pump *p, struct hv_error *err) {
     p->writers = hv_calloc(options_of(p)->connections, sizeof p->writers[0]);
     for (; p->writer_count < options_of(p)->connections; p->writer_count++, p->open_writers++) {
@@ -312,7 +299,9 @@ static void run_pump(struct pump *p) {
         return;
     }
     p->started = p->since = p->progress.at = p->next_due = hv_loop_clock();
-    if (open_signals(p, err) != 0 || (p->consumer != NULL && hv_pump_consumer_start(p->consumer, err) != 0) ||
+    uv_loop_t *uv = hv_loop_uv(p->work.loop);
+    if (hv_signals_open(&p->signals, uv, signal_numbers, SIGNALS, on_signal, p, err) != 0 ||
+        (p->consumer != NULL && hv_pump_consumer_start(p->consumer, err) != 0) ||
         open_writers(p, err) != 0) {
         enter(p, CLOSING);
     }

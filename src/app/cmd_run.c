@@ -15,6 +15,7 @@
 
 #include "app/commands.h"
 #include "app/log_sink.h"
+#include "app/signals.h"
 #include "io/kafka_producer.h"
 #include "rt/runtime.h"
 
@@ -30,8 +31,8 @@ struct daemon {
     struct hv_logger logger;
     struct hv_log_sink *sink;
     uv_loop_t loop;
-    uv_signal_t signals[SIGNALS];
-    unsigned signals_open, stop_signals;
+    struct hv_signals signals;
+    unsigned stop_signals;
     uv_timer_t stop_timer; /* from the first signal on */
     bool timer_open;
     struct hv_runtime *runtime; /* NULL once it has stopped */
@@ -88,26 +89,9 @@ static void on_signal(uv_signal_t *handle, int number) {
     }
 }
 
-static int open_signals(struct daemon *d, struct hv_error *err) {
-    for (; d->signals_open < SIGNALS; d->signals_open++) {
-        uv_signal_t *handle = &d->signals[d->signals_open];
-        int bad = uv_signal_init(&d->loop, handle);
-        if (bad == 0) {
-            handle->data = d;
-            bad = uv_signal_start(handle, on_signal, signal_numbers[d->signals_open]);
-            if (bad != 0)
-                uv_close((uv_handle_t *)handle, NULL);
-        }
-        if (bad != 0)
-            return hv_error_set(err, "signals cannot be caught: %s", uv_strerror(bad));
-    }
-    return 0;
-}
-
 /* Nothing of ours keeps the loop alive after this. */
 static void let_go_of_loop(struct daemon *d) {
-    while (d->signals_open > 0)
-        uv_close((uv_handle_t *)&d->signals[--d->signals_open], NULL);
+    hv_signals_close(&d->signals);
     if (d->timer_open)
         uv_close((uv_handle_t *)&d->stop_timer, NULL);
     d->timer_open = false;
@@ -127,7 +111,8 @@ static int start(struct daemon *d, struct hv_error *err) {
     uv_timer_init(&d->loop, &d->stop_timer); /* cannot fail */
     d->stop_timer.data = d;
     d->timer_open = true;
-    if (hv_log_sink_attach(d->sink, &d->loop, err) != 0 || open_signals(d, err) != 0)
+    if (hv_log_sink_attach(d->sink, &d->loop, err) != 0 ||
+        hv_signals_open(&d->signals, &d->loop, signal_numbers, SIGNALS, on_signal, d, err) != 0)
         return -1;
     hv_log(
         &d->logger, HV_INFO, "main", "started",
