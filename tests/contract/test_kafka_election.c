@@ -144,6 +144,13 @@ static bool leads(void *arg) {
     return ((struct member *)arg)->beats >= 3;
 }
 
+/* A cluster with one member that leads already. */
+static void open_leading(struct bed *bed, struct member *m, const char *assignor, const char *what) {
+    bed_open(bed, 1);
+    join(bed, m, "a", assignor);
+    bed_until(bed, leads, m, HV_SECONDS(30), what);
+}
+
 static bool has_foreign_beat(void *arg) {
     return ((struct member *)arg)->foreign_beats > 0;
 }
@@ -173,9 +180,7 @@ static bool has_lost(void *arg) {
 static void check_alone(const char *assignor) {
     struct bed bed;
     struct member a;
-    bed_open(&bed, 1);
-    join(&bed, &a, "a", assignor);
-    bed_until(&bed, leads, &a, HV_SECONDS(30), "the only member leads and reads its heartbeats");
+    open_leading(&bed, &a, assignor, "the only member leads and reads its heartbeats");
     assert_true(a.owns);
     assert_int_equal(a.joined, 1);
     assert_int_equal(a.assigned, 1);
@@ -235,9 +240,7 @@ static void test_old_and_malformed_heartbeats_mean_nothing(void **state) {
 static void check_clean_hand_over(const char *assignor) {
     struct bed bed;
     struct member a, b;
-    bed_open(&bed, 1);
-    join(&bed, &a, "a", assignor);
-    bed_until(&bed, leads, &a, HV_SECONDS(30), "the first member leads");
+    open_leading(&bed, &a, assignor, "the first member leads");
     join(&bed, &b, "b", assignor);
     bed_until(&bed, has_joined, &b, HV_SECONDS(30), "the second member joins");
     struct member *leader = b.owns ? &b : &a, *other = b.owns ? &a : &b;
@@ -262,9 +265,7 @@ static void test_revoke_waits_for_its_answer(void **state) {
     (void)state;
     struct bed bed;
     struct member a, b;
-    bed_open(&bed, 1);
-    join(&bed, &a, "a", "range");
-    bed_until(&bed, leads, &a, HV_SECONDS(30), "the first member leads");
+    open_leading(&bed, &a, "range", "the first member leads");
     a.answer = false;
     join(&bed, &b, "b", "range"); /* an eager group takes all from all when a member joins */
     bed_until(&bed, is_revoked, &a, HV_SECONDS(30), "the leader is asked to let go");
@@ -285,9 +286,7 @@ static void test_closing_lets_a_pending_revoke_through(void **state) {
     (void)state;
     struct bed bed;
     struct member a, b;
-    bed_open(&bed, 1);
-    join(&bed, &a, "a", "range");
-    bed_until(&bed, leads, &a, HV_SECONDS(30), "the first member leads");
+    open_leading(&bed, &a, "range", "the first member leads");
     a.answer = false;
     join(&bed, &b, "b", "range");
     bed_until(&bed, is_revoked, &a, HV_SECONDS(30), "the leader is asked to let go");
@@ -303,9 +302,7 @@ static void test_closing_lets_a_pending_revoke_through(void **state) {
 static void check_loss(const char *assignor) {
     struct bed bed;
     struct member a;
-    bed_open(&bed, 1);
-    join(&bed, &a, "a", assignor);
-    bed_until(&bed, leads, &a, HV_SECONDS(30), "the member leads");
+    open_leading(&bed, &a, assignor, "the member leads");
     rd_kafka_mock_push_request_errors(bed.cluster, HEARTBEAT, 1, RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID);
     bed_until(&bed, has_lost, &a, HV_SECONDS(30), "the loss is told");
     assert_int_equal(a.revoked, 0);
@@ -332,9 +329,7 @@ static void test_session_without_broker(void **state) {
     (void)state;
     struct bed bed;
     struct member a;
-    bed_open(&bed, 1);
-    join(&bed, &a, "a", "cooperative-sticky");
-    bed_until(&bed, leads, &a, HV_SECONDS(30), "the member leads");
+    open_leading(&bed, &a, "cooperative-sticky", "the member leads");
     rd_kafka_mock_broker_set_down(bed.cluster, -1);
     bed_until(&bed, has_lost, &a, HV_SECONDS(30), "the loss is told");
     assert_true(a.trouble > 0);
@@ -365,9 +360,7 @@ static void test_closing_right_after_a_fatal_error(void **state) {
     (void)state;
     struct bed bed;
     struct member a;
-    bed_open(&bed, 1);
-    join(&bed, &a, "a", "cooperative-sticky");
-    bed_until(&bed, leads, &a, HV_SECONDS(30), "the member leads");
+    open_leading(&bed, &a, "cooperative-sticky", "the member leads");
     rd_kafka_mock_push_request_errors(bed.cluster, HEARTBEAT, 1, RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID);
     bed_until(&bed, has_lost, &a, HV_SECONDS(30), "the loss is told");
     leave(&bed, &a);
@@ -439,9 +432,7 @@ static void test_polls_without_being_woken(void **state) {
     (void)state;
     struct bed bed;
     struct member a;
-    bed_open(&bed, 1);
-    join(&bed, &a, "a", "cooperative-sticky");
-    bed_until(&bed, leads, &a, HV_SECONDS(30), "the member leads");
+    open_leading(&bed, &a, "cooperative-sticky", "the member leads");
     a.silent = true;
     int wanted = idle_polls + 20;
     bed_until(&bed, has_polled, &wanted, HV_SECONDS(20), "the consumer is polled");
@@ -455,9 +446,7 @@ static void test_leaving_is_bounded(void **state) {
     (void)state;
     struct bed bed;
     struct member a;
-    bed_open(&bed, 1);
-    join(&bed, &a, "a", "cooperative-sticky");
-    bed_until(&bed, leads, &a, HV_SECONDS(30), "the member leads");
+    open_leading(&bed, &a, "cooperative-sticky", "the member leads");
     rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 3600000); /* nothing is answered any more */
     start_leaving(&a, HV_MS(300));
     bed_until(&bed, has_left, &a, HV_SECONDS(30), "the member left");
@@ -490,9 +479,7 @@ static void test_an_answer_that_is_swallowed_does_not_stop_the_loop(void **state
     struct member a;
     loop_thread = pthread_self();
     sem_init(&let_go, 0, 0);
-    bed_open(&bed, 1);
-    join(&bed, &a, "a", "cooperative-sticky");
-    bed_until(&bed, leads, &a, HV_SECONDS(30), "the member leads");
+    open_leading(&bed, &a, "cooperative-sticky", "the member leads");
     swallow = true;
     start_leaving(&a, HV_SECONDS(1));
     bed_until(&bed, has_left, &a, HV_SECONDS(30), "the member left");
