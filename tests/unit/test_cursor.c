@@ -34,19 +34,24 @@ struct bed {
     bool cut; /* replies end before the limit */
 };
 
-static void begin(struct bed *bed) {
-    *bed = (struct bed){.term = 1};
-    hv_slots_init(&bed->slots, 100);
-    hv_shards_init(&bed->shards, &bed->slots, 2, 4);
-    hv_claim_init(&bed->claim, &config, &dice);
-    hv_claim_restart(&bed->claim, 0);
-    hv_claim_up(&bed->claim, 0);
+static int begin(void **state) {
+    static struct bed bed;
+    bed = (struct bed){.term = 1};
+    hv_slots_init(&bed.slots, 100);
+    hv_shards_init(&bed.shards, &bed.slots, 2, 4);
+    hv_claim_init(&bed.claim, &config, &dice);
+    hv_claim_restart(&bed.claim, 0);
+    hv_claim_up(&bed.claim, 0);
+    *state = &bed;
+    return 0;
 }
 
-static void end(struct bed *bed) {
+static int end(void **state) {
+    struct bed *bed = *state;
     hv_claim_fini(&bed->claim);
     hv_shards_fini(&bed->shards);
     hv_slots_fini(&bed->slots);
+    return 0;
 }
 
 /* What is sent now; NULL: nothing. */
@@ -80,6 +85,13 @@ static void listed(struct bed *bed, const int64_t *ids, size_t count) {
     hv_claim_listed(&bed->claim, rows, count, bed->term, &bed->slots, &bed->shards, bed->now);
 }
 
+/* It asks who writes, and these do. */
+static void writers(struct bed *bed, const uint64_t *hashes, size_t count) {
+    advance_to(bed, HV_ACT_WRITERS);
+    hv_claim_writers(&bed->claim, hashes, count, bed->now);
+}
+
+#define HASHES(...) (const uint64_t[]){__VA_ARGS__}, sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t)
 #define IDS(...) (const int64_t[]){__VA_ARGS__}, sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)
 
 /* Whatever is due until nothing is: questions for writers find none, scans find nothing. */
@@ -97,6 +109,13 @@ static void settle(struct bed *bed) {
     }
 }
 
+/* Its scan finds these, and what is due after it finds nothing. */
+static void scanned(struct bed *bed, const int64_t *ids, size_t count) {
+    advance_to(bed, HV_ACT_SCAN);
+    claimed(bed, ids, count);
+    settle(bed);
+}
+
 static void assert_gap(const struct hv_action *scan, size_t at, int64_t lo, int64_t hi) {
     assert_true(at < scan->gap_count);
     assert_int_equal(scan->gaps[at].lo, lo);
@@ -106,285 +125,231 @@ static void assert_gap(const struct hv_action *scan, size_t at, int64_t lo, int6
 /* ---- replies ---- */
 
 static void it_moves_on_and_remembers_what_is_missing(void **state) {
-    (void)state;
-    struct bed bed;
-    begin(&bed);
-    const struct hv_action *scan = advance_to(&bed, HV_ACT_SCAN);
+    struct bed *bed = *state;
+    const struct hv_action *scan = advance_to(bed, HV_ACT_SCAN);
     assert_int_equal(scan->from_id, INT64_MIN);
     assert_int_equal(scan->gap_count, 0);
-    assert_int_equal(claimed(&bed, IDS(10, 12, 15, 16)), 4);
-    advance_to(&bed, HV_ACT_WRITERS);
-    hv_claim_writers(&bed.claim, (const uint64_t[]){1}, 1, bed.now);
-    scan = advance_to(&bed, HV_ACT_SCAN); /* the reply was full: at once */
+    assert_int_equal(claimed(bed, IDS(10, 12, 15, 16)), 4);
+    writers(bed, HASHES(1));
+    scan = advance_to(bed, HV_ACT_SCAN); /* the reply was full: at once */
     assert_int_equal(scan->from_id, 17);
     assert_int_equal(scan->gap_count, 3);
     assert_gap(scan, 0, INT64_MIN, 9);
     assert_gap(scan, 1, 11, 11);
     assert_gap(scan, 2, 13, 14);
-    assert_int_equal(claimed(&bed, IDS(11, 20)), 2);
-    assert_int_equal(hv_claim_low(&bed.claim), INT64_MIN);
-    bed.now += HV_MS(60);
-    advance_to(&bed, HV_ACT_WRITERS);
-    hv_claim_writers(&bed.claim, NULL, 0, bed.now); /* the epoch is over, and the next has no writers */
-    scan = advance_to(&bed, HV_ACT_SCAN);
+    assert_int_equal(claimed(bed, IDS(11, 20)), 2);
+    assert_int_equal(hv_claim_low(&bed->claim), INT64_MIN);
+    bed->now += HV_MS(60);
+    writers(bed, NULL, 0); /* the epoch is over, and the next has no writers */
+    scan = advance_to(bed, HV_ACT_SCAN);
     assert_int_equal(scan->gap_count, 3);
     assert_gap(scan, 2, 17, 19);
-    claimed(&bed, NULL, 0);
-    bed.now += HV_MS(20);
-    scan = advance_to(&bed, HV_ACT_SCAN);
+    claimed(bed, NULL, 0);
+    bed->now += HV_MS(20);
+    scan = advance_to(bed, HV_ACT_SCAN);
     assert_int_equal(scan->gap_count, 0);
-    assert_int_equal(hv_claim_low(&bed.claim), 21);
-    end(&bed);
+    assert_int_equal(hv_claim_low(&bed->claim), 21);
 }
 
 static void a_lost_reply_costs_nothing(void **state) {
-    (void)state;
-    struct bed bed;
-    begin(&bed);
-    advance_to(&bed, HV_ACT_SCAN);
-    claimed(&bed, IDS(10, 12));
-    advance_to(&bed, HV_ACT_WRITERS);
-    hv_claim_writers(&bed.claim, (const uint64_t[]){1}, 1, bed.now);
-    bed.now += HV_MS(20);
-    advance_to(&bed, HV_ACT_SCAN);
-    hv_claim_down(&bed.claim, true, bed.now);
-    assert_null(bed.claim.refresh);
-    assert_null(advance(&bed));
-    hv_claim_up(&bed.claim, bed.now);
-    advance_to(&bed, HV_ACT_WRITERS); /* who wrote has another name on another server */
-    hv_claim_writers(&bed.claim, (const uint64_t[]){2}, 1, bed.now);
-    const struct hv_action *scan = advance_to(&bed, HV_ACT_SCAN);
+    struct bed *bed = *state;
+    advance_to(bed, HV_ACT_SCAN);
+    claimed(bed, IDS(10, 12));
+    writers(bed, HASHES(1));
+    bed->now += HV_MS(20);
+    advance_to(bed, HV_ACT_SCAN);
+    hv_claim_down(&bed->claim, true, bed->now);
+    assert_null(bed->claim.refresh);
+    assert_null(advance(bed));
+    hv_claim_up(&bed->claim, bed->now);
+    writers(bed, HASHES(2)); /* who wrote has another name on another server */
+    const struct hv_action *scan = advance_to(bed, HV_ACT_SCAN);
     assert_int_equal(scan->from_id, 13);
     assert_gap(scan, 0, INT64_MIN, 9);
     assert_gap(scan, 1, 11, 11);
-    hv_claim_refused(&bed.claim, bed.now);
-    assert_null(bed.claim.refresh);
-    bed.now += HV_SECONDS(6);
-    advance_to(&bed, HV_ACT_WRITERS);
-    hv_claim_down(&bed.claim, true, bed.now);
-    assert_null(bed.claim.refresh);
-    assert_int_equal(bed.claim.gaps.count, 2);
-    end(&bed);
+    hv_claim_refused(&bed->claim, bed->now);
+    assert_null(bed->claim.refresh);
+    bed->now += HV_SECONDS(6);
+    advance_to(bed, HV_ACT_WRITERS);
+    hv_claim_down(&bed->claim, true, bed->now);
+    assert_null(bed->claim.refresh);
+    assert_int_equal(bed->claim.gaps.count, 2);
 }
 
 static void a_lost_probe_does_not_retire_a_gap(void **state) {
-    (void)state;
-    struct bed bed;
-    begin(&bed);
-    advance_to(&bed, HV_ACT_SCAN);
-    claimed(&bed, IDS(10));
-    advance_to(&bed, HV_ACT_WRITERS);
-    hv_claim_writers(&bed.claim, NULL, 0, bed.now);
-    bed.now += HV_MS(20);
-    advance_to(&bed, HV_ACT_SCAN); /* the last look */
-    hv_claim_refused(&bed.claim, bed.now);
-    bed.now += HV_SECONDS(1);
-    const struct hv_action *scan = advance_to(&bed, HV_ACT_SCAN);
+    struct bed *bed = *state;
+    advance_to(bed, HV_ACT_SCAN);
+    claimed(bed, IDS(10));
+    writers(bed, NULL, 0);
+    bed->now += HV_MS(20);
+    advance_to(bed, HV_ACT_SCAN); /* the last look */
+    hv_claim_refused(&bed->claim, bed->now);
+    bed->now += HV_SECONDS(1);
+    const struct hv_action *scan = advance_to(bed, HV_ACT_SCAN);
     assert_gap(scan, 0, INT64_MIN, 9);
-    claimed(&bed, IDS(9));
-    assert_int_equal(bed.claim.gaps.count, 0);
-    end(&bed);
+    claimed(bed, IDS(9));
+    assert_int_equal(bed->claim.gaps.count, 0);
 }
 
 static void replies_of_an_earlier_term_are_void(void **state) {
-    (void)state;
-    struct bed bed;
-    begin(&bed);
-    advance_to(&bed, HV_ACT_SCAN);
-    bed.term++;
-    assert_int_equal(claimed(&bed, IDS(10, 12)), 0);
-    assert_int_equal(bed.claim.next, INT64_MIN);
-    assert_int_equal(bed.claim.gaps.count, 0);
-    advance_to(&bed, HV_ACT_SCAN);
-    claimed(&bed, IDS(10));
-    settle(&bed);
-    bed.now = HV_SECONDS(6);
-    advance_to(&bed, HV_ACT_LIST);
-    bed.term++;
-    listed(&bed, IDS(3, 4)); /* strange, but of another time */
-    assert_int_equal(bed.claim.next, 11);
-    end(&bed);
+    struct bed *bed = *state;
+    advance_to(bed, HV_ACT_SCAN);
+    bed->term++;
+    assert_int_equal(claimed(bed, IDS(10, 12)), 0);
+    assert_int_equal(bed->claim.next, INT64_MIN);
+    assert_int_equal(bed->claim.gaps.count, 0);
+    scanned(bed, IDS(10));
+    bed->now = HV_SECONDS(6);
+    advance_to(bed, HV_ACT_LIST);
+    bed->term++;
+    listed(bed, IDS(3, 4)); /* strange, but of another time */
+    assert_int_equal(bed->claim.next, 11);
 }
 
 static void a_reply_of_more_than_was_asked_for_counts_up_to_the_limit(void **state) {
-    (void)state;
-    struct bed bed;
-    begin(&bed);
-    advance_to(&bed, HV_ACT_SCAN);
-    claimed(&bed, IDS(10, 30));
-    settle(&bed);
-    bed.now += HV_MS(50);
-    hv_gaps_add(&bed.claim.gaps, 11, 20);
-    hv_gaps_writers(&bed.claim.gaps, NULL, 0, bed.now);
-    advance_to(&bed, HV_ACT_SCAN);
+    struct bed *bed = *state;
+    scanned(bed, IDS(10, 30));
+    bed->now += HV_MS(50);
+    hv_gaps_add(&bed->claim.gaps, 11, 20);
+    hv_gaps_writers(&bed->claim.gaps, NULL, 0, bed->now);
+    advance_to(bed, HV_ACT_SCAN);
     /* The first four count: what lies between 14 and 31 was not read as a whole. */
-    assert_int_equal(claimed(&bed, IDS(11, 12, 13, 14, 31, 32, 33, 34)), 4);
-    const struct hv_action *scan = advance_to(&bed, HV_ACT_SCAN);
+    assert_int_equal(claimed(bed, IDS(11, 12, 13, 14, 31, 32, 33, 34)), 4);
+    const struct hv_action *scan = advance_to(bed, HV_ACT_SCAN);
     assert_int_equal(scan->from_id, 31);
     assert_int_equal(scan->gap_count, 1);
     assert_gap(scan, 0, 15, 20);
-    assert_int_equal(claimed(&bed, IDS(15, 31)), 2);
-    assert_int_equal(bed.claim.gaps.count, 0);
-    end(&bed);
+    assert_int_equal(claimed(bed, IDS(15, 31)), 2);
+    assert_int_equal(bed->claim.gaps.count, 0);
 }
 
 static void a_reply_that_was_cut_counts_up_to_its_last_row(void **state) {
-    (void)state;
-    struct bed bed;
-    begin(&bed);
-    advance_to(&bed, HV_ACT_SCAN);
-    claimed(&bed, IDS(10, 30));
-    settle(&bed);
-    hv_gaps_add(&bed.claim.gaps, 11, 20);
-    hv_gaps_writers(&bed.claim.gaps, NULL, 0, bed.now);
-    advance_to(&bed, HV_ACT_SCAN);
-    bed.cut = true;
-    assert_int_equal(claimed(&bed, IDS(11, 14)), 2);
-    const struct hv_action *scan = advance_to(&bed, HV_ACT_SCAN); /* at once */
+    struct bed *bed = *state;
+    scanned(bed, IDS(10, 30));
+    hv_gaps_add(&bed->claim.gaps, 11, 20);
+    hv_gaps_writers(&bed->claim.gaps, NULL, 0, bed->now);
+    advance_to(bed, HV_ACT_SCAN);
+    bed->cut = true;
+    assert_int_equal(claimed(bed, IDS(11, 14)), 2);
+    const struct hv_action *scan = advance_to(bed, HV_ACT_SCAN); /* at once */
     assert_int_equal(scan->gap_count, 1);
     assert_gap(scan, 0, 15, 20);
-    assert_int_equal(claimed(&bed, IDS(31)), 1);
-    assert_int_equal(bed.claim.gaps.count, 0);
-    assert_int_equal(bed.claim.next, 32);
-    end(&bed);
+    assert_int_equal(claimed(bed, IDS(31)), 1);
+    assert_int_equal(bed->claim.gaps.count, 0);
+    assert_int_equal(bed->claim.next, 32);
 }
 
 /* ---- looking from the first id on ---- */
 
 static void what_is_held_or_expected_or_spilled_is_not_strange(void **state) {
-    (void)state;
-    struct bed bed;
-    begin(&bed);
-    advance_to(&bed, HV_ACT_SCAN);
-    claimed(&bed, IDS(10, 11));
-    settle(&bed);
-    hv_slots_take(&bed.slots, 10);
-    hv_gaps_add(&bed.claim.gaps, 4, 4);
-    hv_gaps_writers(&bed.claim.gaps, (const uint64_t[]){1}, 1, HV_SECONDS(6));
-    bed.shards.list[1].spilled = true;
-    bed.now = HV_SECONDS(6);
-    const struct hv_action *list = advance_to(&bed, HV_ACT_LIST);
+    struct bed *bed = *state;
+    scanned(bed, IDS(10, 11));
+    hv_slots_take(&bed->slots, 10);
+    hv_gaps_add(&bed->claim.gaps, 4, 4);
+    hv_gaps_writers(&bed->claim.gaps, (const uint64_t[]){1}, 1, HV_SECONDS(6));
+    bed->shards.list[1].spilled = true;
+    bed->now = HV_SECONDS(6);
+    const struct hv_action *list = advance_to(bed, HV_ACT_LIST);
     assert_int_equal(list->from_id, INT64_MIN);
     assert_int_equal(list->to_id, 11);
-    listed(&bed, IDS(4, 5, 7)); /* a gap, and two of the shard that spilled */
-    advance_to(&bed, HV_ACT_SCAN); /* claims are not held up by a long list */
-    claimed(&bed, NULL, 0);
-    list = advance_to(&bed, HV_ACT_LIST);
+    listed(bed, IDS(4, 5, 7)); /* a gap, and two of the shard that spilled */
+    advance_to(bed, HV_ACT_SCAN); /* claims are not held up by a long list */
+    claimed(bed, NULL, 0);
+    list = advance_to(bed, HV_ACT_LIST);
     assert_int_equal(list->from_id, 8);
-    listed(&bed, IDS(10));
-    assert_int_equal(bed.claim.next, 12);
-    bed.now = HV_SECONDS(10);
-    settle(&bed);
-    bed.now = HV_SECONDS(12);
-    advance_to(&bed, HV_ACT_LIST);
-    listed(&bed, IDS(5, 6)); /* 6 is of the other shard: drawn long before it was written */
-    const struct hv_action *scan = advance_to(&bed, HV_ACT_SCAN);
+    listed(bed, IDS(10));
+    assert_int_equal(bed->claim.next, 12);
+    bed->now = HV_SECONDS(10);
+    settle(bed);
+    bed->now = HV_SECONDS(12);
+    advance_to(bed, HV_ACT_LIST);
+    listed(bed, IDS(5, 6)); /* 6 is of the other shard: drawn long before it was written */
+    const struct hv_action *scan = advance_to(bed, HV_ACT_SCAN);
     assert_int_equal(scan->from_id, INT64_MIN);
     assert_int_equal(scan->gap_count, 0);
-    end(&bed);
 }
 
 static void it_starts_again_once_and_comes_back_before_it_looks_again(void **state) {
-    (void)state;
-    struct bed bed;
-    begin(&bed);
-    advance_to(&bed, HV_ACT_SCAN);
-    claimed(&bed, IDS(100));
-    settle(&bed);
-    bed.now = HV_SECONDS(6);
-    advance_to(&bed, HV_ACT_LIST);
-    listed(&bed, IDS(50));
-    hv_time since = bed.now;
+    struct bed *bed = *state;
+    scanned(bed, IDS(100));
+    bed->now = HV_SECONDS(6);
+    advance_to(bed, HV_ACT_LIST);
+    listed(bed, IDS(50));
+    hv_time since = bed->now;
     for (int64_t id = 50; id < 90; id += 4) { /* a large table: full replies, each takes its time */
-        bed.now += HV_SECONDS(1);
-        const struct hv_action *action = advance(&bed);
+        bed->now += HV_SECONDS(1);
+        const struct hv_action *action = advance(bed);
         if (action != NULL && action->type == HV_ACT_WRITERS) {
-            hv_claim_writers(&bed.claim, NULL, 0, bed.now);
-            action = advance(&bed);
+            hv_claim_writers(&bed->claim, NULL, 0, bed->now);
+            action = advance(bed);
         }
         assert_non_null(action);
         assert_int_equal(action->type, HV_ACT_SCAN);
-        claimed(&bed, IDS(id, id + 1, id + 2, id + 3));
+        claimed(bed, IDS(id, id + 1, id + 2, id + 3));
         if (id > 50) { /* without room, no statement is due again and again */
-            assert_true(hv_claim_deadline(&bed.claim, 0) > bed.now);
+            assert_true(hv_claim_deadline(&bed->claim, 0) > bed->now);
         }
     }
-    bed.now += HV_MS(20);
-    settle(&bed); /* nothing more: it is back */
-    hv_time back = bed.now;
-    bed.now = since + 3 * (back - since);
-    const struct hv_action *action = advance(&bed);
+    bed->now += HV_MS(20);
+    settle(bed); /* nothing more: it is back */
+    hv_time back = bed->now;
+    bed->now = since + 3 * (back - since);
+    const struct hv_action *action = advance(bed);
     assert_true(action != NULL && action->type == HV_ACT_SCAN);
-    claimed(&bed, NULL, 0);
-    bed.now = since + 6 * (back - since);
-    advance_to(&bed, HV_ACT_LIST);
-    end(&bed);
+    claimed(bed, NULL, 0);
+    bed->now = since + 6 * (back - since);
+    advance_to(bed, HV_ACT_LIST);
 }
 
 static void a_new_term_is_not_bound_by_where_the_cursor_was(void **state) {
-    (void)state;
-    struct bed bed;
-    begin(&bed);
-    advance_to(&bed, HV_ACT_SCAN);
-    claimed(&bed, IDS(100));
-    settle(&bed);
-    bed.now = HV_SECONDS(6);
-    advance_to(&bed, HV_ACT_LIST);
-    listed(&bed, IDS(50));
-    hv_claim_restart(&bed.claim, bed.now);
-    advance_to(&bed, HV_ACT_SCAN);
-    claimed(&bed, IDS(1, 2, 3, 4));
-    bed.now += HV_SECONDS(5);
-    advance_to(&bed, HV_ACT_WRITERS);
-    hv_claim_writers(&bed.claim, NULL, 0, bed.now);
-    advance_to(&bed, HV_ACT_LIST);
-    end(&bed);
+    struct bed *bed = *state;
+    scanned(bed, IDS(100));
+    bed->now = HV_SECONDS(6);
+    advance_to(bed, HV_ACT_LIST);
+    listed(bed, IDS(50));
+    hv_claim_restart(&bed->claim, bed->now);
+    advance_to(bed, HV_ACT_SCAN);
+    claimed(bed, IDS(1, 2, 3, 4));
+    bed->now += HV_SECONDS(5);
+    writers(bed, NULL, 0);
+    advance_to(bed, HV_ACT_LIST);
 }
 
 /* ---- the ends of int8 ---- */
 
 static void ids_at_the_ends_of_int8(void **state) {
-    (void)state;
-    struct bed bed;
-    begin(&bed);
-    advance_to(&bed, HV_ACT_SCAN);
-    claimed(&bed, IDS(INT64_MIN, INT64_MAX - 1, INT64_MAX));
-    assert_int_equal(bed.claim.next, INT64_MAX); /* which is looked at for ever */
-    assert_int_equal(bed.claim.gaps.count, 1);
-    assert_int_equal(bed.claim.gaps.list[0].lo, INT64_MIN + 1);
-    assert_int_equal(bed.claim.gaps.list[0].hi, INT64_MAX - 2);
-    settle(&bed);
-    const struct hv_action *scan = advance_to(&bed, HV_ACT_SCAN);
+    struct bed *bed = *state;
+    advance_to(bed, HV_ACT_SCAN);
+    claimed(bed, IDS(INT64_MIN, INT64_MAX - 1, INT64_MAX));
+    assert_int_equal(bed->claim.next, INT64_MAX); /* which is looked at for ever */
+    assert_int_equal(bed->claim.gaps.count, 1);
+    assert_int_equal(bed->claim.gaps.list[0].lo, INT64_MIN + 1);
+    assert_int_equal(bed->claim.gaps.list[0].hi, INT64_MAX - 2);
+    settle(bed);
+    const struct hv_action *scan = advance_to(bed, HV_ACT_SCAN);
     assert_int_equal(scan->from_id, INT64_MAX);
-    claimed(&bed, IDS(INT64_MAX)); /* it is still there */
-    assert_int_equal(bed.claim.next, INT64_MAX);
-    bed.now = HV_SECONDS(6);
-    const struct hv_action *list = advance_to(&bed, HV_ACT_LIST);
+    claimed(bed, IDS(INT64_MAX)); /* it is still there */
+    assert_int_equal(bed->claim.next, INT64_MAX);
+    bed->now = HV_SECONDS(6);
+    const struct hv_action *list = advance_to(bed, HV_ACT_LIST);
     assert_int_equal(list->to_id, INT64_MAX - 1);
-    listed(&bed, IDS(1)); /* the sequence began anew */
-    scan = advance_to(&bed, HV_ACT_SCAN);
+    listed(bed, IDS(1)); /* the sequence began anew */
+    scan = advance_to(bed, HV_ACT_SCAN);
     assert_int_equal(scan->from_id, INT64_MIN);
-    claimed(&bed, IDS(1, 2));
-    assert_int_equal(bed.claim.next, 3);
-    end(&bed);
+    claimed(bed, IDS(1, 2));
+    assert_int_equal(bed->claim.next, 3);
 }
 
 static void a_row_to_be_looked_at_is_in_a_gap_until_it_was(void **state) {
-    (void)state;
-    struct bed bed;
-    begin(&bed);
-    advance_to(&bed, HV_ACT_SCAN);
-    claimed(&bed, IDS(10, 11));
-    settle(&bed);
-    hv_claim_look_at(&bed.claim, (const int64_t[]){10, 500}, 2, bed.now); /* 500 is above: found anyway */
-    advance_to(&bed, HV_ACT_WRITERS);
-    hv_claim_writers(&bed.claim, NULL, 0, bed.now);
-    const struct hv_action *scan = advance_to(&bed, HV_ACT_SCAN);
+    struct bed *bed = *state;
+    scanned(bed, IDS(10, 11));
+    hv_claim_look_at(&bed->claim, (const int64_t[]){10, 500}, 2, bed->now); /* 500 is above: found anyway */
+    writers(bed, NULL, 0);
+    const struct hv_action *scan = advance_to(bed, HV_ACT_SCAN);
     assert_int_equal(scan->gap_count, 1);
     assert_gap(scan, 0, 10, 10);
-    claimed(&bed, IDS(10));
-    assert_int_equal(bed.claim.gaps.count, 0);
-    end(&bed);
+    claimed(bed, IDS(10));
+    assert_int_equal(bed->claim.gaps.count, 0);
 }
 
 /* ---- the parts together ---- */
@@ -578,19 +543,21 @@ static void a_blocked_record_in_a_merged_gap_is_read_again(void **state) {
     close_core(&c);
 }
 
+#define WITH_BED(test) cmocka_unit_test_setup_teardown(test, begin, end)
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(it_moves_on_and_remembers_what_is_missing),
-        cmocka_unit_test(a_lost_reply_costs_nothing),
-        cmocka_unit_test(a_lost_probe_does_not_retire_a_gap),
-        cmocka_unit_test(replies_of_an_earlier_term_are_void),
-        cmocka_unit_test(a_reply_of_more_than_was_asked_for_counts_up_to_the_limit),
-        cmocka_unit_test(a_reply_that_was_cut_counts_up_to_its_last_row),
-        cmocka_unit_test(what_is_held_or_expected_or_spilled_is_not_strange),
-        cmocka_unit_test(it_starts_again_once_and_comes_back_before_it_looks_again),
-        cmocka_unit_test(a_new_term_is_not_bound_by_where_the_cursor_was),
-        cmocka_unit_test(ids_at_the_ends_of_int8),
-        cmocka_unit_test(a_row_to_be_looked_at_is_in_a_gap_until_it_was),
+        WITH_BED(it_moves_on_and_remembers_what_is_missing),
+        WITH_BED(a_lost_reply_costs_nothing),
+        WITH_BED(a_lost_probe_does_not_retire_a_gap),
+        WITH_BED(replies_of_an_earlier_term_are_void),
+        WITH_BED(a_reply_of_more_than_was_asked_for_counts_up_to_the_limit),
+        WITH_BED(a_reply_that_was_cut_counts_up_to_its_last_row),
+        WITH_BED(what_is_held_or_expected_or_spilled_is_not_strange),
+        WITH_BED(it_starts_again_once_and_comes_back_before_it_looks_again),
+        WITH_BED(a_new_term_is_not_bound_by_where_the_cursor_was),
+        WITH_BED(ids_at_the_ends_of_int8),
+        WITH_BED(a_row_to_be_looked_at_is_in_a_gap_until_it_was),
         cmocka_unit_test(a_blocked_record_in_a_merged_gap_is_read_again),
         cmocka_unit_test(known_rows_in_a_merged_gap_do_not_hide_those_above),
     };
