@@ -21,6 +21,24 @@ static void begin(struct hv_gaps *gaps, size_t max) {
     hv_gaps_clear(gaps);
 }
 
+/* The bound is far unless a test takes another one. */
+static int setup(void **state) {
+    static struct hv_gaps gaps;
+    begin(&gaps, 16);
+    *state = &gaps;
+    return 0;
+}
+
+static int teardown(void **state) {
+    hv_gaps_fini(*state);
+    return 0;
+}
+
+static void bound_by(struct hv_gaps *gaps, size_t max) {
+    hv_gaps_fini(gaps);
+    begin(gaps, max);
+}
+
 #define WRITERS(gaps, ...) \
     hv_gaps_writers(gaps, (const uint64_t[]){__VA_ARGS__}, sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t), NOW)
 #define NO_WRITERS(gaps) hv_gaps_writers(gaps, NULL, 0, NOW)
@@ -47,276 +65,244 @@ static void assert_whole(const struct hv_gaps *gaps) {
 /* ---- ranges ---- */
 
 static void what_is_found_splits_a_gap(void **state) {
-    (void)state;
-    struct hv_gaps gaps;
-    begin(&gaps, 16);
-    hv_gaps_add(&gaps, 10, 20);
-    PROBED(&gaps, INT64_MAX, 5, 12, 13, 17, 30);
-    assert_int_equal(gaps.count, 3);
-    assert_gap(&gaps, 0, 10, 11, HV_GAP_FRESH);
-    assert_gap(&gaps, 1, 14, 16, HV_GAP_FRESH);
-    assert_gap(&gaps, 2, 18, 20, HV_GAP_FRESH);
-    PROBED(&gaps, INT64_MAX, 10, 20); /* ends */
-    assert_gap(&gaps, 0, 11, 11, HV_GAP_FRESH);
-    assert_gap(&gaps, 2, 18, 19, HV_GAP_FRESH);
-    PROBED(&gaps, INT64_MAX, 11, 14, 15, 16); /* a gap of one, and a whole one */
-    assert_int_equal(gaps.count, 1);
-    assert_gap(&gaps, 0, 18, 19, HV_GAP_FRESH);
-    assert_false(hv_gaps_hold(&gaps, 17));
-    assert_true(hv_gaps_hold(&gaps, 18));
-    assert_true(hv_gaps_hold(&gaps, 19));
-    assert_false(hv_gaps_hold(&gaps, 20));
-    hv_gaps_fini(&gaps);
+    struct hv_gaps *gaps = *state;
+    hv_gaps_add(gaps, 10, 20);
+    PROBED(gaps, INT64_MAX, 5, 12, 13, 17, 30);
+    assert_int_equal(gaps->count, 3);
+    assert_gap(gaps, 0, 10, 11, HV_GAP_FRESH);
+    assert_gap(gaps, 1, 14, 16, HV_GAP_FRESH);
+    assert_gap(gaps, 2, 18, 20, HV_GAP_FRESH);
+    PROBED(gaps, INT64_MAX, 10, 20); /* ends */
+    assert_gap(gaps, 0, 11, 11, HV_GAP_FRESH);
+    assert_gap(gaps, 2, 18, 19, HV_GAP_FRESH);
+    PROBED(gaps, INT64_MAX, 11, 14, 15, 16); /* a gap of one, and a whole one */
+    assert_int_equal(gaps->count, 1);
+    assert_gap(gaps, 0, 18, 19, HV_GAP_FRESH);
+    assert_false(hv_gaps_hold(gaps, 17));
+    assert_true(hv_gaps_hold(gaps, 18));
+    assert_true(hv_gaps_hold(gaps, 19));
+    assert_false(hv_gaps_hold(gaps, 20));
 }
 
 static void ranges_that_touch_or_overlap_are_added_once(void **state) {
-    (void)state;
-    struct hv_gaps gaps;
-    begin(&gaps, 16);
-    hv_gaps_add(&gaps, 10, 20);
-    hv_gaps_add(&gaps, 30, 40);
-    NO_WRITERS(&gaps); /* these are known now; what is added from here on is fresh */
-    hv_gaps_add(&gaps, 12, 18);
-    hv_gaps_add(&gaps, 10, 20);
-    assert_int_equal(gaps.count, 2);
-    hv_gaps_add(&gaps, 21, 21); /* touches */
-    hv_gaps_add(&gaps, 9, 9);
-    hv_gaps_add(&gaps, 5, 50); /* covers all */
-    assert_whole(&gaps);
+    struct hv_gaps *gaps = *state;
+    hv_gaps_add(gaps, 10, 20);
+    hv_gaps_add(gaps, 30, 40);
+    NO_WRITERS(gaps); /* these are known now; what is added from here on is fresh */
+    hv_gaps_add(gaps, 12, 18);
+    hv_gaps_add(gaps, 10, 20);
+    assert_int_equal(gaps->count, 2);
+    hv_gaps_add(gaps, 21, 21); /* touches */
+    hv_gaps_add(gaps, 9, 9);
+    hv_gaps_add(gaps, 5, 50); /* covers all */
+    assert_whole(gaps);
     for (int64_t id = 5; id <= 50; id++) {
-        assert_true(hv_gaps_hold(&gaps, id));
+        assert_true(hv_gaps_hold(gaps, id));
     }
-    assert_false(hv_gaps_hold(&gaps, 4));
-    assert_false(hv_gaps_hold(&gaps, 51));
-    NONE_PROBED(&gaps, INT64_MAX); /* only what was known before is retired */
+    assert_false(hv_gaps_hold(gaps, 4));
+    assert_false(hv_gaps_hold(gaps, 51));
+    NONE_PROBED(gaps, INT64_MAX); /* only what was known before is retired */
     for (int64_t id = 5; id <= 50; id++) {
         bool old = (id >= 10 && id <= 20) || (id >= 30 && id <= 40);
-        assert_true(hv_gaps_hold(&gaps, id) == !old);
+        assert_true(hv_gaps_hold(gaps, id) == !old);
     }
-    hv_gaps_fini(&gaps);
 }
 
 static void the_ends_of_int8(void **state) {
-    (void)state;
-    struct hv_gaps gaps;
-    begin(&gaps, 16);
-    hv_gaps_add(&gaps, INT64_MIN, INT64_MAX);
-    hv_gaps_add(&gaps, INT64_MIN, INT64_MIN);
-    hv_gaps_add(&gaps, INT64_MAX, INT64_MAX);
-    assert_int_equal(gaps.count, 1);
-    PROBED(&gaps, INT64_MAX, INT64_MIN, 0, INT64_MAX);
-    assert_int_equal(gaps.count, 2);
-    assert_gap(&gaps, 0, INT64_MIN + 1, -1, HV_GAP_FRESH);
-    assert_gap(&gaps, 1, 1, INT64_MAX - 1, HV_GAP_FRESH);
-    hv_gaps_add(&gaps, INT64_MIN, INT64_MAX);
-    assert_int_equal(gaps.count, 5);
-    assert_whole(&gaps);
-    assert_gap(&gaps, 4, INT64_MAX, INT64_MAX, HV_GAP_FRESH);
-    NO_WRITERS(&gaps);
-    NONE_PROBED(&gaps, INT64_MIN); /* looked at nothing but the lowest id */
-    assert_int_equal(gaps.count, 4);
-    assert_gap(&gaps, 0, INT64_MIN + 1, -1, HV_GAP_LAST);
-    NONE_PROBED(&gaps, INT64_MAX - 1);
-    assert_int_equal(gaps.count, 1);
-    assert_gap(&gaps, 0, INT64_MAX, INT64_MAX, HV_GAP_LAST);
-    NONE_PROBED(&gaps, INT64_MAX);
-    assert_int_equal(gaps.count, 0);
-    hv_gaps_fini(&gaps);
+    struct hv_gaps *gaps = *state;
+    hv_gaps_add(gaps, INT64_MIN, INT64_MAX);
+    hv_gaps_add(gaps, INT64_MIN, INT64_MIN);
+    hv_gaps_add(gaps, INT64_MAX, INT64_MAX);
+    assert_int_equal(gaps->count, 1);
+    PROBED(gaps, INT64_MAX, INT64_MIN, 0, INT64_MAX);
+    assert_int_equal(gaps->count, 2);
+    assert_gap(gaps, 0, INT64_MIN + 1, -1, HV_GAP_FRESH);
+    assert_gap(gaps, 1, 1, INT64_MAX - 1, HV_GAP_FRESH);
+    hv_gaps_add(gaps, INT64_MIN, INT64_MAX);
+    assert_int_equal(gaps->count, 5);
+    assert_whole(gaps);
+    assert_gap(gaps, 4, INT64_MAX, INT64_MAX, HV_GAP_FRESH);
+    NO_WRITERS(gaps);
+    NONE_PROBED(gaps, INT64_MIN); /* looked at nothing but the lowest id */
+    assert_int_equal(gaps->count, 4);
+    assert_gap(gaps, 0, INT64_MIN + 1, -1, HV_GAP_LAST);
+    NONE_PROBED(gaps, INT64_MAX - 1);
+    assert_int_equal(gaps->count, 1);
+    assert_gap(gaps, 0, INT64_MAX, INT64_MAX, HV_GAP_LAST);
+    NONE_PROBED(gaps, INT64_MAX);
+    assert_int_equal(gaps->count, 0);
 }
 
 static void the_bound_joins_the_closest_also_at_the_ends_of_int8(void **state) {
-    (void)state;
-    struct hv_gaps gaps;
-    begin(&gaps, 2);
-    hv_gaps_add(&gaps, INT64_MIN, INT64_MIN);
-    hv_gaps_add(&gaps, INT64_MAX, INT64_MAX);
-    hv_gaps_add(&gaps, 0, 0);
-    assert_int_equal(gaps.count, 2);
-    assert_whole(&gaps);
-    assert_gap(&gaps, 0, INT64_MIN, INT64_MIN, HV_GAP_FRESH);
-    assert_gap(&gaps, 1, 0, INT64_MAX, HV_GAP_FRESH);
-    assert_true(gaps.list[1].merged);
-    assert_false(gaps.list[0].merged);
-    hv_gaps_fini(&gaps);
+    struct hv_gaps *gaps = *state;
+    bound_by(gaps, 2);
+    hv_gaps_add(gaps, INT64_MIN, INT64_MIN);
+    hv_gaps_add(gaps, INT64_MAX, INT64_MAX);
+    hv_gaps_add(gaps, 0, 0);
+    assert_int_equal(gaps->count, 2);
+    assert_whole(gaps);
+    assert_gap(gaps, 0, INT64_MIN, INT64_MIN, HV_GAP_FRESH);
+    assert_gap(gaps, 1, 0, INT64_MAX, HV_GAP_FRESH);
+    assert_true(gaps->list[1].merged);
+    assert_false(gaps->list[0].merged);
 }
 
 static void at_the_bound_the_two_closest_become_one_that_is_as_young_as_the_younger(void **state) {
-    (void)state;
-    struct hv_gaps gaps;
-    begin(&gaps, 3);
-    hv_gaps_add(&gaps, 10, 10);
-    hv_gaps_add(&gaps, 20, 20);
-    NO_WRITERS(&gaps);
-    hv_gaps_add(&gaps, 23, 23);
-    hv_gaps_add(&gaps, 40, 40);
-    assert_int_equal(gaps.count, 3);
-    assert_gap(&gaps, 0, 10, 10, HV_GAP_LAST);
-    assert_gap(&gaps, 1, 20, 23, HV_GAP_FRESH);
-    assert_true(gaps.list[1].merged);
-    assert_gap(&gaps, 2, 40, 40, HV_GAP_FRESH);
-    NONE_PROBED(&gaps, INT64_MAX);
-    assert_int_equal(gaps.count, 2);
-    PROBED(&gaps, INT64_MAX, 21); /* its pieces hold ids that were seen, too */
-    assert_int_equal(gaps.count, 3);
-    assert_true(gaps.list[0].merged && gaps.list[1].merged);
-    PROBED(&gaps, INT64_MAX, 22);
-    assert_int_equal(gaps.count, 3);
-    assert_gap(&gaps, 1, 23, 23, HV_GAP_FRESH);
-    hv_gaps_fini(&gaps);
+    struct hv_gaps *gaps = *state;
+    bound_by(gaps, 3);
+    hv_gaps_add(gaps, 10, 10);
+    hv_gaps_add(gaps, 20, 20);
+    NO_WRITERS(gaps);
+    hv_gaps_add(gaps, 23, 23);
+    hv_gaps_add(gaps, 40, 40);
+    assert_int_equal(gaps->count, 3);
+    assert_gap(gaps, 0, 10, 10, HV_GAP_LAST);
+    assert_gap(gaps, 1, 20, 23, HV_GAP_FRESH);
+    assert_true(gaps->list[1].merged);
+    assert_gap(gaps, 2, 40, 40, HV_GAP_FRESH);
+    NONE_PROBED(gaps, INT64_MAX);
+    assert_int_equal(gaps->count, 2);
+    PROBED(gaps, INT64_MAX, 21); /* its pieces hold ids that were seen, too */
+    assert_int_equal(gaps->count, 3);
+    assert_true(gaps->list[0].merged && gaps->list[1].merged);
+    PROBED(gaps, INT64_MAX, 22);
+    assert_int_equal(gaps->count, 3);
+    assert_gap(gaps, 1, 23, 23, HV_GAP_FRESH);
 }
 
 static void a_probe_that_splits_stays_within_the_bound(void **state) {
-    (void)state;
-    struct hv_gaps gaps;
-    begin(&gaps, 2);
-    hv_gaps_add(&gaps, 0, 100);
-    PROBED(&gaps, INT64_MAX, 10, 20, 30, 32, 34, 90);
-    assert_whole(&gaps);
-    assert_int_equal(gaps.count, 2);
+    struct hv_gaps *gaps = *state;
+    bound_by(gaps, 2);
+    hv_gaps_add(gaps, 0, 100);
+    PROBED(gaps, INT64_MAX, 10, 20, 30, 32, 34, 90);
+    assert_whole(gaps);
+    assert_int_equal(gaps->count, 2);
     for (int64_t id = 0; id <= 100; id++) {
         bool found = id == 10 || id == 20 || id == 30 || id == 32 || id == 34 || id == 90;
-        assert_true(found || hv_gaps_hold(&gaps, id));
+        assert_true(found || hv_gaps_hold(gaps, id));
     }
-    hv_gaps_fini(&gaps);
 }
 
 /* ---- epochs ---- */
 
 static void a_gap_is_retired_by_a_probe_after_its_writers_are_gone(void **state) {
-    (void)state;
-    struct hv_gaps gaps;
-    begin(&gaps, 16);
-    assert_false(hv_gaps_want_writers(&gaps, NOW));
-    assert_int_equal(hv_gaps_deadline(&gaps), HV_NEVER);
-    hv_gaps_add(&gaps, 5, 6);
-    assert_true(hv_gaps_want_writers(&gaps, NOW));
-    WRITERS(&gaps, 1, 2);
-    assert_gap(&gaps, 0, 5, 6, HV_GAP_EPOCH);
-    assert_false(hv_gaps_want_writers(&gaps, NOW + AGAIN - 1));
-    assert_int_equal(hv_gaps_deadline(&gaps), NOW + AGAIN);
-    NONE_PROBED(&gaps, INT64_MAX);
-    WRITERS(&gaps, 2, 3);
-    NONE_PROBED(&gaps, INT64_MAX);
-    assert_gap(&gaps, 0, 5, 6, HV_GAP_EPOCH);
-    WRITERS(&gaps, 3, 1); /* 1 was gone already: whoever has its name now drew higher ids */
-    assert_gap(&gaps, 0, 5, 6, HV_GAP_LAST);
-    assert_false(hv_gaps_want_writers(&gaps, NOW + HV_SECONDS(100)));
-    assert_int_equal(hv_gaps_deadline(&gaps), HV_NEVER);
-    NONE_PROBED(&gaps, 4); /* truncated below it */
-    assert_gap(&gaps, 0, 5, 6, HV_GAP_LAST);
-    NONE_PROBED(&gaps, 5); /* ... within it */
-    assert_gap(&gaps, 0, 6, 6, HV_GAP_LAST);
-    NONE_PROBED(&gaps, 6);
-    assert_int_equal(gaps.count, 0);
-    hv_gaps_fini(&gaps);
+    struct hv_gaps *gaps = *state;
+    assert_false(hv_gaps_want_writers(gaps, NOW));
+    assert_int_equal(hv_gaps_deadline(gaps), HV_NEVER);
+    hv_gaps_add(gaps, 5, 6);
+    assert_true(hv_gaps_want_writers(gaps, NOW));
+    WRITERS(gaps, 1, 2);
+    assert_gap(gaps, 0, 5, 6, HV_GAP_EPOCH);
+    assert_false(hv_gaps_want_writers(gaps, NOW + AGAIN - 1));
+    assert_int_equal(hv_gaps_deadline(gaps), NOW + AGAIN);
+    NONE_PROBED(gaps, INT64_MAX);
+    WRITERS(gaps, 2, 3);
+    NONE_PROBED(gaps, INT64_MAX);
+    assert_gap(gaps, 0, 5, 6, HV_GAP_EPOCH);
+    WRITERS(gaps, 3, 1); /* 1 was gone already: whoever has its name now drew higher ids */
+    assert_gap(gaps, 0, 5, 6, HV_GAP_LAST);
+    assert_false(hv_gaps_want_writers(gaps, NOW + HV_SECONDS(100)));
+    assert_int_equal(hv_gaps_deadline(gaps), HV_NEVER);
+    NONE_PROBED(gaps, 4); /* truncated below it */
+    assert_gap(gaps, 0, 5, 6, HV_GAP_LAST);
+    NONE_PROBED(gaps, 5); /* ... within it */
+    assert_gap(gaps, 0, 6, 6, HV_GAP_LAST);
+    NONE_PROBED(gaps, 6);
+    assert_int_equal(gaps->count, 0);
 }
 
 static void fresh_gaps_wait_for_the_epoch_that_runs(void **state) {
-    (void)state;
-    struct hv_gaps gaps;
-    begin(&gaps, 16);
-    hv_gaps_add(&gaps, 1, 1);
-    WRITERS(&gaps, 7);
-    hv_gaps_add(&gaps, 3, 3);
-    WRITERS(&gaps, 7, 8);
-    assert_gap(&gaps, 0, 1, 1, HV_GAP_EPOCH);
-    assert_gap(&gaps, 1, 3, 3, HV_GAP_FRESH);
-    hv_gaps_add(&gaps, 5, 5);
-    WRITERS(&gaps, 8, 9); /* 7 is gone; these are the epoch of the next */
-    assert_gap(&gaps, 0, 1, 1, HV_GAP_LAST);
-    assert_gap(&gaps, 1, 3, 3, HV_GAP_EPOCH);
-    assert_gap(&gaps, 2, 5, 5, HV_GAP_EPOCH);
-    NONE_PROBED(&gaps, INT64_MAX);
-    assert_int_equal(gaps.count, 2);
-    WRITERS(&gaps, 9, 10);
-    assert_gap(&gaps, 0, 3, 3, HV_GAP_EPOCH);
-    WRITERS(&gaps, 10);
-    NONE_PROBED(&gaps, INT64_MAX);
-    assert_int_equal(gaps.count, 0);
-    hv_gaps_fini(&gaps);
+    struct hv_gaps *gaps = *state;
+    hv_gaps_add(gaps, 1, 1);
+    WRITERS(gaps, 7);
+    hv_gaps_add(gaps, 3, 3);
+    WRITERS(gaps, 7, 8);
+    assert_gap(gaps, 0, 1, 1, HV_GAP_EPOCH);
+    assert_gap(gaps, 1, 3, 3, HV_GAP_FRESH);
+    hv_gaps_add(gaps, 5, 5);
+    WRITERS(gaps, 8, 9); /* 7 is gone; these are the epoch of the next */
+    assert_gap(gaps, 0, 1, 1, HV_GAP_LAST);
+    assert_gap(gaps, 1, 3, 3, HV_GAP_EPOCH);
+    assert_gap(gaps, 2, 5, 5, HV_GAP_EPOCH);
+    NONE_PROBED(gaps, INT64_MAX);
+    assert_int_equal(gaps->count, 2);
+    WRITERS(gaps, 9, 10);
+    assert_gap(gaps, 0, 3, 3, HV_GAP_EPOCH);
+    WRITERS(gaps, 10);
+    NONE_PROBED(gaps, INT64_MAX);
+    assert_int_equal(gaps->count, 0);
 }
 
 static void without_writers_gaps_are_looked_at_once_more_and_retired(void **state) {
-    (void)state;
-    struct hv_gaps gaps;
-    begin(&gaps, 16);
-    hv_gaps_add(&gaps, 1, 1);
-    NONE_PROBED(&gaps, INT64_MAX);
-    assert_int_equal(gaps.count, 1);
-    NO_WRITERS(&gaps);
-    NONE_PROBED(&gaps, INT64_MAX);
-    assert_int_equal(gaps.count, 0);
-    hv_gaps_fini(&gaps);
+    struct hv_gaps *gaps = *state;
+    hv_gaps_add(gaps, 1, 1);
+    NONE_PROBED(gaps, INT64_MAX);
+    assert_int_equal(gaps->count, 1);
+    NO_WRITERS(gaps);
+    NONE_PROBED(gaps, INT64_MAX);
+    assert_int_equal(gaps->count, 0);
 }
 
 static void more_writers_than_can_be_remembered(void **state) {
-    (void)state;
-    struct hv_gaps gaps;
+    struct hv_gaps *gaps = *state;
     static uint64_t crowd[HV_EPOCH_MAX + 1];
     for (size_t i = 0; i <= HV_EPOCH_MAX; i++) {
         crowd[i] = i + 1;
     }
-    begin(&gaps, 16);
-    hv_gaps_add(&gaps, 1, 1);
-    hv_gaps_writers(&gaps, crowd, HV_EPOCH_MAX + 1, NOW);
-    assert_gap(&gaps, 0, 1, 1, HV_GAP_FRESH);
-    NONE_PROBED(&gaps, INT64_MAX);
-    assert_int_equal(gaps.count, 1);
-    assert_false(hv_gaps_want_writers(&gaps, NOW + AGAIN)); /* not so soon */
-    assert_true(hv_gaps_want_writers(&gaps, NOW + HV_SECONDS(2)));
-    hv_gaps_writers(&gaps, crowd, HV_EPOCH_MAX, NOW); /* just as many as fit */
-    assert_gap(&gaps, 0, 1, 1, HV_GAP_EPOCH);
-    hv_gaps_writers(&gaps, crowd, HV_EPOCH_MAX + 1, NOW); /* more while it runs: the epoch's own count only */
-    assert_gap(&gaps, 0, 1, 1, HV_GAP_EPOCH);
-    hv_gaps_writers(&gaps, &crowd[HV_EPOCH_MAX], 1, NOW);
-    assert_gap(&gaps, 0, 1, 1, HV_GAP_LAST);
-    hv_gaps_fini(&gaps);
+    hv_gaps_add(gaps, 1, 1);
+    hv_gaps_writers(gaps, crowd, HV_EPOCH_MAX + 1, NOW);
+    assert_gap(gaps, 0, 1, 1, HV_GAP_FRESH);
+    NONE_PROBED(gaps, INT64_MAX);
+    assert_int_equal(gaps->count, 1);
+    assert_false(hv_gaps_want_writers(gaps, NOW + AGAIN)); /* not so soon */
+    assert_true(hv_gaps_want_writers(gaps, NOW + HV_SECONDS(2)));
+    hv_gaps_writers(gaps, crowd, HV_EPOCH_MAX, NOW); /* just as many as fit */
+    assert_gap(gaps, 0, 1, 1, HV_GAP_EPOCH);
+    hv_gaps_writers(gaps, crowd, HV_EPOCH_MAX + 1, NOW); /* more while it runs: the epoch's own count only */
+    assert_gap(gaps, 0, 1, 1, HV_GAP_EPOCH);
+    hv_gaps_writers(gaps, &crowd[HV_EPOCH_MAX], 1, NOW);
+    assert_gap(gaps, 0, 1, 1, HV_GAP_LAST);
 }
 
 static void an_epoch_that_never_ends_keeps_everything(void **state) {
-    (void)state;
-    struct hv_gaps gaps;
-    begin(&gaps, 4);
-    hv_gaps_add(&gaps, 0, 0);
-    WRITERS(&gaps, 1);
+    struct hv_gaps *gaps = *state;
+    bound_by(gaps, 4);
+    hv_gaps_add(gaps, 0, 0);
+    WRITERS(gaps, 1);
     for (int64_t i = 1; i < 1000; i++) {
-        hv_gaps_add(&gaps, 10 * i, 10 * i + 1);
-        WRITERS(&gaps, 1, (uint64_t)i + 1);
-        PROBED(&gaps, INT64_MAX, 10 * i + 5);
-        assert_whole(&gaps);
+        hv_gaps_add(gaps, 10 * i, 10 * i + 1);
+        WRITERS(gaps, 1, (uint64_t)i + 1);
+        PROBED(gaps, INT64_MAX, 10 * i + 5);
+        assert_whole(gaps);
     }
     for (int64_t i = 0; i < 1000; i++) {
-        assert_true(hv_gaps_hold(&gaps, 10 * i));
+        assert_true(hv_gaps_hold(gaps, 10 * i));
     }
-    WRITERS(&gaps, 2000);
-    WRITERS(&gaps, 2001);
-    NONE_PROBED(&gaps, INT64_MAX);
-    assert_int_equal(gaps.count, 0);
-    hv_gaps_fini(&gaps);
+    WRITERS(gaps, 2000);
+    WRITERS(gaps, 2001);
+    NONE_PROBED(gaps, INT64_MAX);
+    assert_int_equal(gaps->count, 0);
 }
 
 static void after_a_lost_connection_all_gaps_are_fresh(void **state) {
-    (void)state;
-    struct hv_gaps gaps;
-    begin(&gaps, 16);
-    hv_gaps_add(&gaps, 1, 1);
-    WRITERS(&gaps, 7);
-    hv_gaps_add(&gaps, 3, 3);
-    WRITERS(&gaps, 8);
-    assert_gap(&gaps, 0, 1, 1, HV_GAP_LAST);
-    hv_gaps_begin_anew(&gaps, NOW + 1);
-    assert_gap(&gaps, 0, 1, 1, HV_GAP_FRESH);
-    assert_gap(&gaps, 1, 3, 3, HV_GAP_FRESH);
-    assert_true(hv_gaps_want_writers(&gaps, NOW + 1));
-    WRITERS(&gaps, 9);
-    assert_gap(&gaps, 0, 1, 1, HV_GAP_EPOCH);
-    hv_gaps_unanswered(&gaps, NOW);
-    assert_false(hv_gaps_want_writers(&gaps, NOW));
-    assert_true(hv_gaps_want_writers(&gaps, NOW + AGAIN));
-    hv_gaps_clear(&gaps);
-    assert_int_equal(gaps.count, 0);
-    assert_int_equal(hv_gaps_deadline(&gaps), HV_NEVER);
-    hv_gaps_fini(&gaps);
+    struct hv_gaps *gaps = *state;
+    hv_gaps_add(gaps, 1, 1);
+    WRITERS(gaps, 7);
+    hv_gaps_add(gaps, 3, 3);
+    WRITERS(gaps, 8);
+    assert_gap(gaps, 0, 1, 1, HV_GAP_LAST);
+    hv_gaps_begin_anew(gaps, NOW + 1);
+    assert_gap(gaps, 0, 1, 1, HV_GAP_FRESH);
+    assert_gap(gaps, 1, 3, 3, HV_GAP_FRESH);
+    assert_true(hv_gaps_want_writers(gaps, NOW + 1));
+    WRITERS(gaps, 9);
+    assert_gap(gaps, 0, 1, 1, HV_GAP_EPOCH);
+    hv_gaps_unanswered(gaps, NOW);
+    assert_false(hv_gaps_want_writers(gaps, NOW));
+    assert_true(hv_gaps_want_writers(gaps, NOW + AGAIN));
+    hv_gaps_clear(gaps);
+    assert_int_equal(gaps->count, 0);
+    assert_int_equal(hv_gaps_deadline(gaps), HV_NEVER);
 }
 
 /* ---- against a naive model: each id by itself ---- */
@@ -516,20 +502,22 @@ static void like_a_naive_model(void **state) {
     }
 }
 
+#define WITH_GAPS(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_found_splits_a_gap),
-        cmocka_unit_test(ranges_that_touch_or_overlap_are_added_once),
-        cmocka_unit_test(the_ends_of_int8),
-        cmocka_unit_test(the_bound_joins_the_closest_also_at_the_ends_of_int8),
-        cmocka_unit_test(at_the_bound_the_two_closest_become_one_that_is_as_young_as_the_younger),
-        cmocka_unit_test(a_probe_that_splits_stays_within_the_bound),
-        cmocka_unit_test(a_gap_is_retired_by_a_probe_after_its_writers_are_gone),
-        cmocka_unit_test(fresh_gaps_wait_for_the_epoch_that_runs),
-        cmocka_unit_test(without_writers_gaps_are_looked_at_once_more_and_retired),
-        cmocka_unit_test(more_writers_than_can_be_remembered),
-        cmocka_unit_test(an_epoch_that_never_ends_keeps_everything),
-        cmocka_unit_test(after_a_lost_connection_all_gaps_are_fresh),
+        WITH_GAPS(what_is_found_splits_a_gap),
+        WITH_GAPS(ranges_that_touch_or_overlap_are_added_once),
+        WITH_GAPS(the_ends_of_int8),
+        WITH_GAPS(the_bound_joins_the_closest_also_at_the_ends_of_int8),
+        WITH_GAPS(at_the_bound_the_two_closest_become_one_that_is_as_young_as_the_younger),
+        WITH_GAPS(a_probe_that_splits_stays_within_the_bound),
+        WITH_GAPS(a_gap_is_retired_by_a_probe_after_its_writers_are_gone),
+        WITH_GAPS(fresh_gaps_wait_for_the_epoch_that_runs),
+        WITH_GAPS(without_writers_gaps_are_looked_at_once_more_and_retired),
+        WITH_GAPS(more_writers_than_can_be_remembered),
+        WITH_GAPS(an_epoch_that_never_ends_keeps_everything),
+        WITH_GAPS(after_a_lost_connection_all_gaps_are_fresh),
         cmocka_unit_test(like_a_naive_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
