@@ -451,10 +451,15 @@ static void test_writers(void **state) {
 
 /* ---- by cursor ---- */
 
-static void scan(struct client *c, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count) {
+static void scan_without(struct client *c, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count,
+                         const int64_t *left_out, size_t left_out_count) {
     forget(c);
-    hv_outbox_scan(c->outbox, from_id, limit, gaps, gap_count, NULL, 0);
+    hv_outbox_scan(c->outbox, from_id, limit, gaps, gap_count, left_out, left_out_count);
     wait_answer(c);
+}
+
+static void scan(struct client *c, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count) {
+    scan_without(c, from_id, limit, gaps, gap_count, NULL, 0);
 }
 
 static void list(struct client *c, int64_t from_id, int64_t to_id, uint32_t limit) {
@@ -503,13 +508,9 @@ static void test_scan_list_look(void **state) {
     EXPECT_IDS(&c, 2, 3, 7, 18, 19, 20);
     scan(&c, 18, 4, GAPS({.lo = INT64_MIN, .hi = 3}, {.lo = 7, .hi = 17})); /* the lowest of all */
     EXPECT_IDS(&c, 1, 2, 3, 7);
-    forget(&c);
-    hv_outbox_scan(c.outbox, 19, 4, GAPS({.lo = INT64_MIN, .hi = 5}, {.lo = 7, .hi = 17}), (const int64_t[]){1, 2, 3, 8, 19}, 5);
-    wait_answer(&c);
+    scan_without(&c, 19, 4, GAPS({.lo = INT64_MIN, .hi = 5}, {.lo = 7, .hi = 17}), (const int64_t[]){1, 2, 3, 8, 19}, 5);
     EXPECT_IDS(&c, 4, 5, 7, 9); /* what is left out does not count */
-    forget(&c);
-    hv_outbox_scan(c.outbox, 19, 9, GAPS({.lo = 8, .hi = 8}), (const int64_t[]){8, 19}, 2);
-    wait_answer(&c);
+    scan_without(&c, 19, 9, GAPS({.lo = 8, .hi = 8}), (const int64_t[]){8, 19}, 2);
     EXPECT_IDS(&c, 19, 20); /* above the gaps nothing is left out */
     list(&c, 3, 8, 4);
     EXPECT_LISTED(&c, 3, 4, 5, 6);
@@ -893,9 +894,7 @@ static void scan_in_all_forms(struct client *c, int64_t from_id, uint32_t limit)
     assert_int_equal(c->count, limit);
     scan(c, from_id + 10000, limit, gaps, 256);
     assert_int_equal(c->count, limit);
-    forget(c);
-    hv_outbox_scan(c->outbox, from_id + 10000, limit, gaps, 256, left_out, 2000);
-    wait_answer(c);
+    scan_without(c, from_id + 10000, limit, gaps, 256, left_out, 2000);
     assert_int_equal(c->count, limit);
 }
 

@@ -35,14 +35,16 @@ static void sql(const char *text) {
     admin_sql(b.conn, text);
 }
 
-static void begin_with(const char *table_sql) {
+static void begin_at(const char *more, const char *table_sql) {
     PQfinish(b.conn); /* of a test that failed: its locks would stop all others */
     memset(&b, 0, sizeof b);
-    b.conn = admin_open(conninfo_with("client_encoding=UTF8"));
-    if (table_sql != NULL) {
-        sql(table_sql);
-    }
+    b.conn = admin_open(conninfo_with(more));
+    sql(table_sql);
     assert_int_equal(harvest_stash_new("outbox", &b.stash, &b.err), 0);
+}
+
+static void begin_with(const char *table_sql) {
+    begin_at("client_encoding=UTF8", table_sql);
 }
 
 static void end(void) {
@@ -796,10 +798,7 @@ static void with_database(const char *encoding, void (*act)(void)) {
     admin_sql(admin, "DROP DATABASE IF EXISTS stash_other");
     snprintf(text, sizeof text, "CREATE DATABASE stash_other TEMPLATE template0 LOCALE 'C' ENCODING '%s'", encoding);
     admin_sql(admin, text);
-    memset(&b, 0, sizeof b);
-    b.conn = admin_open(conninfo_with("dbname=stash_other client_encoding=UTF8"));
-    sql(TABLE);
-    assert_int_equal(harvest_stash_new("outbox", &b.stash, &b.err), 0);
+    begin_at("dbname=stash_other client_encoding=UTF8", TABLE);
     act();
     end();
     admin_sql(admin, "DROP DATABASE stash_other WITH (FORCE)");
