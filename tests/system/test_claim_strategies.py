@@ -11,10 +11,9 @@ import psycopg
 import pytest
 
 from bed.checker import Truth, check, record
-from bed.daemon import SANITIZED
 from bed.kafka import fresh_name
 from bed.postgres import COLUMNS, TABLE_WITHOUT_CONSTRAINTS
-from bed.util import fnv1a, keys_in_shard, wait_until
+from bed.util import SANITIZED, fnv1a, keys_in_shard, wait_until
 from bed.writer import insert
 
 SLOW = {"rescan_interval": "1h"}   # nothing that was passed over is found by looking at everything again

@@ -2,7 +2,6 @@
 deleted before the relay sees them, records are produced with a client of our own."""
 import itertools
 import json
-import os
 import re
 import signal
 import subprocess
@@ -11,8 +10,9 @@ from collections import Counter, defaultdict
 import pytest
 from confluent_kafka import Producer
 
+from bed import readme
 from bed.daemon import command, run_once, write_ini
-from bed.util import ROOT, free_port, wait_until
+from bed.util import free_port, wait_until
 
 DEADLINE = 90
 
@@ -169,9 +169,7 @@ def test_rate_and_duration(bed, pump):
 
 
 def test_what_the_readme_shows(bed, pump):
-    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
-        readme = f.read()
-    (shown,) = re.findall(r"<!-- pump -->\n```sh\n(.*?)\n```\n\n<!-- pump-output -->\n```\n(.*?)```\n", readme, re.S)
+    (shown,) = re.findall(r"<!-- pump -->\n```sh\n(.*?)\n```\n\n<!-- pump-output -->\n```\n(.*?)```\n", readme.text(), re.S)
     words = shown[0].split()
     assert words[:4] == ["harvestd", "pump", "-c", "harvestd.ini"]
     if "load" not in bed.kafka.topics():

@@ -6,36 +6,24 @@ import subprocess
 
 import pytest
 
+from bed import readme
 from bed.daemon import run_once
 from bed.postgres import binaries
 from bed.util import ROOT
 
 
-@pytest.fixture(scope="module")
-def readme():
-    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
-        return f.read()
-
-
-def block(readme, name):
-    """The code block after the comment <!-- name -->."""
-    found = re.findall(r"<!-- %s -->\n```\w+\n(.*?)```\n" % name, readme, re.S)
-    assert len(found) == 1, "the README has %d blocks called %s" % (len(found), name)
-    return found[0]
-
-
-def test_table_is_what_schema_prints(readme, tmp_path):
+def test_table_is_what_schema_prints(tmp_path):
     ini = tmp_path / "harvestd.ini"
-    ini.write_text(block(readme, "ini"))
+    ini.write_text(readme.block("ini"))
     printed = run_once("schema", "-c", str(ini))
     assert printed.returncode == 0, printed.stderr
-    assert printed.stdout.strip() == block(readme, "schema").strip()
+    assert printed.stdout.strip() == readme.block("schema").strip()
 
 
-def test_a_record_written_as_shown_arrives(bed, readme, tmp_path):
-    database = bed.database(table=block(readme, "schema"))
+def test_a_record_written_as_shown_arrives(bed, tmp_path):
+    database = bed.database(table=readme.block("schema"))
     ini = tmp_path / "harvestd.ini"
-    ini.write_text(block(readme, "ini"))
+    ini.write_text(readme.block("ini"))
     environment = dict(os.environ, DATA_SOURCE=database.data_source())
     over = ["--set", "harvest.data_source=${DATA_SOURCE}",
             "--set", "kafka.bootstrap.servers=" + bed.kafka.servers]
@@ -46,7 +34,7 @@ def test_a_record_written_as_shown_arrives(bed, readme, tmp_path):
         bed.kafka.create_topic("orders")
     before = len(bed.collector("orders").read_to_end())
     psql = [os.path.join(binaries(), "psql"), "-X", "-v", "ON_ERROR_STOP=1", database.server.dsn(database.name)]
-    subprocess.run(psql, check=True, text=True, input=block(readme, "insert"), stdout=subprocess.DEVNULL)
+    subprocess.run(psql, check=True, text=True, input=readme.block("insert"), stdout=subprocess.DEVNULL)
     bed.harvestd(database)
     bed.wait_empty(database)
     (record,) = bed.collector("orders").read_to_end()[before:]
@@ -56,9 +44,9 @@ def test_a_record_written_as_shown_arrives(bed, readme, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["password", "certificate", "scram", "mutual"])
-def test_security_examples_are_taken(readme, tmp_path, name):
+def test_security_examples_are_taken(tmp_path, name):
     """As they are shown, with the files that they name elsewhere. (test_security_*.py run the same against real servers.)"""
-    text = block(readme, "security: " + name)
+    text = readme.block("security: " + name)
     for path in set(re.findall(r"/etc/harvestd/[\w.-]+", text)):
         (tmp_path / os.path.basename(path)).write_text("secret\n")
     ini = tmp_path / "harvestd.ini"
@@ -67,17 +55,17 @@ def test_security_examples_are_taken(readme, tmp_path, name):
     assert done.returncode == 0, done.stderr
 
 
-def test_make_targets_that_are_named_exist(readme):
+def test_make_targets_that_are_named_exist():
     listed = subprocess.run(["make", "--no-print-directory", "-C", ROOT, "help"], stdout=subprocess.PIPE, text=True,
                             check=True).stdout
     known = set(re.findall(r"^  (\S+)", listed, re.M))
-    named = set(re.findall(r"`make ([a-z-]+)", readme)) | set(re.findall(r"^make ([a-z-]+)", readme, re.M))
+    named = set(re.findall(r"`make ([a-z-]+)", readme.text())) | set(re.findall(r"^make ([a-z-]+)", readme.text(), re.M))
     assert {"demo", "check"} <= named
     assert named <= known
 
 
-def test_log_messages_that_are_named_exist(readme):
-    table = re.search(r"\| component \| messages \|\n(.*?)\n\n", readme, re.S).group(1)
+def test_log_messages_that_are_named_exist():
+    table = re.search(r"\| component \| messages \|\n(.*?)\n\n", readme.text(), re.S).group(1)
     sources = ""
     for path in glob.glob(os.path.join(ROOT, "src", "*", "*.c")):
         with open(path, encoding="utf-8") as f:

@@ -9,10 +9,9 @@ import subprocess
 import pytest
 
 from bed.daemon import write_ini
-from bed.util import ROOT, spawn
+from bed.readme import block
+from bed.util import BUILD, ROOT, SANITIZED, SANITIZER_FLAGS, spawn
 
-BUILD = os.environ.get("HARVESTD_BUILD", os.path.join(ROOT, "build"))
-SANITIZED = ["-fsanitize=address,undefined"] if "asan" in BUILD else []
 STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"]
 
 
@@ -24,14 +23,6 @@ def stage(tmp_path_factory):
     subprocess.run(["make", "-C", ROOT, "--no-print-directory", "install", "DESTDIR=" + root, "PREFIX=/usr/local",
                     "BUILD=" + os.path.relpath(BUILD, ROOT)] + variables, check=True, stdout=subprocess.DEVNULL)
     return os.path.join(root, "usr/local")
-
-
-def block(name):
-    """The code block after the comment <!-- name -->."""
-    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
-        found = re.findall(r"<!-- %s -->\n```c\n(.*?)```\n" % name, f.read(), re.S)
-    assert len(found) == 1, "the README has %d blocks called %s" % (len(found), name)
-    return found[0]
 
 
 def pkg_config(stage, *arguments):
@@ -46,8 +37,8 @@ def compile_as_told(stage, directory, text, static):
     (directory / "shop.c").write_text(text)
     flags = ["-l:libharvest.a", "-Wl,--as-needed", "--static"] if static else []
     told = [f for f in flags if f != "--static"] + pkg_config(stage, "--cflags", "--libs", *(f for f in flags if f == "--static"))
-    subprocess.run(["cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-o", "shop", "shop.c"] + told + SANITIZED,
-                   cwd=directory, check=True)
+    subprocess.run(["cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-o", "shop", "shop.c"] + told
+                   + SANITIZER_FLAGS, cwd=directory, check=True)
     needed = subprocess.run(["readelf", "-d", directory / "shop"], stdout=subprocess.PIPE, text=True, check=True).stdout
     assert ("libharvest.so.0" in needed) == (not static)
     return str(directory / "shop")
@@ -60,7 +51,7 @@ def run(stage, program, *arguments, **options):
 
 @pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
 def test_embedding_example(bed, stage, tmp_path, static):
-    text = block("embed-example")
+    text = block("embed-example", "c")
     assert text.count("\n") <= 60
     program = compile_as_told(stage, tmp_path, text, static)
     database, topic = bed.database(), bed.topic()
@@ -78,7 +69,7 @@ def test_embedding_example(bed, stage, tmp_path, static):
 
 
 def test_embedding_example_tells_what_is_wrong(stage, tmp_path):
-    program = compile_as_told(stage, tmp_path, block("embed-example"), False)
+    program = compile_as_told(stage, tmp_path, block("embed-example", "c"), False)
     process = run(stage, program, "nonsense", "localhost:1", stdin=subprocess.DEVNULL)
     told, log = process.communicate(timeout=60)
     assert process.returncode == 1 and not told and b"data_source" in log, log
@@ -86,7 +77,7 @@ def test_embedding_example_tells_what_is_wrong(stage, tmp_path):
 
 @pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
 def test_poll_example(bed, stage, tmp_path, static):
-    text = block("embed-poll")
+    text = block("embed-poll", "c")
     assert text.count("\n") <= 25
     program = compile_as_told(stage, tmp_path, text, static)
     database, topic = bed.database(), bed.topic()
@@ -127,7 +118,7 @@ def test_cplusplus(stage, tmp_path):
         }
         """)
     subprocess.run(["g++", "-std=c++11", "-Wall", "-Wextra", "-Werror", "-o", "shop", "shop.cc"] + pkg_config(stage, "--cflags", "--libs")
-                   + SANITIZED, cwd=tmp_path, check=True)
+                   + SANITIZER_FLAGS, cwd=tmp_path, check=True)
     assert run(stage, str(tmp_path / "shop")).wait(timeout=60) == 0
 
 

@@ -1,23 +1,13 @@
 """The stasher's examples in the README are compiled and run from its own text."""
 import os
-import re
 import shlex
 import subprocess
 
 import pytest
 
 from bed.daemon import command, run_once, write_ini
-from bed.util import ROOT
-
-BUILD = os.environ.get("HARVESTD_BUILD", os.path.join(ROOT, "build"))
-
-
-def block(name):
-    """The code block after the comment <!-- name -->."""
-    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
-        found = re.findall(r"<!-- %s -->\n```\w+\n(.*?)```\n" % name, f.read(), re.S)
-    assert len(found) == 1, "the README has %d blocks called %s" % (len(found), name)
-    return found[0]
+from bed.readme import block
+from bed.util import BUILD, ROOT, SANITIZER_FLAGS
 
 
 @pytest.fixture
@@ -27,12 +17,11 @@ def example(tmp_path):
     assert text.count("\n") <= 50
     (tmp_path / "example.c").write_text(text)
     flags = subprocess.run(["pkg-config", "--cflags", "--libs", "libpq"], stdout=subprocess.PIPE, text=True, check=True)
-    sanitizers = ["-fsanitize=address,undefined"] if "asan" in BUILD else []
     program = str(tmp_path / "example")
     subprocess.run(["cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
                    + ["-o", program, str(tmp_path / "example.c"), "-I" + os.path.join(ROOT, "include"), "-L" + BUILD, "-Wl,-rpath," + BUILD,
                       "-lharvest"]
-                   + shlex.split(flags.stdout) + sanitizers, check=True)
+                   + shlex.split(flags.stdout) + SANITIZER_FLAGS, check=True)
     return program
 
 

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 
 from bed.certificates import Authority, write
-from bed.daemon import SANITIZED, command, environment_with, run_once, write_ini
-from bed.util import free_port
+from bed.daemon import command, environment_with, run_once, write_ini
+from bed.util import SANITIZED, free_port
 
 DEADLINE = 30
 

@@ -8,14 +8,11 @@ import tempfile
 import threading
 import time
 
-from .util import (ROOT, TimedOut, process_cpu_seconds, process_rss_bytes, process_state, remove_tree, spawn)
+from .util import BUILD, ROOT, TimedOut, process_cpu_seconds, process_rss_bytes, process_state, remove_tree, spawn
 
 _PAIR = re.compile(r'([A-Za-z0-9_.\-]+)=("(?:[^"\\]|\\.)*"|[^\s"]*)(?:\s+|$)')
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)")
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
-
-# A sanitizer has its own idea of memory and core dumps.
-SANITIZED = "asan" in os.environ.get("HARVESTD_BUILD", "")
 
 
 def command(program=None):
@@ -24,7 +21,7 @@ def command(program=None):
     given = os.environ.get("HARVESTD")
     argv = shlex.split(given) if given else [os.path.join(ROOT, "build", "harvestd")]
     if program:
-        argv[-1] = os.path.join(os.environ.get("HARVESTD_BUILD") or os.path.join(ROOT, "build"), program)
+        argv[-1] = os.path.join(BUILD, program)
     return argv
 
 

@@ -6,9 +6,8 @@ import subprocess
 import threading
 import time
 
-from .util import ROOT, TimedOut, spawn
+from .util import BUILD, TimedOut, spawn
 
-BUILD = os.environ.get("HARVESTD_BUILD", os.path.join(ROOT, "build"))
 PROGRAM = os.environ.get("EMBED_HOST") or os.path.join(BUILD, "tests", "embed_host")
 
 

@@ -9,6 +9,11 @@ import threading
 import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
+BUILD = os.environ.get("HARVESTD_BUILD") or os.path.join(ROOT, "build")
+
+# A sanitizer has its own idea of memory and core dumps; what is linked against the library has to be built as it was.
+SANITIZED = "asan" in BUILD
+SANITIZER_FLAGS = ["-fsanitize=address,undefined"] if SANITIZED else []
 
 
 class TimedOut(AssertionError):
