@@ -18,12 +18,23 @@
 /* Postgres' object identifiers of parameter types; they never change. */
 enum { OID_INT8 = 20, OID_TEXT = 25, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
 
-enum pending { NOTHING, PROBE, RIGHTS, CLAIM, LIST, PURGE, RESET, WRITERS };
+enum pending { NOTHING, PROBE, RIGHTS, MARK, SCAN, LIST, PURGE, RESET, WRITERS };
 
-#define SQL_MAX 4096
+#define SQL_MAX 3072
 #define PARAMETERS_MAX 6
 
-enum { SCAN_ABOVE, SCAN_GAPS, SCAN_GAPS_WITHOUT, SCAN_FORMS }; /* how a scan is asked for */
+enum { SCAN_ABOVE, SCAN_GAPS, SCAN_GAPS_WITHOUT, SCAN_FORMS }; /* how a scan is asked for... */
+enum { BY_SHARES, BY_SUM, SCAN_BOUNDS };                       /* ... and bounded */
+#define SUMS_IN_A_ROW 100 /* once a row was larger than its share */
+
+/* A scan as it was asked for, in case it must be repeated. */
+struct scan {
+    int form, bound;
+    uint64_t limit;
+    uint8_t from[8];
+    uint8_t *lo, *hi, *without; /* arrays, or NULL */
+    int lengths[PARAMETERS_MAX];
+};
 
 struct hv_outbox {
     struct hv_pg *pg;
@@ -39,10 +50,12 @@ struct hv_outbox {
     struct hv_table_types types;
     const char *id_header; /* NULL: none */
     int64_t reply_bytes;
+    struct scan scan;       /* the latest one */
+    uint32_t sums_left;     /* scans that are still to be bounded by the sum */
     uint64_t server_since; /* since when the server runs, hashed, as the answer before told; 0: there was none */
     char table[HV_TABLE_QUOTED_MAX];
     char probe_sql[SQL_MAX], mark_sql[SQL_MAX], purge_sql[SQL_MAX], reset_sql[SQL_MAX], list_sql[SQL_MAX], look_sql[SQL_MAX];
-    char scan_sql[SCAN_FORMS][SQL_MAX];
+    char scan_sql[SCAN_BOUNDS][SCAN_FORMS][SQL_MAX];
 };
 
 int hv_outbox_quote_table(const char *table, char *out, size_t size, struct hv_error *err) {
@@ -81,20 +94,23 @@ static const char mark_form[] =
 /* Only the primary can tell this; a standby, to which a proxy may send what only reads, raises an error. It is asked once a statement. */
 #define ON_PRIMARY "(SELECT pg_catalog.pg_current_wal_lsn() IS NOT NULL)"
 #define ABOVE "SELECT " ROW " FROM %s WHERE id >= $1 AND " ON_PRIMARY " ORDER BY id LIMIT $2"
-/* The last column tells whether the row is the last one because of $3. */
-#define WITHIN_BYTES(rows) \
-    "SELECT " ROW ", before + bytes >= $3 FROM (SELECT " ROW ", " BYTES " AS bytes, " BYTES_BEFORE " AS before FROM (" rows ") AS found " \
-    "ORDER BY id LIMIT $2) AS few WHERE before < $3 ORDER BY id"
-/* The limit over all bounds the reply: many gaps may be filled at one time. */
+/* One statement, and so one snapshot: a row above, or in a later gap, may have its predecessor in an earlier one. The limit over all (see
+ * below) bounds the reply: many gaps may be filled at one time. */
 #define IN_GAPS(and) \
-    WITHIN_BYTES("(" ABOVE ") UNION ALL " \
+    "(" ABOVE ") UNION ALL " \
     "SELECT o.* FROM ROWS FROM (pg_catalog.unnest($4), pg_catalog.unnest($5)) AS g (lo, hi) " \
-    "CROSS JOIN LATERAL (SELECT " ROW " FROM %s WHERE id >= g.lo AND id <= g.hi " and "ORDER BY id LIMIT $2) AS o")
+    "CROSS JOIN LATERAL (SELECT " ROW " FROM %s WHERE id >= g.lo AND id <= g.hi " and "ORDER BY id LIMIT $2) AS o"
 
-/* One statement, and so one snapshot: a row above, or in a later gap, may have its predecessor in an earlier one. */
-static const char scan_above_form[] = WITHIN_BYTES(ABOVE);
-static const char scan_gaps_form[] = IN_GAPS("");
-static const char scan_without_form[] = IN_GAPS("AND id <> ALL ($6) ");
+/* Around these rows: how a reply is bounded in bytes. Mostly by an equal share ($3) for each row: the larger ones come without what makes
+ * them large, and without a topic. Then the reply is not used, and the scan is repeated with the sum of bytes up to each row, which makes
+ * it half as dear again for the server; its last column tells whether the row is the last one because of $3. */
+#define IF_FITS(column) "CASE WHEN fits THEN " column " END"
+static const char shares_form[] =
+    "SELECT id, " IF_FITS("kafka_topic") ", kafka_key, " IF_FITS("kafka_value") ", kafka_header_keys, " IF_FITS("kafka_header_values") " "
+    "FROM (SELECT " ROW ", " BYTES " <= $3 AS fits FROM (%s) AS found ORDER BY id LIMIT $2) AS few ORDER BY id";
+static const char sum_form[] =
+    "SELECT " ROW ", before + bytes >= $3 FROM (SELECT " ROW ", " BYTES " AS bytes, " BYTES_BEFORE " AS before FROM (%s) AS found "
+    "ORDER BY id LIMIT $2) AS few WHERE before < $3 ORDER BY id";
 
 static const char list_form[] = "SELECT id, kafka_key FROM %s WHERE id >= $1 AND id <= $2 AND " ON_PRIMARY " ORDER BY id LIMIT $3";
 
@@ -172,40 +188,57 @@ void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64
     hv_put_be64(from, (uint64_t)from_id);
     hv_put_be64(rows, (uint64_t)limit);
     hv_put_be64(bytes, (uint64_t)outbox->reply_bytes);
-    send_statement(outbox, CLAIM, outbox->mark_sql, 4, types, (const void *const[]){leader_id, from, rows, bytes},
+    send_statement(outbox, MARK, outbox->mark_sql, 4, types, (const void *const[]){leader_id, from, rows, bytes},
                    lengths);
+}
+
+static void free_scan(struct scan *scan) {
+    free(scan->lo);
+    free(scan->hi);
+    free(scan->without);
+    scan->lo = scan->hi = scan->without = NULL;
+}
+
+static void send_scan(struct hv_outbox *outbox, int bound) {
+    static const Oid types[] = {OID_INT8, OID_INT8, OID_INT8, OID_INT8_ARRAY, OID_INT8_ARRAY, OID_INT8_ARRAY};
+    static const int parameters[] = {3, 5, 6};
+    struct scan *scan = &outbox->scan;
+    uint64_t reply_bytes = (uint64_t)outbox->reply_bytes;
+    uint8_t rows[8], bytes[8];
+    scan->bound = bound;
+    hv_put_be64(rows, scan->limit);
+    hv_put_be64(bytes, bound == BY_SUM ? reply_bytes : reply_bytes / scan->limit);
+    send_statement(outbox, SCAN, outbox->scan_sql[bound][scan->form], parameters[scan->form], types,
+                   (const void *const[]){scan->from, rows, bytes, scan->lo, scan->hi, scan->without}, scan->lengths);
 }
 
 void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count,
                     const int64_t *left_out, size_t left_out_count) {
-    static const Oid types[] = {OID_INT8, OID_INT8, OID_INT8, OID_INT8_ARRAY, OID_INT8_ARRAY, OID_INT8_ARRAY};
-    int form = gap_count == 0 ? SCAN_ABOVE : left_out_count == 0 ? SCAN_GAPS : SCAN_GAPS_WITHOUT;
-    int lengths[] = {8, 8, 8, 0, 0, 0};
-    uint8_t from[8], rows[8], bytes[8], *lo = NULL, *hi = NULL, *without = NULL;
+    struct scan *scan = &outbox->scan;
     assert(hv_outbox_is_idle(outbox) && limit > 0);
-    hv_put_be64(from, (uint64_t)from_id);
-    hv_put_be64(rows, (uint64_t)limit);
-    hv_put_be64(bytes, (uint64_t)outbox->reply_bytes);
+    free_scan(scan);
+    *scan = (struct scan){
+        .form = gap_count == 0 ? SCAN_ABOVE : left_out_count == 0 ? SCAN_GAPS : SCAN_GAPS_WITHOUT,
+        .limit = limit,
+        .lengths = {8, 8, 8},
+    };
+    hv_put_be64(scan->from, (uint64_t)from_id);
     bool fine = true;
-    if (form != SCAN_ABOVE) {
-        lo = make_array(&gaps[0].lo, sizeof *gaps, gap_count, &lengths[3]);
-        hi = make_array(&gaps[0].hi, sizeof *gaps, gap_count, &lengths[4]);
-        fine = lo != NULL && hi != NULL;
+    if (scan->form != SCAN_ABOVE) {
+        scan->lo = make_array(&gaps[0].lo, sizeof *gaps, gap_count, &scan->lengths[3]);
+        scan->hi = make_array(&gaps[0].hi, sizeof *gaps, gap_count, &scan->lengths[4]);
+        fine = scan->lo != NULL && scan->hi != NULL;
     }
-    if (form == SCAN_GAPS_WITHOUT) {
-        without = make_array(left_out, sizeof *left_out, left_out_count, &lengths[5]);
-        fine = fine && without != NULL;
+    if (scan->form == SCAN_GAPS_WITHOUT) {
+        scan->without = make_array(left_out, sizeof *left_out, left_out_count, &scan->lengths[5]);
+        fine = fine && scan->without != NULL;
     }
-    if (fine) {
-        static const int parameters[] = {3, 5, 6};
-        send_statement(outbox, CLAIM, outbox->scan_sql[form], parameters[form], types,
-                       (const void *const[]){from, rows, bytes, lo, hi, without}, lengths);
-    } else {
+    if (!fine) {
         hv_pg_drop(outbox->pg, HV_PG_STATEMENT, "out of memory for a statement");
+        return;
     }
-    free(lo);
-    free(hi);
-    free(without);
+    outbox->sums_left -= outbox->sums_left > 0;
+    send_scan(outbox, outbox->sums_left > 0 ? BY_SUM : BY_SHARES);
 }
 
 void hv_outbox_list(struct hv_outbox *outbox, int64_t from_id, int64_t to_id, uint32_t limit) {
@@ -284,25 +317,32 @@ static const struct hv_record *find_twin(struct hv_record *const *records, size_
     return NULL;
 }
 
-/* Builds records of all rows, sorted by id. Returns -1, with none left, without memory. */
-static int build_records(const PGresult *result, const struct hv_table_types *types, const char *id_header,
-                         struct hv_record **records) {
+enum built { BUILT, NOT_WHOLE, NO_MEMORY };
+
+/* Builds records of all rows, sorted by id. `by_shares`: larger rows came without a topic. Anything but
+ * BUILT leaves none. */
+static enum built build_records(const PGresult *result, const struct hv_table_types *types, const char *id_header, bool by_shares,
+                                struct hv_record **records) {
     int count = PQntuples(result);
     bool sorted = true;
     for (int i = 0; i < count; i++) {
         struct hv_row row;
         hv_table_read_row(result, i, types, &row);
         row.id_header = id_header;
+        if (by_shares && row.topic.length < 0) {
+            free_records(records, (size_t)i);
+            return NOT_WHOLE;
+        }
         if (hv_record_build(&row, &records[i]) < 0) {
             free_records(records, (size_t)i);
-            return -1;
+            return NO_MEMORY;
         }
         sorted = sorted && (i == 0 || records[i - 1]->id <= records[i]->id);
     }
     if (!sorted) {
         qsort(records, (size_t)count, sizeof records[0], by_id);
     }
-    return 0;
+    return BUILT;
 }
 
 /* A scan tells it with each row. */
@@ -311,20 +351,21 @@ static bool was_cut(const PGresult *result) {
     return PQnfields(result) > HV_COLS_OF_ROW && count > 0 && PQgetvalue(result, count - 1, HV_COLS_OF_ROW)[0] != 0;
 }
 
-static void on_marked(struct hv_outbox *outbox, const PGresult *result) {
+static void on_marked(struct hv_outbox *outbox, const PGresult *result, bool by_shares) {
     if (!hv_table_types_match(result, &outbox->types)) {
         drop_with_answer_unused(outbox, HV_PG_WRONG_TYPE, "the table's columns changed their types");
         return;
     }
     size_t count = (size_t)PQntuples(result);
     struct hv_record **records = calloc(count + 1, sizeof *records);
-    if (records == NULL || build_records(result, &outbox->types, outbox->id_header, records) < 0) {
-        free(records);
+    enum built built = records == NULL ? NO_MEMORY : build_records(result, &outbox->types, outbox->id_header, by_shares, records);
+    const struct hv_record *twin = built == BUILT ? find_twin(records, count) : NULL;
+    if (built == NO_MEMORY) {
         drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for the rows of a mark");
-        return;
-    }
-    const struct hv_record *twin = find_twin(records, count);
-    if (twin != NULL) {
+    } else if (built == NOT_WHOLE) {
+        outbox->sums_left = SUMS_IN_A_ROW;
+        send_scan(outbox, BY_SUM);
+    } else if (twin != NULL) {
         /* The one that is sent first would be deleted by its id, and the other with it. */
         char reason[80];
         snprintf(reason, sizeof reason, "several rows have the id %" PRId64 ": make id unique", twin->id);
@@ -429,13 +470,22 @@ static void on_rights(struct hv_outbox *outbox, const PGresult *result) {
     tell_refused(outbox);
 }
 
+static void write_scan(struct hv_outbox *outbox, int form, const char *rows, const char *size) {
+    snprintf(outbox->scan_sql[BY_SHARES][form], SQL_MAX, shares_form, size, rows);
+    snprintf(outbox->scan_sql[BY_SUM][form], SQL_MAX, sum_form, size, size, size, rows);
+}
+
 /* Once the types of the columns are known. */
 static void write_claims(struct hv_outbox *outbox) {
     const char *table = outbox->table, *size = hv_table_size_function(&outbox->types);
     snprintf(outbox->mark_sql, SQL_MAX, mark_form, table, size, size, table);
-    snprintf(outbox->scan_sql[SCAN_ABOVE], SQL_MAX, scan_above_form, size, size, size, table);
-    snprintf(outbox->scan_sql[SCAN_GAPS], SQL_MAX, scan_gaps_form, size, size, size, table, table);
-    snprintf(outbox->scan_sql[SCAN_GAPS_WITHOUT], SQL_MAX, scan_without_form, size, size, size, table, table);
+    char rows[SQL_MAX - 1024];
+    snprintf(rows, sizeof rows, ABOVE, table);
+    write_scan(outbox, SCAN_ABOVE, rows, size);
+    snprintf(rows, sizeof rows, IN_GAPS(""), table, table);
+    write_scan(outbox, SCAN_GAPS, rows, size);
+    snprintf(rows, sizeof rows, IN_GAPS("AND id <> ALL ($6) "), table, table);
+    write_scan(outbox, SCAN_GAPS_WITHOUT, rows, size);
 }
 
 static void on_probed(struct hv_outbox *outbox, const PGresult *result) {
@@ -458,8 +508,14 @@ static void on_result(void *user, PGresult *result) {
     case PROBE:
         on_probed(outbox, result);
         break;
-    case CLAIM:
-        on_marked(outbox, result);
+    case SCAN:
+        on_marked(outbox, result, outbox->scan.bound == BY_SHARES);
+        if (outbox->pending == NOTHING) { /* or it is repeated */
+            free_scan(&outbox->scan);
+        }
+        break;
+    case MARK:
+        on_marked(outbox, result, false);
         break;
     case LIST:
         on_listed(outbox, result);
@@ -560,6 +616,7 @@ static void on_pg_closed(void *arg) {
     struct hv_outbox *outbox = arg;
     void (*closed)(void *user) = outbox->closed;
     void *user = outbox->user;
+    free_scan(&outbox->scan);
     free(outbox);
     if (closed != NULL) {
         closed(user);

@@ -591,6 +591,19 @@ static void test_a_scan_is_one_snapshot(void **state) {
     client_close(&c);
 }
 
+/* Once a row was larger than its share of the bytes, the sum is asked for, for a while; then shares again, until one is larger. */
+static void scan_beyond_the_sums(struct client *c) {
+    for (int i = 0; i < 120; i++) {
+        scan(c, 20, 1000, NULL, 0);
+        assert_int_equal(c->count, 22); /* 20, those without a value, and one */
+        assert_true(c->cut);
+        scan(c, 52, 1000, GAPS({.lo = 21, .hi = 49}));
+        assert_int_equal(c->count, 20);
+        assert_false(c->cut);
+        assert_string_equal(c->records[0]->topic, "t");
+    }
+}
+
 static void test_replies_are_bounded_in_bytes(void **state) {
     (void)state;
     struct client c;
@@ -615,6 +628,7 @@ static void test_replies_are_bounded_in_bytes(void **state) {
     scan(&c, 52, 1000, GAPS({.lo = 19, .hi = 49}));
     assert_int_equal(c.count, 22);
     assert_false(c.cut);
+    scan_beyond_the_sums(&c);
     mark(&c, INT64_MIN, 1000);
     EXPECT_IDS(&c, 1, 2, 3, 4);
     mark(&c, 19, 1000);
