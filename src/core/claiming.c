@@ -8,14 +8,14 @@
 #include "base/memory.h"
 
 #define FIRST_LIMIT 4           /* until we know how large rows are: a handful of huge ones must fit into memory */
-#define QUIET HV_SECONDS(1)     /* without rows, before the wait grows */
+#define SOON 8                  /* right after rows the wait is mark_backoff / this */
+#define QUIET HV_SECONDS(1)     /* without rows, before the wait grows above mark_backoff */
 
 void hv_claim_init(struct hv_claim *claim, const struct hv_core_config *config, struct hv_random *dice) {
     *claim = (struct hv_claim){
         .config = config,
         .dice = dice,
         .limit = config->mark_query_records < FIRST_LIMIT ? config->mark_query_records : FIRST_LIMIT,
-        .wait = config->mark_backoff,
     };
     hv_backoff_init(&claim->backoff, config->io_error_backoff, config->io_error_backoff_max);
     hv_watermark_restart(&claim->watermark, 0);
@@ -34,7 +34,6 @@ void hv_claim_restart(struct hv_claim *claim, hv_time now) {
     claim->listing = claim->regaining = false;
     claim->refresh = NULL;
     claim->not_before = now;
-    claim->wait = claim->config->mark_backoff;
     claim->busy_at = now;
     claim->rescan_at = now + claim->config->rescan_interval;
 }
@@ -88,19 +87,20 @@ static void adapt_limit(struct hv_claim *claim, const struct hv_claimed *rows, s
     claim->limit = (uint32_t)(limit < claim->config->mark_query_records ? limit : claim->config->mark_query_records);
 }
 
-/* A full mark is followed by the next at once; otherwise rows are looked for after a wait that grows while none come. */
+/* A full claim is followed by the next at once. Otherwise the wait grows with the time since rows came last: who wrote lately may write soon.
+ * A claim that took long is a sign of a busy database, which is asked less often then. */
 static void decide_wait(struct hv_claim *claim, size_t count, bool cut, hv_time now) {
     if (count > 0) {
         claim->busy_at = now;
-        claim->wait = claim->config->mark_backoff;
-        claim->not_before = cut || count >= claim->asked_limit ? now : now + claim->wait;
+    }
+    if (count > 0 && (cut || count >= claim->asked_limit)) {
+        claim->not_before = now;
         return;
     }
-    if (now - claim->busy_at >= QUIET) {
-        claim->wait = hv_time_min(claim->wait * 2, claim->config->idle_backoff_max);
-        claim->wait = hv_time_max(claim->wait, claim->config->mark_backoff);
-    }
-    claim->not_before = now + claim->wait;
+    hv_time usual = claim->config->mark_backoff, quiet = now - claim->busy_at;
+    hv_time shortest = hv_time_max(usual / SOON, (now - claim->asked_at) / 2);
+    hv_time longest = quiet < QUIET ? usual : hv_time_max(usual, claim->config->idle_backoff_max);
+    claim->not_before = now + hv_time_min(hv_time_max(shortest, quiet / 4), longest);
 }
 
 static void note_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, hv_time now) {
@@ -262,7 +262,8 @@ void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size
 
 /* ---- what is due ---- */
 
-static void note_asked(struct hv_claim *claim, uint64_t term) {
+static void note_asked(struct hv_claim *claim, uint64_t term, hv_time now) {
+    claim->asked_at = now;
     claim->asked_limit = claim->limit;
     claim->asked_term = term;
     claim->state = HV_CLAIM_CLAIMING;
@@ -313,7 +314,7 @@ void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t
         } else {
             mark(claim, leader_id, alone, now, out);
         }
-        note_asked(claim, term);
+        note_asked(claim, term, now);
     }
 }
 

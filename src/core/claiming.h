@@ -40,13 +40,13 @@ struct hv_claim {
     const char *refresh; /* why a refresh is due (static text), or NULL */
     uint32_t limit;      /* rows of the next mark at most; adapts */
     uint32_t average;    /* bytes of a row, as seen lately */
+    hv_time asked_at;
     uint32_t asked_limit;
     int64_t asked_from;
     bool asked_covering;
     bool asked_alone;    /* we could not delete anything meanwhile */
     uint64_t asked_term; /* of leadership, when the claim was sent */
     hv_time not_before;  /* of the next mark */
-    hv_time wait;        /* after an empty mark */
     hv_time busy_at;     /* when rows came last */
     hv_time rescan_at;
     struct hv_backoff backoff;

@@ -63,9 +63,9 @@ static const struct hv_setting table[] = {
     {DURATION(queue_timeout), DEFAULT("30s"), RANGE(HV_SECONDS(1), 24 * HOUR), RELOAD,
      .help = "a record that was marked and waits longer to be sent leads to a new mark of everything"},
     {DURATION(mark_backoff), DEFAULT("10ms"), RANGE(HV_MS(1), HV_SECONDS(60)), RELOAD,
-     .help = "wait after a mark that found nothing"},
+     .help = "longest wait between two claims while rows have come within the last second; right after rows an eighth of it"},
     {DURATION(idle_backoff_max), DEFAULT("100ms"), RANGE(HV_MS(1), HV_SECONDS(60)), RELOAD,
-     .help = "mark_backoff grows to this while nothing is found (goharvest: always mark_backoff, which keeps "
+     .help = "the wait between claims grows to this after a second without rows (goharvest: always mark_backoff, which keeps "
              "an idle machine busy)"},
     {DURATION(io_error_backoff), DEFAULT("500ms"), RANGE(HV_MS(1), HOUR), RELOAD,
      .help = "first wait after an error of the database"},

@@ -101,6 +101,38 @@ static void while_no_rows_come_the_wait_grows(void **state) {
     assert_int_equal(longest, HV_MS(100));
 }
 
+/* When the next claim may be sent, after one that was sent at `now` found a row and took so long. */
+static hv_time wait_after_rows(struct hv_claim *claim, hv_time now, hv_time took) {
+    assert_non_null(advance(claim, 1000, now));
+    reply(claim, 1, 50, now + took);
+    return claim->not_before - (now + took);
+}
+
+static void right_after_rows_the_wait_is_short(void **state) {
+    (void)state;
+    struct hv_claim claim;
+    begin(&claim);
+    assert_int_equal(wait_after_rows(&claim, 0, 0), HV_MS(10) / 8);
+    hv_time now = claim.not_before, before = 0;
+    while (now < HV_MS(500)) {
+        assert_non_null(advance(&claim, 1000, now));
+        reply(&claim, 0, 0, now);
+        hv_time wait = claim.not_before - now;
+        assert_true(wait >= before && wait <= hv_time_max(HV_MS(10) / 8, now / 4) && wait <= HV_MS(10));
+        before = wait;
+        now = claim.not_before;
+    }
+    assert_int_equal(before, HV_MS(10));
+}
+
+static void who_answers_slowly_is_asked_less_often(void **state) {
+    (void)state;
+    struct hv_claim claim;
+    begin(&claim);
+    assert_int_equal(wait_after_rows(&claim, 0, HV_MS(8)), HV_MS(4));
+    assert_int_equal(wait_after_rows(&claim, HV_MS(20), HV_MS(100)), HV_MS(10));
+}
+
 static void a_mark_of_unknown_outcome_asks_for_a_refresh(void **state) {
     (void)state;
     struct hv_claim claim;
@@ -155,6 +187,8 @@ int main(void) {
         cmocka_unit_test(a_full_mark_goes_on_at_once_and_the_limit_follows_the_bytes),
         cmocka_unit_test(without_room_for_a_whole_mark_nothing_is_claimed),
         cmocka_unit_test(while_no_rows_come_the_wait_grows),
+        cmocka_unit_test(right_after_rows_the_wait_is_short),
+        cmocka_unit_test(who_answers_slowly_is_asked_less_often),
         cmocka_unit_test(a_mark_of_unknown_outcome_asks_for_a_refresh),
         cmocka_unit_test(a_refused_mark_is_repeated_later_and_smaller),
         cmocka_unit_test(rows_below_the_watermark_are_found_by_a_rescan),
