@@ -612,6 +612,10 @@ const char *hv_pg_host(const struct hv_pg *pg) {
     return pg->host;
 }
 
+int hv_pg_server_version(const struct hv_pg *pg) {
+    return PQserverVersion(pg->conn);
+}
+
 bool hv_pg_is_up(const struct hv_pg *pg) {
     return pg->state == IDLE || pg->state == BUSY;
 }

@@ -87,6 +87,9 @@ void hv_pg_close(struct hv_pg *pg, void (*closed)(void *user));
 
 /* "host:port" of the session, or of the endpoint that was tried last; "" unknown. */
 const char *hv_pg_host(const struct hv_pg *pg);
+/* As in 150004; only while a session is established. */
+int hv_pg_server_version(const struct hv_pg *pg);
+
 bool hv_pg_is_up(const struct hv_pg *pg);   /* a session is established */
 bool hv_pg_is_idle(const struct hv_pg *pg); /* ... and no statement is out */
 

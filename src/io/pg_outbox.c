@@ -20,7 +20,7 @@ enum { OID_INT8 = 20, OID_TEXT = 25, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
 
 enum pending { NOTHING, PROBE, RIGHTS, MARK, SCAN, LIST, PURGE, RESET, WRITERS };
 
-#define SQL_MAX 3072
+#define SQL_MAX 4096
 #define PARAMETERS_MAX 6
 
 enum { SCAN_ABOVE, SCAN_GAPS, SCAN_GAPS_WITHOUT, SCAN_FORMS }; /* how a scan is asked for... */
@@ -77,18 +77,31 @@ static const char probe_form[] =
     "AND i.indpred IS NULL AND a.attname = 'id') FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass($1)) "
     "FROM (SELECT 1) AS one LEFT JOIN (SELECT " ROW ", leader_id FROM %s LIMIT 0) AS o ON true";
 
-/* Bytes of the rows before this one. octet_length reads no value that is stored apart; of JSON, which has none, what it takes in the
- * table. (%s is one or the other.) */
-#define BYTES "(coalesce(pg_catalog.%s(kafka_value), 0) + coalesce(pg_catalog.pg_column_size(kafka_header_values), 0))"
-#define BYTES_BEFORE "sum(" BYTES ") OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - " BYTES
+/* What a row weighs in a reply. octet_length reads no value that is stored apart. Arrays and JSON have nothing like it: what they
+ * take in the table is it as long as they are not compressed; servers before 14 cannot tell whether they are. */
+#define OR_0(bytes) "coalesce(" bytes ", 0)"
+#define TEXT_BYTES(column) "pg_catalog.octet_length(" column ")"
+#define OTHER_BYTES(column) \
+    "CASE WHEN pg_catalog.pg_column_compression(" column ") IS NULL THEN pg_catalog.pg_column_size(" column ") ELSE " \
+    TEXT_BYTES(column "::text") " END"
+#define BYTES(value, array) \
+    "0::int8 + " OR_0(TEXT_BYTES("kafka_topic")) " + " OR_0(TEXT_BYTES("kafka_key")) " + " OR_0(value) " + " \
+    OR_0(array("kafka_header_keys")) " + " OR_0(array("kafka_header_values"))
+#define TEXT_FORM_BYTES(column) TEXT_BYTES(column "::text")
+static const char *const bytes_forms[2][2] = { /* [since 14][the value is JSON] */
+    {BYTES(TEXT_BYTES("kafka_value"), TEXT_FORM_BYTES), BYTES(TEXT_FORM_BYTES("kafka_value"), TEXT_FORM_BYTES)},
+    {BYTES(TEXT_BYTES("kafka_value"), OTHER_BYTES), BYTES(OTHER_BYTES("kafka_value"), OTHER_BYTES)},
+};
+/* Of the rows before this one. */
+#define BYTES_BEFORE "sum(bytes) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - bytes AS before"
 
 /* ARRAY(...) is evaluated first and by itself, and its ids are then looked up one by one: with IN (...)
  * the planner may join instead and read the whole table on every mark. coalesce(...) is "no or another
  * leader" in a form that the planner does not understand: with statistics from a time when all rows
  * carried our id it would expect a row or two, and sort the table. */
 static const char mark_form[] =
-    "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM (SELECT id, " BYTES_BEFORE " AS before FROM %s "
-    "WHERE id >= $2 AND coalesce(leader_id <> $1, true) ORDER BY id LIMIT $3) AS found WHERE before < $4)) "
+    "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM (SELECT id, " BYTES_BEFORE " FROM (SELECT id, %s AS bytes FROM %s "
+    "WHERE id >= $2 AND coalesce(leader_id <> $1, true) ORDER BY id LIMIT $3) AS few) AS found WHERE before < $4)) "
     "RETURNING " ROW;
 
 /* Only the primary can tell this; a standby, to which a proxy may send what only reads, raises an error. It is asked once a statement. */
@@ -106,11 +119,12 @@ static const char mark_form[] =
  * it half as dear again for the server; its last column tells whether the row is the last one because of $3. */
 #define IF_FITS(column) "CASE WHEN fits THEN " column " END"
 static const char shares_form[] =
-    "SELECT id, " IF_FITS("kafka_topic") ", kafka_key, " IF_FITS("kafka_value") ", kafka_header_keys, " IF_FITS("kafka_header_values") " "
-    "FROM (SELECT " ROW ", " BYTES " <= $3 AS fits FROM (%s) AS found ORDER BY id LIMIT $2) AS few ORDER BY id";
+    "SELECT id, " IF_FITS("kafka_topic") ", " IF_FITS("kafka_key") ", " IF_FITS("kafka_value") ", " IF_FITS("kafka_header_keys") ", "
+    IF_FITS("kafka_header_values") " FROM (SELECT " ROW ", %s <= $3 AS fits FROM (%s) AS found ORDER BY id LIMIT $2) AS few ORDER BY id";
+/* OFFSET 0: bytes are added up once. */
 static const char sum_form[] =
-    "SELECT " ROW ", before + bytes >= $3 FROM (SELECT " ROW ", " BYTES " AS bytes, " BYTES_BEFORE " AS before FROM (%s) AS found "
-    "ORDER BY id LIMIT $2) AS few WHERE before < $3 ORDER BY id";
+    "SELECT " ROW ", before + bytes >= $3 FROM (SELECT " ROW ", bytes, " BYTES_BEFORE " FROM (SELECT " ROW ", %s AS bytes FROM (%s) AS found "
+    "OFFSET 0) AS sized ORDER BY id LIMIT $2) AS few WHERE before < $3 ORDER BY id";
 
 static const char list_form[] = "SELECT id, kafka_key FROM %s WHERE id >= $1 AND id <= $2 AND " ON_PRIMARY " ORDER BY id LIMIT $3";
 
@@ -470,22 +484,23 @@ static void on_rights(struct hv_outbox *outbox, const PGresult *result) {
     tell_refused(outbox);
 }
 
-static void write_scan(struct hv_outbox *outbox, int form, const char *rows, const char *size) {
-    snprintf(outbox->scan_sql[BY_SHARES][form], SQL_MAX, shares_form, size, rows);
-    snprintf(outbox->scan_sql[BY_SUM][form], SQL_MAX, sum_form, size, size, size, rows);
+static void write_scan(struct hv_outbox *outbox, int form, const char *rows, const char *bytes) {
+    snprintf(outbox->scan_sql[BY_SHARES][form], SQL_MAX, shares_form, bytes, rows);
+    snprintf(outbox->scan_sql[BY_SUM][form], SQL_MAX, sum_form, bytes, rows);
 }
 
 /* Once the types of the columns are known. */
 static void write_claims(struct hv_outbox *outbox) {
-    const char *table = outbox->table, *size = hv_table_size_function(&outbox->types);
-    snprintf(outbox->mark_sql, SQL_MAX, mark_form, table, size, size, table);
-    char rows[SQL_MAX - 1024];
+    const char *table = outbox->table;
+    const char *bytes = bytes_forms[hv_pg_server_version(outbox->pg) >= 140000][hv_table_value_is_json(&outbox->types)];
+    snprintf(outbox->mark_sql, SQL_MAX, mark_form, table, bytes, table);
+    char rows[1536];
     snprintf(rows, sizeof rows, ABOVE, table);
-    write_scan(outbox, SCAN_ABOVE, rows, size);
+    write_scan(outbox, SCAN_ABOVE, rows, bytes);
     snprintf(rows, sizeof rows, IN_GAPS(""), table, table);
-    write_scan(outbox, SCAN_GAPS, rows, size);
+    write_scan(outbox, SCAN_GAPS, rows, bytes);
     snprintf(rows, sizeof rows, IN_GAPS("AND id <> ALL ($6) "), table, table);
-    write_scan(outbox, SCAN_GAPS_WITHOUT, rows, size);
+    write_scan(outbox, SCAN_GAPS_WITHOUT, rows, bytes);
 }
 
 static void on_probed(struct hv_outbox *outbox, const PGresult *result) {

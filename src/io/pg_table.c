@@ -133,9 +133,8 @@ bool hv_table_types_match(const PGresult *result, const struct hv_table_types *t
     return true;
 }
 
-const char *hv_table_size_function(const struct hv_table_types *types) {
-    bool json = types->of[HV_COL_VALUE] == JSON || types->of[HV_COL_VALUE] == JSONB;
-    return json ? "pg_column_size" : "octet_length";
+bool hv_table_value_is_json(const struct hv_table_types *types) {
+    return types->of[HV_COL_VALUE] == JSON || types->of[HV_COL_VALUE] == JSONB;
 }
 
 int64_t hv_table_read_id(const PGresult *result, int row) {

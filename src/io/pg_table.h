@@ -38,8 +38,7 @@ int hv_table_check(const PGresult *probe, const char *table, struct hv_table_typ
 /* Does this result have the columns of a row, in the types that were probed? */
 bool hv_table_types_match(const PGresult *result, const struct hv_table_types *types);
 
-/* The function that tells how large a value is without reading it. */
-const char *hv_table_size_function(const struct hv_table_types *types);
+bool hv_table_value_is_json(const struct hv_table_types *types);
 
 /* Points into the result. */
 void hv_table_read_row(const PGresult *result, int row, const struct hv_table_types *types,
