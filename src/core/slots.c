@@ -33,9 +33,6 @@ void hv_slots_init(struct hv_slots *slots, uint32_t capacity) {
         .map_mask = map_size - 1,
         .free = HV_LIST_EMPTY,
     };
-    for (uint32_t i = 0; i < capacity; i++) {
-        hv_list_append(slots, &slots->free, i);
-    }
 }
 
 void hv_slots_fini(struct hv_slots *slots) {
@@ -55,13 +52,18 @@ uint32_t hv_slots_find(const struct hv_slots *slots, int64_t id) {
 }
 
 uint32_t hv_slots_take(struct hv_slots *slots, int64_t id) {
-    assert(slots->free.count > 0);
+    assert(slots->used < slots->capacity);
     uint32_t at = home_of(slots, id);
     for (; slots->map[at] != 0; at = (at + 1) & slots->map_mask) {
         assert(slots->table[slots->map[at] - 1].id != id);
     }
     uint32_t index = slots->free.first;
-    hv_list_remove(slots, &slots->free, index);
+    if (index != HV_NO_SLOT) {
+        hv_list_remove(slots, &slots->free, index);
+    } else {
+        assert(slots->fresh < slots->capacity);
+        index = slots->fresh++;
+    }
     struct hv_slot *slot = &slots->table[index];
     hv_slot_move(slot, HV_SLOT_UNSENT);
     slot->id = id;
@@ -99,7 +101,7 @@ void hv_slots_give(struct hv_slots *slots, uint32_t index) {
     assert(slot->payload == NULL);
     hv_slot_move(slot, HV_SLOT_FREE);
     map_remove(slots, slot->id);
-    hv_list_append(slots, &slots->free, index);
+    hv_list_insert(slots, &slots->free, slots->free.first, index);
     slots->used--;
 }
 

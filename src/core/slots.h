@@ -48,7 +48,8 @@ struct hv_slots {
     uint32_t capacity, used;
     uint32_t *map; /* open addressing by id; slot index + 1, 0 is empty */
     uint32_t map_mask;
-    struct hv_list free;
+    struct hv_list free; /* given back, the latest first: memory that no peak needed is never touched */
+    uint32_t fresh;      /* the first that was not taken yet; none behind it was */
 };
 
 void hv_slots_init(struct hv_slots *slots, uint32_t capacity);
