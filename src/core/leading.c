@@ -3,6 +3,9 @@
 
 #include "base/fsm.h"
 
+/* While heartbeats come back, so many fall into a lease. One that is not back when the least interval is over is not waited for. */
+#define BEATS_A_LEASE 10
+
 static const struct hv_fsm_state roles[] = {
     [HV_STANDBY] = {"standby", HV_TO(HV_CANDIDATE)},
     [HV_CANDIDATE] = {"candidate", HV_TO(HV_LEADER) | HV_TO(HV_STANDBY)},
@@ -43,6 +46,9 @@ void hv_leading_heartbeat(struct hv_leading *leading, int64_t stamp) {
     for (uint32_t i = 0; i < known; i++) {
         if (leading->beats[i].stamp == stamp) {
             leading->lease_end = hv_time_max(leading->lease_end, leading->beats[i].at + leading->timeout);
+            if (i == (leading->beat_count - 1) % HV_BEATS) { /* the latest: none is on its way that could be lost */
+                leading->next_beat = hv_time_max(leading->next_beat, leading->beats[i].at + leading->timeout / BEATS_A_LEASE);
+            }
             return;
         }
     }

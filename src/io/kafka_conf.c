@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "base/text.h"
 #include "io/kafka_failure.h"
@@ -286,6 +287,30 @@ bool hv_kafka_log_is_noise(const char *facility, const char *text) {
            strcmp(facility, "AUTOCREATE") == 0;
 }
 
+/* ---- librdkafka's main threads ---- */
+
+/* Each client has a thread for timers, one of which fires every second. Before each, librdkafka 2.0.2 sleeps for the whole milliseconds
+ * that are left and then spins for the rest of the last one: most of what an idle client costs. A timer of the kernel's that may be late
+ * by more than that ends the sleep when there is nothing left to spin for. Sending and receiving are other threads' work. */
+#define MAIN_THREAD_SLACK_NS 2000000ul
+
+static rd_kafka_resp_err_t on_thread_start(rd_kafka_t *client, rd_kafka_thread_type_t type, const char *name, void *opaque) {
+    (void)client;
+    (void)name;
+    (void)opaque;
+    if (type == RD_KAFKA_THREAD_MAIN)
+        prctl(PR_SET_TIMERSLACK, MAIN_THREAD_SLACK_NS);
+    return RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+static rd_kafka_resp_err_t on_new(rd_kafka_t *client, const rd_kafka_conf_t *conf, void *opaque, char *why, size_t size) {
+    (void)conf;
+    (void)opaque;
+    (void)why;
+    (void)size;
+    return rd_kafka_interceptor_add_on_thread_start(client, "harvestd", on_thread_start, NULL);
+}
+
 /* ---- making ---- */
 
 static int apply_ours(rd_kafka_conf_t *conf, enum hv_kafka_role role, bool fixed, struct hv_error *err) {
@@ -345,6 +370,7 @@ int hv_kafka_conf_make(enum hv_kafka_role role, const char *client_id, const str
     }
     /* What librdkafka says before its log queue exists would go to standard error; what matters of it is returned. */
     rd_kafka_conf_set_log_cb(conf, NULL);
+    rd_kafka_conf_interceptor_add_on_new(conf, "harvestd", on_new, NULL);
     hv_kafka_explain_certificates(conf);
     int result = 0;
     if (apply_ours(conf, role, false, err) != 0 || (client_id != NULL && set(conf, "client.id", client_id, err) != 0) ||

@@ -21,7 +21,7 @@
 #include "io/kafka_beats.h"
 #include "io/kafka_queue.h"
 
-enum { TIMERS = 3, TROUBLES = 4, BEAT_MAX = 1024, TROUBLE_REPEAT_MS = 30000, TOPIC_RETRY_MS = 10000, TOPIC_SETTLE_MS = 150, CLOSE_POLL_MS = 2 };
+enum { TIMERS = 3, TROUBLES = 4, BEAT_MAX = 1024, TROUBLE_REPEAT_MS = 30000, TOPIC_RETRY_MS = 10000, TOPIC_SETTLE_MS = 150, CLOSE_POLL_MS = 2, POLL_MS = 1000 };
 
 /* An answer to a rebalance while closing, given on the thread pool. */
 struct late_answer {
@@ -67,6 +67,15 @@ struct hv_election {
 };
 
 static void on_later(uv_timer_t *timer);
+static void on_poll(uv_timer_t *timer);
+
+/* Rarely, for what there is to see wakes the queue's descriptor; often while it has to be found out whether the group still waits for an
+ * answer, of which nothing tells. */
+static void start_polling(struct hv_election *e) {
+    hv_time interval = e->pending != NULL ? e->poll_interval : hv_time_max(e->poll_interval, HV_MS(POLL_MS));
+    uint64_t ms = interval >= 1000 ? (uint64_t)(interval / 1000) : 1;
+    uv_timer_start(&e->poll, on_poll, ms, ms);
+}
 
 /* ---- telling ---- */
 
@@ -194,6 +203,7 @@ static enum hv_queue_next on_revoke(struct hv_election *e, rd_kafka_event_t *eve
     if (ours && !lost) {
         assert(e->pending == NULL); /* librdkafka waits for the answer */
         e->pending = event;
+        start_polling(e);
         e->handler->revoked(e->user, false);
         return HV_QUEUE_KEPT;
     }
@@ -207,6 +217,7 @@ static enum hv_queue_next on_revoke(struct hv_election *e, rd_kafka_event_t *eve
 static void let_through(struct hv_election *e) {
     rd_kafka_event_t *event = e->pending;
     e->pending = NULL;
+    start_polling(e);
     apply(e, false, rd_kafka_event_topic_partition_list(event));
     rd_kafka_event_destroy(event);
 }
@@ -444,6 +455,7 @@ static void on_later(uv_timer_t *timer) {
     /* It does nothing any more, and refuses to be closed. */
     e->fatal = false;
     drop_consumer(e);
+    start_polling(e);
     retry_consumer(e);
 }
 
@@ -575,8 +587,7 @@ static void start_timers(struct hv_election *e) {
         timers[i]->data = e;
     }
     e->open_timers = TIMERS;
-    uint64_t interval = e->poll_interval >= 1000 ? (uint64_t)(e->poll_interval / 1000) : 1;
-    uv_timer_start(&e->poll, on_poll, interval, interval);
+    start_polling(e);
 }
 
 int hv_election_open(struct hv_loop *loop, const struct hv_election_options *options, const struct hv_election_handler *handler,

@@ -17,7 +17,7 @@ struct hv_election_options {
     const char *client_id, *group_id, *topic;
     const char *assignor;      /* "cooperative-sticky" or "range" */
     hv_time heartbeat_timeout; /* session.timeout.ms = 3 x this */
-    hv_time poll_interval;     /* the consumer is polled at least that often */
+    hv_time poll_interval;     /* the consumer is polled that often while a revoke waits for its answer, otherwise every second */
     hv_time poll_duration;     /* bound of one drain */
 };
 

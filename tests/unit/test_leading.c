@@ -48,6 +48,38 @@ static void heartbeats_of_an_earlier_assignment_count_no_more(void **state) {
     assert_false(hv_leading_lease(&leading, 3));
 }
 
+static void heartbeats_that_come_back_are_followed_by_fewer(void **state) {
+    (void)state;
+    struct hv_leading leading;
+    int64_t first, second, third;
+    hv_leading_init(&leading, &config);
+    hv_leading_assigned(&leading, 0);
+    assert_true(hv_leading_beat(&leading, 0, &first));
+    assert_true(hv_leading_beat(&leading, HV_MS(100), &second)); /* the first is not back yet */
+    hv_leading_heartbeat(&leading, first);
+    assert_int_equal(leading.next_beat, HV_MS(200)); /* the second may be lost */
+    hv_leading_heartbeat(&leading, second);
+    assert_int_equal(leading.next_beat, HV_MS(600)); /* a tenth of the lease behind it */
+    assert_false(hv_leading_beat(&leading, HV_MS(599), &third));
+    assert_true(hv_leading_beat(&leading, HV_MS(600), &third));
+    assert_int_equal(leading.next_beat, HV_MS(700));
+    hv_leading_heartbeat(&leading, second); /* once more */
+    assert_int_equal(leading.next_beat, HV_MS(700));
+}
+
+static void heartbeats_are_as_rare_as_one_asks(void **state) {
+    (void)state;
+    struct hv_leading leading;
+    int64_t stamp;
+    struct hv_core_config slow = config;
+    slow.heartbeat_interval = HV_SECONDS(2);
+    hv_leading_init(&leading, &slow);
+    hv_leading_assigned(&leading, 0);
+    assert_true(hv_leading_beat(&leading, 0, &stamp));
+    hv_leading_heartbeat(&leading, stamp);
+    assert_int_equal(leading.next_beat, HV_SECONDS(2));
+}
+
 static void a_leader_wakes_when_its_lease_ends(void **state) {
     (void)state;
     struct hv_leading leading;
@@ -83,6 +115,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_lease_counts_from_the_sending),
         cmocka_unit_test(heartbeats_of_an_earlier_assignment_count_no_more),
+        cmocka_unit_test(heartbeats_that_come_back_are_followed_by_fewer),
+        cmocka_unit_test(heartbeats_are_as_rare_as_one_asks),
         cmocka_unit_test(a_leader_wakes_when_its_lease_ends),
         cmocka_unit_test(many_heartbeats_on_their_way_are_no_trouble),
     };
