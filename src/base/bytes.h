@@ -2,18 +2,33 @@
 #ifndef HV_BASE_BYTES_H
 #define HV_BASE_BYTES_H
 
+#include <endian.h>
 #include <stdint.h>
+#include <string.h>
 
 /* Writes `value` and returns where it ends. */
 static inline uint8_t *hv_put_be32(uint8_t *at, uint32_t value) {
-    for (int shift = 24; shift >= 0; shift -= 8) {
-        *at++ = (uint8_t)(value >> shift);
-    }
-    return at;
+    value = htobe32(value);
+    memcpy(at, &value, sizeof value);
+    return at + sizeof value;
 }
 
 static inline uint8_t *hv_put_be64(uint8_t *at, uint64_t value) {
-    return hv_put_be32(hv_put_be32(at, (uint32_t)(value >> 32)), (uint32_t)value);
+    value = htobe64(value);
+    memcpy(at, &value, sizeof value);
+    return at + sizeof value;
+}
+
+static inline uint32_t hv_get_be32(const void *at) {
+    uint32_t value;
+    memcpy(&value, at, sizeof value);
+    return be32toh(value);
+}
+
+static inline uint64_t hv_get_be64(const void *at) {
+    uint64_t value;
+    memcpy(&value, at, sizeof value);
+    return be64toh(value);
 }
 
 #define HV_ARRAY_HEAD 20 /* bytes of the head of an array with one dimension */

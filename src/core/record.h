@@ -1,11 +1,13 @@
-/* One record: a row of the outbox as it goes to Kafka, in one block of memory, decoded from Postgres'
- * binary format. Pure: decoding and the checks that can be made before Kafka sees the record. */
+/* One record: a row of the outbox as it goes to Kafka, decoded from Postgres' binary format. Pure: decoding and the checks that can be
+ * made before Kafka sees the record. */
 #ifndef HV_CORE_RECORD_H
 #define HV_CORE_RECORD_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#define HV_TOPIC_MAX 249 /* characters */
 
 /* What is wrong with a row in itself, so that it cannot be sent; HV_SOUND if nothing is. */
 enum hv_defect {
@@ -24,14 +26,17 @@ enum hv_defect {
 struct hv_header {
     const char *name; /* NUL-terminated */
     const uint8_t *value;
-    int32_t value_length; /* bytes, 0 or more */
+    int32_t value_length; /* bytes, 0 or more; so is... */
+    int32_t name_length;
 };
+
+struct hv_record_block;
 
 struct hv_record {
     int64_t id;
     /* FNV-1a 32 of the key's bytes (goharvest's shard hash); of nothing when the key is NULL */
     uint32_t key_hash;
-    uint32_t size;     /* bytes of this block: what it costs to keep; UINT32_MAX also stands for more */
+    uint32_t size;     /* bytes of all this: what it costs to keep; UINT32_MAX also stands for more */
     enum hv_defect defect; /* the first found, in the order topic, key, headers */
     int32_t key_length;   /* -1 for NULL (then defect is set) */
     int32_t value_length; /* -1 for NULL: a tombstone; 0 is an empty value */
@@ -40,6 +45,7 @@ struct hv_record {
     const uint8_t *key;   /* NULL exactly when key_length is -1 */
     const uint8_t *value; /* NULL exactly when value_length is -1; an empty value has an address */
     const struct hv_header *headers; /* none (header_count 0) when the defect lies in the headers */
+    struct hv_record_block *block;   /* the memory that this stands in */
 };
 
 /* A column's value in Postgres' binary format. */
@@ -59,10 +65,23 @@ struct hv_row {
     const char *id_header;
 };
 
-/* Builds a record. On success 0 and *ret is one block that the caller owns and gives to hv_record_free.
+/* Makes records one after the other. Small ones share blocks of memory, a handful each: a block stays as long as one of its records, so
+ * that one record holds no more than HV_RECORD_BLOCK bytes beside its own. */
+struct hv_record_maker {
+    struct hv_record_block *block; /* that is being filled, or NULL */
+    int32_t legal_length;          /* the topic that was found legal last; 0: none */
+    char legal[HV_TOPIC_MAX];
+};
+#define HV_RECORD_BLOCK 4080
+
+/* A maker of zeros is fine to begin with. */
+void hv_record_maker_fini(struct hv_record_maker *maker); /* records that were made stay */
+
+/* Builds a record. On success 0 and *ret is the caller's, who gives it to hv_record_free.
  * Defects of the row's content are no errors: the record is built and carries `defect` (arrays that cannot
  * be decoded count as HV_DEFECT_HEADER_FORM). -1 only when memory is exhausted (ENOMEM). */
-int hv_record_build(const struct hv_row *row, struct hv_record **ret);
+int hv_record_make(struct hv_record_maker *maker, const struct hv_row *row, struct hv_record **ret);
+int hv_record_build(const struct hv_row *row, struct hv_record **ret); /* by itself */
 void hv_record_free(struct hv_record *record); /* NULL is fine */
 
 /* 1 to 249 of a-z A-Z 0-9 . _ - and not "." or "..". */

@@ -170,7 +170,7 @@ static rd_kafka_headers_t *make_headers(const struct hv_record *record) {
     for (int32_t i = 0; i < record->header_count; i++) {
         const struct hv_header *h = &record->headers[i];
         /* A NULL value would make a header without one; empty is another thing. */
-        rd_kafka_header_add(headers, h->name, -1, h->value != NULL ? (const void *)h->value : "", h->value_length);
+        rd_kafka_header_add(headers, h->name, h->name_length, h->value != NULL ? (const void *)h->value : "", h->value_length);
     }
     return headers;
 }

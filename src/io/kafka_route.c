@@ -17,7 +17,6 @@
 #define ASK_AGAIN HV_SECONDS(300)       /* partitions may be added */
 #define PROOF_LASTS HV_SECONDS(600)     /* without traffic */
 #define PIPELINE 5                      /* records of a partition that librdkafka sends without waiting for those before */
-#define RECORD_OVERHEAD 64              /* bytes of a record in a batch beside its own, at most */
 
 struct held {
     const struct hv_record *record;
@@ -69,6 +68,7 @@ struct hv_routes {
     uint32_t turn;            /* of the partitions for records without a place of their own */
     size_t topic_count;
     struct topic *buckets[BUCKETS];
+    struct topic *last;       /* that a record went to */
     struct topic *to_ask, **to_ask_end;
     struct topic *asked;      /* the one that the worker is about; NULL: no worker is out */
     rd_kafka_resp_err_t answer;
@@ -129,20 +129,11 @@ static int32_t partition_of(struct hv_routes *routes, const struct topic *topic,
     return routes->partitioner(topic->handle, key, length, topic->partition_count, NULL, NULL);
 }
 
-static int64_t bytes_of(const struct hv_record *record) {
-    int64_t bytes = RECORD_OVERHEAD + (record->key_length > 0 ? record->key_length : 0) +
-                    (record->value_length > 0 ? record->value_length : 0);
-    for (int32_t i = 0; i < record->header_count; i++) {
-        bytes += (int64_t)strlen(record->headers[i].name) + record->headers[i].value_length + 8;
-    }
-    return bytes;
-}
-
 /* Will a record that is given now travel with the batch that was begun? */
 static bool joins_batch(const struct hv_routes *routes, const struct partition *partition, const struct hv_record *record) {
     return hv_loop_now(routes->loop) - partition->batch_at <= routes->limits.linger / 5 &&
            partition->batch_records < routes->limits.batch_records &&
-           partition->batch_bytes + bytes_of(record) <= routes->limits.batch_bytes;
+           partition->batch_bytes + record->size <= routes->limits.batch_bytes;
 }
 
 /* May a record go to the partition now, behind those that are there? `waited`: it was held. */
@@ -179,7 +170,7 @@ static rd_kafka_resp_err_t give(struct hv_routes *routes, struct topic *topic, i
         partition->batch_bytes = 0;
     }
     partition->batch_records++;
-    partition->batch_bytes += bytes_of(record);
+    partition->batch_bytes += record->size; /* what it takes in the batch is less */
     return code;
 }
 
@@ -370,6 +361,10 @@ static rd_kafka_resp_err_t make_topic(struct hv_routes *routes, const char *name
 }
 
 static rd_kafka_resp_err_t find_topic(struct hv_routes *routes, const char *name, struct topic **ret) {
+    if (routes->last != NULL && strcmp(rd_kafka_topic_name(routes->last->handle), name) == 0) {
+        *ret = routes->last;
+        return RD_KAFKA_RESP_ERR_NO_ERROR;
+    }
     struct topic **bucket = &routes->buckets[hv_fnv1a(name, strlen(name)) % BUCKETS];
     for (struct topic *topic = *bucket; topic != NULL; topic = topic->next_in_bucket) {
         if (strcmp(rd_kafka_topic_name(topic->handle), name) == 0) {
@@ -388,6 +383,7 @@ rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_rec
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
         return code;
     }
+    routes->last = topic;
     if (topic->partition_count == 0 || hv_loop_now(routes->loop) - topic->asked_at >= ASK_AGAIN) {
         ask_for(routes, topic);
     }

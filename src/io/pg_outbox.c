@@ -49,6 +49,7 @@ struct hv_outbox {
     struct hv_pg_failure refused;  /* ... and why */
     struct hv_table_types types;
     const char *id_header; /* NULL: none */
+    struct hv_record_maker maker;
     int64_t reply_bytes;
     struct scan scan;       /* the latest one */
     uint32_t sums_left;     /* scans that are still to be bounded by the sum */
@@ -335,19 +336,18 @@ enum built { BUILT, NOT_WHOLE, NO_MEMORY };
 
 /* Builds records of all rows, sorted by id. `by_shares`: larger rows came without a topic. Anything but
  * BUILT leaves none. */
-static enum built build_records(const PGresult *result, const struct hv_table_types *types, const char *id_header, bool by_shares,
-                                struct hv_record **records) {
+static enum built build_records(struct hv_outbox *outbox, const PGresult *result, bool by_shares, struct hv_record **records) {
     int count = PQntuples(result);
     bool sorted = true;
     for (int i = 0; i < count; i++) {
         struct hv_row row;
-        hv_table_read_row(result, i, types, &row);
-        row.id_header = id_header;
+        hv_table_read_row(result, i, &outbox->types, &row);
+        row.id_header = outbox->id_header;
         if (by_shares && row.topic.length < 0) {
             free_records(records, (size_t)i);
             return NOT_WHOLE;
         }
-        if (hv_record_build(&row, &records[i]) < 0) {
+        if (hv_record_make(&outbox->maker, &row, &records[i]) < 0) {
             free_records(records, (size_t)i);
             return NO_MEMORY;
         }
@@ -372,7 +372,7 @@ static void on_marked(struct hv_outbox *outbox, const PGresult *result, bool by_
     }
     size_t count = (size_t)PQntuples(result);
     struct hv_record **records = calloc(count + 1, sizeof *records);
-    enum built built = records == NULL ? NO_MEMORY : build_records(result, &outbox->types, outbox->id_header, by_shares, records);
+    enum built built = records == NULL ? NO_MEMORY : build_records(outbox, result, by_shares, records);
     const struct hv_record *twin = built == BUILT ? find_twin(records, count) : NULL;
     if (built == NO_MEMORY) {
         drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for the rows of a mark");
@@ -632,6 +632,7 @@ static void on_pg_closed(void *arg) {
     void (*closed)(void *user) = outbox->closed;
     void *user = outbox->user;
     free_scan(&outbox->scan);
+    hv_record_maker_fini(&outbox->maker);
     free(outbox);
     if (closed != NULL) {
         closed(user);

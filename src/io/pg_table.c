@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/bytes.h"
+
 /* Object identifiers of Postgres' own types; they never change. */
 enum {
     BOOL = 16,
@@ -140,6 +142,9 @@ bool hv_table_value_is_json(const struct hv_table_types *types) {
 int64_t hv_table_read_id(const PGresult *result, int row) {
     const uint8_t *p = (const uint8_t *)PQgetvalue(result, row, HV_COL_ID);
     int length = PQgetlength(result, row, HV_COL_ID);
+    if (length == 8) {
+        return (int64_t)hv_get_be64(p);
+    }
     /* Sign-extended from its first byte. */
     uint64_t id = length > 0 && p[0] >= 0x80 ? UINT64_MAX : 0;
     for (int i = 0; i < length && i < 8; i++) {
@@ -148,9 +153,9 @@ int64_t hv_table_read_id(const PGresult *result, int row) {
     return (int64_t)id;
 }
 
-static struct hv_column read_column(const PGresult *result, int row, int column, Oid type) {
+static inline struct hv_column read_column(const PGresult *result, int row, int column, Oid type) {
     struct hv_column c = {(const uint8_t *)PQgetvalue(result, row, column), PQgetlength(result, row, column)};
-    if (PQgetisnull(result, row, column)) {
+    if (c.length == 0 && PQgetisnull(result, row, column)) {
         return (struct hv_column){NULL, -1};
     }
     if (type == JSONB && c.length > 0 && c.data[0] == 1) {

@@ -159,7 +159,8 @@ struct hv_producer *bed_producer(struct bed *bed, enum hv_kafka_role role, struc
 }
 
 struct hv_record bed_record(const char *topic, const char *key, const void *value, int32_t length) {
-    return (struct hv_record){.topic = topic,
+    return (struct hv_record){.size = sizeof(struct hv_record) + (uint32_t)(value == NULL ? 0 : length),
+                              .topic = topic,
                               .key = (const uint8_t *)key,
                               .key_length = (int32_t)strlen(key),
                               .value = value,

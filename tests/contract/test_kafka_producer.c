@@ -105,7 +105,8 @@ static void test_content_arrives_unchanged(void **state) {
     bed_open(&bed, 1);
     struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
     static const char value[] = "\0\xff\r\n\x80";
-    static const struct hv_header headers[] = {{"a", (const uint8_t *)"x\0y", 3}, {"a", (const uint8_t *)"", 0}, {"", NULL, 0}};
+    static const struct hv_header headers[] = {
+        {"a", (const uint8_t *)"x\0y", 3, 1}, {"a", (const uint8_t *)"", 0, 1}, {"", NULL, 0, 0}};
     struct hv_record record = bed_record("content", "tomb", NULL, 0);
     must_send(p, &record, 0);
     record = bed_record("content", "empty", "", 0);
@@ -219,7 +220,7 @@ static void test_too_large_is_refused_at_once(void **state) {
     bed_open(&bed, 1);
     struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
     static char large[2000000];
-    struct hv_header header = {"h", (const uint8_t *)"v", 1};
+    struct hv_header header = {"h", (const uint8_t *)"v", 1, 1};
     struct hv_record record = bed_record("large", "key", large, sizeof large);
     record.headers = &header; /* not leaked when the record is not taken */
     record.header_count = 1;

@@ -124,6 +124,8 @@ static void test_plain_record(void **state) {
     assert_string_equal(r->headers[0].name, "a");
     assert_string_equal(r->headers[1].name, "");
     assert_string_equal(r->headers[2].name, "c");
+    assert_int_equal(r->headers[1].name_length, 0);
+    assert_int_equal(r->headers[2].name_length, 1);
     assert_memory_equal(r->headers[1].value, "22", 2);
     assert_int_equal(r->headers[2].value_length, 0);
     assert_int_equal(r->key_hash, hv_fnv1a("key", 3));
@@ -434,6 +436,48 @@ static void test_random_bytes(void **state) {
     assert_true(sum != 0);
 }
 
+#define MADE 300
+
+static void check_made(const struct hv_record *r, int i, const uint8_t *value) {
+    assert_true(r->id == i);
+    assert_int_equal(r->defect, i % 7 == 3 ? HV_DEFECT_TOPIC_NAME : HV_SOUND);
+    assert_string_equal(r->topic, i % 7 == 3 ? "no/ic" : "topic");
+    assert_int_equal(r->value_length, i * 10 % 3000);
+    assert_memory_equal(r->value, value, (size_t)r->value_length);
+}
+
+/* Of all sizes, given back in any order, while others are made and after the maker is gone. */
+static void test_records_of_one_maker(void **state) {
+    (void)state;
+    struct hv_random dice = {.state = 4};
+    struct hv_record_maker maker = {0};
+    struct hv_record *made[MADE] = {NULL};
+    static uint8_t value[3000];
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < MADE; i++) {
+            struct hv_row row = sound_row();
+            row.id = i;
+            row.topic = text(i % 7 == 3 ? "no/ic" : "topic");
+            row.value = exact((struct hv_column){value, i * 10 % 3000});
+            size_t gone = hv_random_next(&dice) % MADE;
+            hv_record_free(made[gone]);
+            made[gone] = NULL;
+            hv_record_free(made[i]);
+            assert_int_equal(hv_record_make(&maker, &row, &made[i]), 0);
+            free((void *)(uintptr_t)row.value.data);
+        }
+        for (int i = 0; i < MADE; i++) {
+            if (made[i] != NULL) {
+                check_made(made[i], i, value);
+            }
+        }
+    }
+    hv_record_maker_fini(&maker);
+    for (int i = 0; i < MADE; i++) {
+        hv_record_free(made[i]);
+    }
+}
+
 static void test_hash_and_texts(void **state) {
     (void)state;
     assert_int_equal(hv_fnv1a("", 0), 0x811c9dc5u);
@@ -460,6 +504,7 @@ int main(void) {
         cmocka_unit_test(test_arrays_that_are_none),
         cmocka_unit_test(test_damaged_arrays),
         cmocka_unit_test(test_random_bytes),
+        cmocka_unit_test(test_records_of_one_maker),
         cmocka_unit_test(test_hash_and_texts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
