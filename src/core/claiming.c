@@ -100,7 +100,7 @@ static void decide_wait(struct hv_claim *claim, size_t count, bool cut, hv_time 
     hv_time usual = claim->config->mark_backoff, quiet = now - claim->busy_at;
     hv_time shortest = hv_time_max(usual / SOON, (now - claim->asked_at) / 2);
     hv_time longest = quiet < QUIET ? usual : hv_time_max(usual, claim->config->idle_backoff_max);
-    claim->not_before = now + hv_time_min(hv_time_max(shortest, quiet / 4), longest);
+    claim->not_before = now + hv_time_min(hv_time_max(shortest, quiet / 2), longest);
 }
 
 static void note_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, hv_time now) {

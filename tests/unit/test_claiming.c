@@ -118,7 +118,7 @@ static void right_after_rows_the_wait_is_short(void **state) {
         assert_non_null(advance(&claim, 1000, now));
         reply(&claim, 0, 0, now);
         hv_time wait = claim.not_before - now;
-        assert_true(wait >= before && wait <= hv_time_max(HV_MS(10) / 8, now / 4) && wait <= HV_MS(10));
+        assert_true(wait >= before && wait <= hv_time_max(HV_MS(10) / 8, now / 2) && wait <= HV_MS(10));
         before = wait;
         now = claim.not_before;
     }
