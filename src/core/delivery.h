@@ -2,11 +2,20 @@
 #ifndef HV_CORE_DELIVERY_H
 #define HV_CORE_DELIVERY_H
 
+#include <stdint.h>
+
 enum hv_delivery {
     HV_DELIVERED, /* acknowledged by Kafka */
     HV_PURGED,    /* given up by us: it may have been written or not */
     HV_FAILED,    /* not acknowledged: time-out, fatal client error...; it may have been written or not; may pass when repeated */
     HV_REFUSED,   /* Kafka refuses this record or its batch for good as things stand: size, topic, authorisation, invalid record */
+};
+
+struct hv_report {
+    uint64_t ticket; /* of the hand-over */
+    enum hv_delivery delivery;
+    int code;            /* the Kafka client's number for the reason */
+    const char *reason;  /* static text of the code */
 };
 
 #endif

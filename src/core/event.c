@@ -1,6 +1,8 @@
 /* See event.h. */
 #include "core/event.h"
 
+#include <string.h>
+
 #include "base/memory.h"
 
 struct hv_action *hv_actions_add(struct hv_actions *actions, enum hv_action_type type) {
@@ -9,7 +11,8 @@ struct hv_action *hv_actions_add(struct hv_actions *actions, enum hv_action_type
         actions->list = hv_realloc(actions->list, actions->capacity, sizeof *actions->list);
     }
     struct hv_action *action = &actions->list[actions->count++];
-    *action = (struct hv_action){.type = type};
+    memset(action, 0, sizeof *action);
+    action->type = type;
     return action;
 }
 

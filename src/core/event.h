@@ -40,6 +40,7 @@ enum hv_event_type {
     HV_EV_CLIENT_READY, /* lane: the reply to HV_ACT_OPEN_CLIENT */
     HV_EV_CLIENT_FAILED, /* lane: it could not be made, or is finished (fatal error) */
     HV_EV_REPORT,       /* ticket, delivery: what became of a record handed over */
+    HV_EV_REPORTS,      /* reports, count: the same of many */
     HV_EV_BOUNCED,      /* ticket, flag: the client did not take it; refused for good (true) or just full (false) */
     HV_EV_STOP,         /* drain, purge, leave */
     HV_EV_HURRY,        /* ... without waiting any more */
@@ -62,9 +63,12 @@ struct hv_event {
     int64_t stamp;
     const char *reason;  /* static text, with HV_EV_REPORT, HV_EV_BOUNCED, HV_EV_CLIENT_FAILED, HV_EV_REVOKED; or NULL */
     const uint8_t *uuid; /* HV_UUID_BYTES */
-    const struct hv_claimed *rows;
-    const int64_t *ids;
-    const uint64_t *hashes;
+    union {
+        const struct hv_claimed *rows;
+        const struct hv_report *reports;
+        const int64_t *ids;
+        const uint64_t *hashes;
+    };
     size_t count;
 };
 
@@ -120,19 +124,26 @@ struct hv_action {
     uint8_t lane;
     bool flag;
     uint32_t limit;
-    uint64_t ticket;
-    int64_t stamp;   /* HV_ACT_HEARTBEAT: nanoseconds since the Unix epoch */
-    int64_t id;      /* of a notice */
-    int64_t from_id, to_id;
-    const struct hv_gap *gaps; /* apart from each other, ascending, below from_id; as many as gap_count */
-    size_t gap_count;
-    hv_time duration;
-    const char *reason; /* static text */
-    uint8_t uuid[HV_UUID_BYTES];
     void *payload;
+    const char *reason; /* static text */
+    hv_time duration;
+    /* There can be thousands of actions: what none has together shares its place. */
+    union {
+        uint64_t ticket;
+        int64_t stamp; /* HV_ACT_HEARTBEAT: nanoseconds since the Unix epoch */
+        int64_t id;    /* of a notice */
+    };
+    uint8_t uuid[HV_UUID_BYTES];
     const int64_t *ids;
     size_t count;
-    struct hv_meter_reading meter;
+    union {
+        struct {
+            int64_t from_id, to_id;
+            const struct hv_gap *gaps; /* apart from each other, ascending, below from_id; as many as gap_count */
+            size_t gap_count;
+        };
+        struct hv_meter_reading meter;
+    };
 };
 
 /* A growing list that the caller empties after carrying it out; bounded by what one step can ask for. */

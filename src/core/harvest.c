@@ -306,6 +306,16 @@ static void on_report(struct hv_harvest *h, const struct hv_event *event, struct
     }
 }
 
+static void on_reports(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+    struct hv_event one = {.type = HV_EV_REPORT, .lane = event->lane};
+    for (size_t i = 0; i < event->count; i++) {
+        one.ticket = event->reports[i].ticket;
+        one.delivery = event->reports[i].delivery;
+        one.reason = event->reports[i].reason;
+        on_report(h, &one, out);
+    }
+}
+
 /* ---- claimed rows ---- */
 
 static void release(struct hv_actions *out, void *payload) {
@@ -651,6 +661,9 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         break;
     case HV_EV_REPORT:
         on_report(h, event, out);
+        break;
+    case HV_EV_REPORTS:
+        on_reports(h, event, out);
         break;
     case HV_EV_BOUNCED:
         hv_sender_bounced(&h->sender, event, h->now, out);

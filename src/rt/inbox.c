@@ -14,7 +14,7 @@ void hv_inbox_put(struct hv_inbox *inbox, struct hv_event event, void *owned) {
 }
 
 void *hv_inbox_copy(const void *elements, size_t count, size_t size) {
-    void *copy = hv_calloc(count, size);
+    void *copy = hv_realloc(NULL, count > 0 ? count : 1, size);
     if (count > 0) {
         memcpy(copy, elements, count * size);
     }

@@ -122,15 +122,12 @@ static void on_reports(void *user, const struct hv_report *reports, size_t count
     for (size_t i = 0; i < count; i++) {
         if (reports[i].delivery == HV_DELIVERED) {
             hv_rt_kafka_works(client->rt, false);
+            break;
         }
-        hv_rt_tell(client->rt,
-                   (struct hv_event){.type = HV_EV_REPORT,
-                                     .lane = (uint8_t)client->lane,
-                                     .ticket = reports[i].ticket,
-                                     .delivery = reports[i].delivery,
-                                     .reason = reports[i].reason},
-                   NULL);
     }
+    struct hv_report *copy = hv_inbox_copy(reports, count, sizeof *reports);
+    hv_rt_tell(client->rt,
+               (struct hv_event){.type = HV_EV_REPORTS, .lane = (uint8_t)client->lane, .reports = copy, .count = count}, copy);
 }
 
 static void on_fatal(void *user, const char *reason) {

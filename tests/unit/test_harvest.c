@@ -128,8 +128,8 @@ static void claimed(struct bed *bed, const int64_t *ids, size_t count) {
     claimed(bed, (const int64_t[]){__VA_ARGS__}, sizeof((const int64_t[]){__VA_ARGS__}) / 8)
 
 static void report(struct bed *bed, int64_t id, enum hv_delivery delivery) {
-    tell(bed, (struct hv_event){.type = HV_EV_REPORT, .ticket = bed->tickets[id], .delivery = delivery,
-                                .reason = "told"});
+    const struct hv_report report = {.ticket = bed->tickets[id], .delivery = delivery, .reason = "told"};
+    tell(bed, (struct hv_event){.type = HV_EV_REPORTS, .reports = &report, .count = 1});
 }
 
 static struct hv_harvest_figures look(const struct bed *bed) {
