@@ -45,6 +45,7 @@ static struct element array_next(struct array *array) {
 
 static bool array_check_elements(struct array *array, size_t left, bool look_for_nul) {
     const uint8_t *p = array->next;
+    size_t bytes = 0;
     for (int32_t i = 0; i < array->count; i++) {
         if (left < 4) {
             return false;
@@ -59,11 +60,14 @@ static bool array_check_elements(struct array *array, size_t left, bool look_for
         if (length < 0 || (size_t)length > left) {
             return false;
         }
-        array->has_nul = array->has_nul || (look_for_nul && memchr(p, 0, (size_t)length) != NULL);
+        if (look_for_nul && memchr(p, 0, (size_t)length) != NULL) {
+            array->has_nul = true;
+        }
         p += length;
         left -= (size_t)length;
-        array->bytes += (size_t)length;
+        bytes += (size_t)length;
     }
+    array->bytes = bytes;
     return left == 0;
 }
 

@@ -112,11 +112,7 @@ void hv_settle_mark_answered(struct hv_settle *settle) {
 void hv_settle_purged(struct hv_settle *settle, bool mark_is_out) {
     assert(settle->state == HV_SETTLE_PURGING);
     settle->state = HV_SETTLE_IDLE;
-    while (settle->purging.count > 0) {
-        uint32_t index = settle->purging.first;
-        hv_list_remove(settle->slots, &settle->purging, index);
-        hv_list_append(settle->slots, &settle->gone, index);
-    }
+    hv_list_append_all(settle->slots, &settle->gone, &settle->purging);
     if (!mark_is_out) {
         hv_settle_mark_answered(settle);
     }

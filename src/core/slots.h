@@ -10,6 +10,7 @@
 #ifndef HV_CORE_SLOTS_H
 #define HV_CORE_SLOTS_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -80,9 +81,60 @@ uint64_t hv_slot_ticket(const struct hv_slots *slots, uint32_t index);
 uint32_t hv_slots_by_ticket(const struct hv_slots *slots, uint64_t ticket);
 
 #define HV_LIST_EMPTY ((struct hv_list){HV_NO_SLOT, HV_NO_SLOT, 0})
-void hv_list_append(struct hv_slots *slots, struct hv_list *list, uint32_t index);
+
 /* Inserts before `before`; HV_NO_SLOT appends. */
-void hv_list_insert(struct hv_slots *slots, struct hv_list *list, uint32_t before, uint32_t index);
-void hv_list_remove(struct hv_slots *slots, struct hv_list *list, uint32_t index);
+static inline void hv_list_insert(struct hv_slots *slots, struct hv_list *list, uint32_t before, uint32_t index) {
+    struct hv_slot *slot = &slots->table[index];
+    slot->next = before;
+    slot->prev = before == HV_NO_SLOT ? list->last : slots->table[before].prev;
+    if (slot->prev == HV_NO_SLOT) {
+        list->first = index;
+    } else {
+        slots->table[slot->prev].next = index;
+    }
+    if (slot->next == HV_NO_SLOT) {
+        list->last = index;
+    } else {
+        slots->table[slot->next].prev = index;
+    }
+    list->count++;
+}
+
+static inline void hv_list_append(struct hv_slots *slots, struct hv_list *list, uint32_t index) {
+    hv_list_insert(slots, list, HV_NO_SLOT, index);
+}
+
+static inline void hv_list_remove(struct hv_slots *slots, struct hv_list *list, uint32_t index) {
+    const struct hv_slot *slot = &slots->table[index];
+    if (slot->prev == HV_NO_SLOT) {
+        assert(list->first == index);
+        list->first = slot->next;
+    } else {
+        slots->table[slot->prev].next = slot->next;
+    }
+    if (slot->next == HV_NO_SLOT) {
+        assert(list->last == index);
+        list->last = slot->prev;
+    } else {
+        slots->table[slot->next].prev = slot->prev;
+    }
+    list->count--;
+}
+
+/* Puts all of one list behind those of another. */
+static inline void hv_list_append_all(struct hv_slots *slots, struct hv_list *list, struct hv_list *from) {
+    if (from->count == 0) {
+        return;
+    }
+    if (list->count == 0) {
+        *list = *from;
+    } else {
+        slots->table[list->last].next = from->first;
+        slots->table[from->first].prev = list->last;
+        list->last = from->last;
+        list->count += from->count;
+    }
+    *from = HV_LIST_EMPTY;
+}
 
 #endif

@@ -105,12 +105,42 @@ static void lists_keep_their_order(void **state) {
     hv_slots_fini(&slots);
 }
 
+/* Lists of 0 to 3 members, put together in all ways: 0 to 5 in their order, forwards and backwards. */
+static void a_list_goes_behind_another(void **state) {
+    (void)state;
+    for (uint32_t left = 0; left <= 3; left++) {
+        for (uint32_t right = 0; right <= 3; right++) {
+            struct hv_slots slots;
+            struct hv_list list = HV_LIST_EMPTY, from = HV_LIST_EMPTY;
+            hv_slots_init(&slots, CAPACITY);
+            for (uint32_t i = 0; i < left + right; i++) {
+                hv_list_append(&slots, i < left ? &list : &from, hv_slots_take(&slots, i));
+            }
+            hv_list_append_all(&slots, &list, &from);
+            assert_int_equal(from.count, 0);
+            assert_int_equal(list.count, left + right);
+            assert_int_equal(from.first, HV_NO_SLOT);
+            int64_t id = 0;
+            for (uint32_t i = list.first; i != HV_NO_SLOT; i = hv_slot(&slots, i)->next) {
+                assert_int_equal(hv_slot(&slots, i)->id, id++);
+            }
+            assert_int_equal(id, left + right);
+            for (uint32_t i = list.last; i != HV_NO_SLOT; i = hv_slot(&slots, i)->prev) {
+                assert_int_equal(hv_slot(&slots, i)->id, --id);
+            }
+            assert_int_equal(id, 0);
+            hv_slots_fini(&slots);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_taken_is_found_until_it_is_given_back),
         cmocka_unit_test(a_late_report_finds_nothing),
         cmocka_unit_test(a_slot_that_is_used_again_has_another_ticket),
         cmocka_unit_test(lists_keep_their_order),
+        cmocka_unit_test(a_list_goes_behind_another),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
