@@ -1,4 +1,4 @@
-/* harvestd check, the database: connection, table, columns, rights, index, sequence. Blocks. */
+/* harvestd check, the database: connection, table, columns, rights, index, sequence, trigger. Blocks. */
 #include <inttypes.h>
 #include <libpq-fe.h>
 #include <stdio.h>
@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "app/cmd_check.h"
+#include "app/cmd_check_wakeup.h"
 #include "app/database.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -234,6 +235,7 @@ void hv_check_database(struct hv_check *check) {
             check_kind(&s);
             check_index(&s);
             check_sequence(&s);
+            hv_check_wakeup(check, s.conn, s.table);
             find_topics(&s);
         }
     }

@@ -1,11 +1,12 @@
 /* harvestd schema: the SQL that makes the outbox table, its name as the user wrote it (etc/outbox.sql is what it prints for the
- * default name), or that grants the rights that are needed on it, and no more. */
+ * default name), that grants the rights that are needed on it, and no more, or that has its inserts told (wakeup = listen). */
 #include <stdio.h>
 #include <string.h>
 
 #include "app/commands.h"
 #include "app/options.h"
 #include "io/pg_outbox.h"
+#include "io/pg_table.h"
 
 static const struct hv_option rows[] = {
     {.name = "--grants", .type = HV_OPTION_TEXT, .value = "ROLE", .offset = offsetof(struct hv_options, grants),
@@ -13,6 +14,9 @@ static const struct hv_option rows[] = {
     {.name = "--application-grants", .type = HV_OPTION_TEXT, .value = "ROLE",
      .offset = offsetof(struct hv_options, application_grants),
      .help = "print the GRANTs that an application needs to write records as ROLE"},
+    {.name = "--notify", .type = HV_OPTION_FLAG, .offset = offsetof(struct hv_options, notify),
+     .help = "print the trigger that tells harvestd of new rows, for wakeup = listen (Postgres 14 or newer). It slows writers down, and a "
+             "transaction that inserted cannot be prepared (two-phase commit) any more"},
 };
 
 const struct hv_option_table hv_schema_option_table = {rows, sizeof rows / sizeof rows[0]};
@@ -75,6 +79,29 @@ static void print_grants(const char *table, const char *role, bool application) 
         printf("GRANT SELECT, UPDATE (leader_id), DELETE ON %s TO %s;\n", table, role);
 }
 
+/* One notification a statement, all alike: of those of one transaction Postgres keeps one. The function is the same for all outboxes of a
+ * schema. It names all it uses by schema, so it does not matter what search_path writers have. */
+static int print_notify(const char *table) {
+    char schema[HV_TABLE_QUOTED_MAX], channel[HV_TABLE_CHANNEL_SIZE];
+    struct hv_error err;
+    if (hv_table_schema(table, schema, sizeof schema, &err) != 0 || hv_table_channel(table, channel, &err) != 0) {
+        fprintf(stderr, "harvestd: outbox_table: %s\n", err.text);
+        return 1;
+    }
+    printf("CREATE OR REPLACE FUNCTION %sharvestd_notify() RETURNS trigger LANGUAGE plpgsql AS $notify$\n"
+           "BEGIN\n"
+           "    PERFORM pg_catalog.pg_notify(TG_ARGV[0], '');\n"
+           "    RETURN NULL;\n"
+           "END\n"
+           "$notify$;\n"
+           "CREATE OR REPLACE TRIGGER harvestd_notify AFTER INSERT ON %s\n"
+           "    FOR EACH STATEMENT EXECUTE FUNCTION %sharvestd_notify(",
+           schema, table, schema);
+    print_literal(channel);
+    printf(");\n");
+    return 0;
+}
+
 /* 0, or 1 when it told that this is no name. */
 static int quote(const char *what, const char *name, bool one_part, char *out, size_t size) {
     struct hv_error err;
@@ -103,7 +130,9 @@ int hv_cmd_schema(const struct hv_settings *settings, const struct hv_options *o
     char table[600];
     if (quote("outbox_table", settings->outbox_table, false, table, sizeof table) != 0)
         return 1;
-    if (role == NULL && application == NULL)
+    if (role == NULL && application == NULL && !options->notify)
         print_table(settings->outbox_table);
+    if (options->notify && print_notify(settings->outbox_table) != 0)
+        return 1;
     return grant("--grants", role, table, false) != 0 || grant("--application-grants", application, table, true) != 0;
 }

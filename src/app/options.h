@@ -45,6 +45,7 @@ struct hv_options {
     struct hv_option_texts sets; /* SECTION.NAME=VALUE, unchecked */
     bool help, help_config, version;
     const char *grants, *application_grants; /* schema: roles, or NULL */
+    bool notify;                             /* schema */
     struct hv_option_texts stash_keys, stash_values, stash_headers;
     struct hv_stash_options stash;
     struct hv_option_texts pump_topics;

@@ -23,7 +23,8 @@ const struct hv_command_row hv_command_rows[HV_COMMAND_COUNT] = {
     [HV_COMMAND_CHECK] = {.name = "check",
                           .summary = "look at configuration, database, table, rights, broker and topics, and say what "
                                      "is not right"},
-    [HV_COMMAND_SCHEMA] = {.name = "schema", .summary = "print the SQL that makes the outbox table, or that grants rights on it",
+    [HV_COMMAND_SCHEMA] = {.name = "schema", .summary = "print the SQL that makes the outbox table, or that grants rights on it, or the trigger for wakeup = "
+                                      "listen",
                            .options = &hv_schema_option_table},
     [HV_COMMAND_STASH] = {.name = "stash",
                           .summary = "write a record into the outbox table, or many from JSON lines on standard input",

@@ -10,6 +10,8 @@
 #define FIRST_LIMIT 4           /* until we know how large rows are: a handful of huge ones must fit into memory */
 #define SOON 8                  /* right after rows the wait is mark_backoff / this */
 #define QUIET HV_SECONDS(1)     /* without rows, before the wait grows above mark_backoff */
+#define WAKE_PACE HV_MS(2)      /* under load a claim is to find more than the one row that was told of */
+#define LISTEN_AGAIN HV_SECONDS(60) /* after it was refused */
 
 void hv_claim_init(struct hv_claim *claim, const struct hv_core_config *config, struct hv_random *dice) {
     *claim = (struct hv_claim){
@@ -41,6 +43,8 @@ void hv_claim_restart(struct hv_claim *claim, hv_time now) {
 void hv_claim_up(struct hv_claim *claim, hv_time now) {
     assert(claim->state == HV_CLAIM_DOWN);
     claim->state = HV_CLAIM_IDLE;
+    claim->listens = false;
+    claim->listen_at = now;
     hv_gaps_begin_anew(&claim->gaps, now);
     hv_watermark_unanswered(&claim->watermark, now);
 }
@@ -64,7 +68,13 @@ void hv_claim_down(struct hv_claim *claim, bool outcome_unknown, hv_time now) {
 }
 
 void hv_claim_refused(struct hv_claim *claim, hv_time now) {
-    assert(claim->state == HV_CLAIM_ASKING || hv_claim_is_reading(claim));
+    assert(claim->state == HV_CLAIM_ASKING || claim->state == HV_CLAIM_SUBSCRIBING || hv_claim_is_reading(claim));
+    if (claim->state == HV_CLAIM_SUBSCRIBING) {
+        claim->state = HV_CLAIM_IDLE;
+        claim->listens = false;
+        claim->listen_at = now + LISTEN_AGAIN;
+        return;
+    }
     if (claim->state == HV_CLAIM_ASKING) {
         unanswered(claim, now);
     } else if (claim->state == HV_CLAIM_CLAIMING && claim->limit > 1) {
@@ -72,6 +82,7 @@ void hv_claim_refused(struct hv_claim *claim, hv_time now) {
     }
     claim->state = HV_CLAIM_IDLE;
     claim->not_before = now + hv_backoff_next(&claim->backoff, claim->dice);
+    claim->wake_from = claim->not_before;
 }
 
 static void adapt_limit(struct hv_claim *claim, const struct hv_claimed *rows, size_t count) {
@@ -88,7 +99,7 @@ static void adapt_limit(struct hv_claim *claim, const struct hv_claimed *rows, s
 }
 
 /* A full claim is followed by the next at once. Otherwise the wait grows with the time since rows came last: who wrote lately may write soon.
- * A claim that took long is a sign of a busy database, which is asked less often then. */
+ * A claim that took long is a sign of a busy database, which is asked less often then. Who is told of rows need not look soon. */
 static void decide_wait(struct hv_claim *claim, size_t count, bool cut, hv_time now) {
     if (count > 0) {
         claim->busy_at = now;
@@ -98,9 +109,12 @@ static void decide_wait(struct hv_claim *claim, size_t count, bool cut, hv_time 
         return;
     }
     hv_time usual = claim->config->mark_backoff, quiet = now - claim->busy_at;
-    hv_time shortest = hv_time_max(usual / SOON, (now - claim->asked_at) / 2);
-    hv_time longest = quiet < QUIET ? usual : hv_time_max(usual, claim->config->idle_backoff_max);
+    hv_time shortest = hv_time_max(claim->listens ? usual : usual / SOON, (now - claim->asked_at) / 2);
+    hv_time longest = quiet < QUIET && !claim->listens ? usual : hv_time_max(usual, claim->config->idle_backoff_max);
     claim->not_before = now + hv_time_min(hv_time_max(shortest, quiet / 2), longest);
+    if (!claim->config->by_cursor) { /* which looks by itself */
+        claim->not_before = hv_time_min(claim->not_before, hv_time_max(claim->rescan_at, now + usual));
+    }
 }
 
 static void note_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, hv_time now) {
@@ -155,6 +169,7 @@ static void note_regained(struct hv_claim *claim, bool cut, hv_time now) {
 size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, bool cut, uint64_t term, hv_time now) {
     assert(claim->state == HV_CLAIM_CLAIMING && !(cut && count == 0));
     claim->state = HV_CLAIM_IDLE;
+    claim->wake_from = now + hv_time_max(WAKE_PACE, (now - claim->asked_at) / 2);
     hv_backoff_reset(&claim->backoff);
     if (claim->asked_term != term) {
         return 0; /* what we know now does not go with it */
@@ -260,7 +275,40 @@ void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size
     }
 }
 
+/* ---- being told ---- */
+
+static void subscribe(struct hv_claim *claim, bool listen, struct hv_actions *out) {
+    hv_actions_add(out, HV_ACT_LISTEN)->flag = listen;
+    claim->asked_listen = listen;
+    claim->state = HV_CLAIM_SUBSCRIBING;
+}
+
+void hv_claim_listening(struct hv_claim *claim) {
+    assert(claim->state == HV_CLAIM_SUBSCRIBING);
+    claim->state = HV_CLAIM_IDLE;
+    claim->listens = claim->asked_listen;
+    claim->woken = true; /* nobody told us of what came before */
+}
+
+void hv_claim_wake(struct hv_claim *claim) {
+    claim->woken = true;
+}
+
+void hv_claim_rest(struct hv_claim *claim, struct hv_actions *out) {
+    if (claim->state == HV_CLAIM_IDLE && claim->listens) {
+        subscribe(claim, false, out);
+    }
+}
+
 /* ---- what is due ---- */
+
+static hv_time due_at(const struct hv_claim *claim) {
+    return claim->woken ? hv_time_min(claim->not_before, claim->wake_from) : claim->not_before;
+}
+
+static bool wants_to_listen(const struct hv_claim *claim) {
+    return claim->config->listen && !claim->listens;
+}
 
 static void note_asked(struct hv_claim *claim, uint64_t term, hv_time now) {
     claim->asked_at = now;
@@ -268,6 +316,7 @@ static void note_asked(struct hv_claim *claim, uint64_t term, hv_time now) {
     claim->asked_term = term;
     claim->state = HV_CLAIM_CLAIMING;
     claim->listed = false;
+    claim->woken = false;
 }
 
 static void mark(struct hv_claim *claim, const uint8_t *leader_id, bool alone, hv_time now, struct hv_actions *out) {
@@ -302,8 +351,10 @@ void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t
     if (claim->state != HV_CLAIM_IDLE) {
         return;
     }
-    bool due = now >= claim->not_before && room >= claim->limit;
-    if (wants_writers(claim, now)) {
+    bool due = now >= due_at(claim) && room >= claim->limit;
+    if (wants_to_listen(claim) && now >= claim->listen_at) {
+        subscribe(claim, true, out);
+    } else if (wants_writers(claim, now)) {
         hv_actions_add(out, HV_ACT_WRITERS);
         claim->state = HV_CLAIM_ASKING;
     } else if (wants_list(claim, now) && !(claim->listed && due)) { /* a long list does not hold up the claims */
@@ -329,8 +380,11 @@ hv_time hv_claim_deadline(const struct hv_claim *claim, uint32_t room) {
     } else {
         deadline = hv_watermark_deadline(&claim->watermark);
     }
+    if (wants_to_listen(claim)) {
+        deadline = hv_time_min(deadline, claim->listen_at);
+    }
     if (room >= claim->limit) {
-        deadline = hv_time_min(deadline, claim->not_before);
+        deadline = hv_time_min(deadline, due_at(claim));
     }
     return deadline;
 }

@@ -1,5 +1,5 @@
 /* Claiming: when to look for rows, how many, from which id on, and what an unknown outcome leads to. The claiming connection carries one
- * statement at a time: a claim, the question for the writers, or a look at the ids that are there.
+ * statement at a time: a claim, the question for the writers, a look at the ids that are there, or the wish to be told of new rows.
  *
  * Two strategies; rows come in the order of ids from both, and what follows is the same. They may take turns on one table.
  *
@@ -10,7 +10,10 @@
  *
  * *By cursor*: nothing is written. We remember the highest id seen and the gaps below it (gaps.h), and read, in one statement and so in
  * one snapshot, what is above and what has appeared in the gaps. A reply that is lost costs nothing: the cursor did not move. All starts
- * from the first id when leadership begins, and after a refresh. */
+ * from the first id when leadership begins, and after a refresh.
+ *
+ * With `listen` a leader's session has the database tell it when rows were written, which ends the wait before the next claim. That is
+ * all it does: what was not told is found when the wait is over. */
 #ifndef HV_CORE_CLAIMING_H
 #define HV_CORE_CLAIMING_H
 
@@ -22,7 +25,7 @@
 #include "core/slots.h"
 #include "core/watermark.h"
 
-enum hv_claim_state { HV_CLAIM_DOWN, HV_CLAIM_IDLE, HV_CLAIM_CLAIMING, HV_CLAIM_ASKING, HV_CLAIM_LISTING };
+enum hv_claim_state { HV_CLAIM_DOWN, HV_CLAIM_IDLE, HV_CLAIM_CLAIMING, HV_CLAIM_ASKING, HV_CLAIM_LISTING, HV_CLAIM_SUBSCRIBING };
 
 struct hv_claim {
     const struct hv_core_config *config;
@@ -49,6 +52,11 @@ struct hv_claim {
     hv_time not_before;  /* of the next mark */
     hv_time busy_at;     /* when rows came last */
     hv_time rescan_at;
+    bool listens;        /* the session is told when rows were written... */
+    bool woken;          /* ... and was, since a claim was sent */
+    hv_time wake_from;   /* no wait ends because of that before this */
+    hv_time listen_at;   /* the session may be asked to tell, not before this */
+    bool asked_listen;
     struct hv_backoff backoff;
 };
 
@@ -80,6 +88,15 @@ static inline bool hv_claim_is_reading(const struct hv_claim *claim) {
 int64_t hv_claim_low(const struct hv_claim *claim);
 
 void hv_claim_writers(struct hv_claim *claim, const uint64_t *hashes, size_t count, hv_time now);
+
+/* The reply to HV_ACT_LISTEN. */
+void hv_claim_listening(struct hv_claim *claim);
+
+/* Rows may have been written. What is committed by now is seen by the next claim that is sent. */
+void hv_claim_wake(struct hv_claim *claim);
+
+/* While nothing is claimed, nobody has to be told of rows. */
+void hv_claim_rest(struct hv_claim *claim, struct hv_actions *out);
 
 /* These rows (ascending) are to be read again soon. */
 void hv_claim_look_at(struct hv_claim *claim, const int64_t *ids, size_t count, hv_time now);

@@ -19,6 +19,7 @@ struct hv_core_config {
     uint64_t mark_query_bytes;      /* ... and bytes, as far as earlier rows let us guess */
     uint32_t purge_query_records;
     hv_time mark_backoff, idle_backoff_max;
+    bool listen; /* have the database tell when rows were written; claims go on without that, too */
     hv_time io_error_backoff, io_error_backoff_max;
     hv_time blocked_backoff_max;
     hv_time queue_timeout;

@@ -32,6 +32,8 @@ enum hv_event_type {
                          * limit, because it grew large */
     HV_EV_LISTED,       /* rows (id and key_hash only), count: the reply to HV_ACT_LIST, ids ascending */
     HV_EV_WRITERS,      /* hashes, count: the reply to HV_ACT_WRITERS */
+    HV_EV_LISTENING,    /* the reply to HV_ACT_LISTEN */
+    HV_EV_WAKE,         /* rows may have been written. May come for nothing, and may be missing */
     HV_EV_SETTLE_UP,    /* as the three above, for the settling connection */
     HV_EV_SETTLE_DOWN,
     HV_EV_SETTLE_REFUSED, /* flag: because of one of the rows (true) or of the table as a whole (rights, missing...) */
@@ -82,6 +84,7 @@ enum hv_action_type {
                             * and as many out of each gap, but none of `ids`; on the claiming connection */
     HV_ACT_LIST,           /* from_id, to_id, limit: read the lowest ids between these, both inclusive; on the claiming connection */
     HV_ACT_WRITERS,        /* ask for the writing transactions on the claiming connection */
+    HV_ACT_LISTEN,         /* flag: from now on this session of the claiming connection is told of rows (true) or not any more (false) */
     HV_ACT_PURGE,          /* ids, count: on the settling connection */
     HV_ACT_RESET,          /* ids, count: take the marks away; on the settling connection */
     HV_ACT_LOOK,           /* ids, count: see which are there, answered as HV_ACT_RESET; on the settling connection */

@@ -579,6 +579,8 @@ static void turn(struct hv_harvest *h, struct hv_actions *out) {
         if (out->count > before && out->list[before].type == HV_ACT_SCAN) {
             leave_out_known(h, &out->list[before]);
         }
+    } else if (!leads(h) && h->stop == RUNNING) {
+        hv_claim_rest(&h->claim, out);
     }
     hv_settle_advance(&h->settle, h->stop != RUNNING || h->leading.role == HV_REVOKING, h->now, out);
     if (leads(h)) {
@@ -636,6 +638,12 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         break;
     case HV_EV_WRITERS:
         hv_claim_writers(&h->claim, event->hashes, event->count, h->now);
+        break;
+    case HV_EV_LISTENING:
+        hv_claim_listening(&h->claim);
+        break;
+    case HV_EV_WAKE:
+        hv_claim_wake(&h->claim);
         break;
     case HV_EV_SETTLE_UP:
         hv_settle_up(&h->settle);

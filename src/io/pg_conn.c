@@ -9,7 +9,7 @@
  *               found has to do)
  *   CONNECTING  for the socket, as PQconnectPoll says (watch; timer: connect_timeout)
  *   SETUP       for the answer to our own first statement (watch; same timer)
- *   IDLE        for nothing, but notices that the server goes away (watch)
+ *   IDLE        for nothing, but takes notifications, and notices that the server goes away (watch)
  *   BUSY        for the whole answer to a statement (watch; timer: statement_timeout)
  *   FAILED      for the next iteration, in which `down` is told: no handler is called from within the API
  *
@@ -323,6 +323,18 @@ static enum progress take_results(struct hv_pg *pg) {
     return UNFINISHED;
 }
 
+/* libpq keeps notifications until they are taken, so they are taken whether anybody wants them or not. Parses what was read, but after
+ * take_results that is nothing which belongs to an answer. */
+static bool take_notifications(struct hv_pg *pg) {
+    bool any = false;
+    PGnotify *notification;
+    while ((notification = PQnotifies(pg->conn)) != NULL) {
+        PQfreemem(notification);
+        any = true;
+    }
+    return any;
+}
+
 /* Reads what has come, several times: decrypted bytes that wait in the TLS layer do not make the socket
  * readable. */
 static void read_session(struct hv_pg *pg) {
@@ -331,12 +343,19 @@ static void read_session(struct hv_pg *pg) {
         bool read = PQconsumeInput(pg->conn) != 0;
         if (pg->state == IDLE) {
             PQisBusy(pg->conn); /* takes notices */
-            round = CONSUME_ROUNDS;
+            round = PQsslInUse(pg->conn) ? round : CONSUME_ROUNDS;
         } else {
             progress = take_results(pg);
         }
         if (!read || PQstatus(pg->conn) == CONNECTION_BAD) {
             progress = BROKEN;
+        }
+    }
+    PGconn *conn = pg->conn;
+    if (take_notifications(pg) && pg->handler->notified != NULL) {
+        pg->handler->notified(pg->user);
+        if (pg->conn != conn) { /* closed or dropped */
+            return;
         }
     }
     if (progress == COMPLETE) {

@@ -74,6 +74,9 @@ struct hv_pg_handler {
     /* The server refused the statement: it did nothing (outcome_unknown is false). The session goes on and
      * is idle. */
     void (*refused)(void *user, const struct hv_pg_failure *failure);
+    /* Other sessions notified this one, of whatever it listens to (also behind a pooler, which may have lent us a session that
+     * listens to something else); any number of times since the last call. Comes in any state of a session. May be NULL. */
+    void (*notified)(void *user);
 };
 
 /* Starts connecting in the loop's next iteration. Returns 0 and *ret, or -1 with err (conninfo that libpq

@@ -18,7 +18,7 @@
 /* Postgres' object identifiers of parameter types; they never change. */
 enum { OID_INT8 = 20, OID_TEXT = 25, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
 
-enum pending { NOTHING, PROBE, RIGHTS, MARK, SCAN, LIST, PURGE, RESET, WRITERS };
+enum pending { NOTHING, PROBE, RIGHTS, MARK, SCAN, LIST, PURGE, RESET, WRITERS, LISTEN };
 
 #define SQL_MAX 4096
 #define PARAMETERS_MAX 6
@@ -55,6 +55,7 @@ struct hv_outbox {
     uint32_t sums_left;     /* scans that are still to be bounded by the sum */
     uint64_t server_since; /* since when the server runs, hashed, as the answer before told; 0: there was none */
     char table[HV_TABLE_QUOTED_MAX];
+    char channel[2 * HV_TABLE_CHANNEL_SIZE]; /* quoted */
     char probe_sql[SQL_MAX], mark_sql[SQL_MAX], purge_sql[SQL_MAX], reset_sql[SQL_MAX], list_sql[SQL_MAX], look_sql[SQL_MAX];
     char scan_sql[SCAN_BOUNDS][SCAN_FORMS][SQL_MAX];
 };
@@ -291,6 +292,13 @@ static void send_with_table_name(struct hv_outbox *outbox, enum pending pending,
 void hv_outbox_writers(struct hv_outbox *outbox) {
     assert(hv_outbox_is_idle(outbox));
     send_with_table_name(outbox, WRITERS, writers_sql);
+}
+
+void hv_outbox_listen(struct hv_outbox *outbox, bool listen) {
+    char sql[sizeof outbox->channel + 16];
+    assert(hv_outbox_is_idle(outbox));
+    snprintf(sql, sizeof sql, "%s %s", listen ? "LISTEN" : "UNLISTEN", outbox->channel);
+    send_statement(outbox, LISTEN, sql, 0, NULL, NULL, NULL);
 }
 
 bool hv_outbox_is_idle(const struct hv_outbox *outbox) {
@@ -547,6 +555,9 @@ static void on_result(void *user, PGresult *result) {
     case RIGHTS:
         on_rights(outbox, result);
         break;
+    case LISTEN:
+        outbox->handler->listening(outbox->user);
+        break;
     case NOTHING:
         assert(!"an answer to nothing");
     }
@@ -589,12 +600,20 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
     }
 }
 
+static void on_notified(void *user) {
+    struct hv_outbox *outbox = user;
+    if (outbox->ready && outbox->handler->notified != NULL) {
+        outbox->handler->notified(outbox->user);
+    }
+}
+
 /* ---- open and close ---- */
 
 int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, const char *table,
                    const struct hv_outbox_handler *handler, void *user, struct hv_outbox **ret,
                        struct hv_error *err) {
-    static const struct hv_pg_handler pg_handler = {on_up, on_down, on_result, on_refused};
+    static const struct hv_pg_handler pg_handler = {on_up, on_down, on_result, on_refused, on_notified};
+    char channel[HV_TABLE_CHANNEL_SIZE];
     struct hv_outbox *outbox = calloc(1, sizeof *outbox);
     if (outbox == NULL) {
         return hv_error_set(err, "out of memory");
@@ -602,10 +621,11 @@ int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, co
     outbox->handler = handler;
     outbox->user = user;
     outbox->reply_bytes = INT64_MAX;
-    if (hv_table_quote(table, outbox->table, sizeof outbox->table, err) < 0) {
+    if (hv_table_quote(table, outbox->table, sizeof outbox->table, err) < 0 || hv_table_channel(table, channel, err) < 0) {
         free(outbox);
         return -1;
     }
+    hv_table_quote_name(outbox->channel, channel);
     snprintf(outbox->probe_sql, SQL_MAX, probe_form, outbox->table);
     snprintf(outbox->list_sql, SQL_MAX, list_form, outbox->table);
     snprintf(outbox->look_sql, SQL_MAX, look_form, outbox->table);

@@ -13,7 +13,7 @@
 struct hv_outbox;
 
 /* Called on the loop's thread, never from within a call into this API; a handler may call the API. For
- * each call of mark, scan, list, purge, reset, look or writers exactly one of its own answer, `refused` or `down` follows. */
+ * each call of mark, scan, list, purge, reset, look, writers or listen exactly one of its own answer, `refused` or `down` follows. */
 struct hv_outbox_handler {
     /* Connected, and the table looks as it should (columns, types, rights to SELECT, UPDATE leader_id and
      * DELETE). */
@@ -35,6 +35,10 @@ struct hv_outbox_handler {
     /* Hashes (FNV-1a 64 of the text in pg_locks) of the virtual transactions, prepared ones too, that hold
      * a writing lock on the table; in no order; lent. */
     void (*writers)(void *user, const uint64_t *hashes, size_t count);
+    /* The session listens now, or does not any more. */
+    void (*listening)(void *user);
+    /* Rows may have been written: those are in the table by now. May come at any time, also for nothing, or not at all. */
+    void (*notified)(void *user);
     /* The server refused the statement and did nothing. */
     void (*refused)(void *user, const struct hv_pg_failure *failure);
 };
@@ -75,6 +79,9 @@ void hv_outbox_look(struct hv_outbox *outbox, const int64_t *ids, size_t count);
  * own backend is left out; another one of ours counts while a statement of it runs. The answer of another server, or of one that
  * was restarted since (behind a pooler), cannot be compared with earlier ones, and ends the session: `down`. */
 void hv_outbox_writers(struct hv_outbox *outbox);
+
+/* Asks to be notified by the table's trigger (see hv_table_channel) from now on in this session, or not any more. */
+void hv_outbox_listen(struct hv_outbox *outbox, bool listen);
 
 /* Quotes a table name given by a user for use in SQL: folds unquoted parts to lower case, doubles quotes.
  * At most one dot outside quotes. Returns 0, or -1 with err when it is no name. size >= 300. */

@@ -2,10 +2,12 @@
 #include "io/pg_table.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/hash.h"
 
 /* Object identifiers of Postgres' own types; they never change. */
 enum {
@@ -216,7 +218,7 @@ static const char *read_part(const char *text, char part[NAME_BYTES_MAX + 1], st
     return p;
 }
 
-static size_t put_quoted(char *out, const char *part) {
+size_t hv_table_quote_name(char *out, const char *part) {
     char *at = out;
     *at++ = '"';
     for (; *part != 0; part++) {
@@ -230,12 +232,9 @@ static size_t put_quoted(char *out, const char *part) {
     return (size_t)(at - out);
 }
 
-int hv_table_quote(const char *table, char *out, size_t size, struct hv_error *err) {
-    char parts[2][NAME_BYTES_MAX + 1];
+/* The one or two parts of a name, as they are stored in the catalogue. Returns how many, or -1 with err. */
+static int read_parts(const char *table, char parts[2][NAME_BYTES_MAX + 1], struct hv_error *err) {
     int count = 0;
-    if (size < HV_TABLE_QUOTED_MAX) {
-        return hv_error_set(err, "no room for the table name");
-    }
     for (const char *p = table;;) {
         if (count == 2) {
             return hv_error_set(err, "the table name has more than two parts; only schema.table is known");
@@ -245,16 +244,52 @@ int hv_table_quote(const char *table, char *out, size_t size, struct hv_error *e
             return -1;
         }
         if (*p == 0) {
-            break;
+            return count;
         }
         if (*p++ != '.') {
             return hv_error_set(err, "the table name goes on after its closing double quote");
         }
     }
-    size_t n = put_quoted(out, parts[0]);
+}
+
+int hv_table_quote(const char *table, char *out, size_t size, struct hv_error *err) {
+    char parts[2][NAME_BYTES_MAX + 1];
+    if (size < HV_TABLE_QUOTED_MAX) {
+        return hv_error_set(err, "no room for the table name");
+    }
+    int count = read_parts(table, parts, err);
+    if (count < 0) {
+        return -1;
+    }
+    size_t n = hv_table_quote_name(out, parts[0]);
     if (count == 2) {
         out[n++] = '.';
-        put_quoted(out + n, parts[1]);
+        hv_table_quote_name(out + n, parts[1]);
+    }
+    return 0;
+}
+
+int hv_table_schema(const char *table, char *out, size_t size, struct hv_error *err) {
+    char parts[2][NAME_BYTES_MAX + 1];
+    int count = read_parts(table, parts, err);
+    if (count < 0 || size < HV_TABLE_QUOTED_MAX) {
+        return -1;
+    }
+    size_t length = count == 2 ? hv_table_quote_name(out, parts[0]) : 0;
+    snprintf(out + length, size - length, "%s", count == 2 ? "." : "");
+    return 0;
+}
+
+int hv_table_channel(const char *table, char out[HV_TABLE_CHANNEL_SIZE], struct hv_error *err) {
+    char parts[2][NAME_BYTES_MAX + 1], name[2 * NAME_BYTES_MAX + 2];
+    int count = read_parts(table, parts, err);
+    if (count < 0) {
+        return -1;
+    }
+    int length = snprintf(name, sizeof name, "%s%s%s", parts[0], count == 2 ? "." : "", count == 2 ? parts[1] : "");
+    if (snprintf(out, HV_TABLE_CHANNEL_SIZE, "harvestd_%s", name) >= HV_TABLE_CHANNEL_SIZE) {
+        /* Cut off, it could end within a character. */
+        snprintf(out, HV_TABLE_CHANNEL_SIZE, "harvestd_%016" PRIx64, hv_hash64(HV_HASH64_START, name, (size_t)length));
     }
     return 0;
 }

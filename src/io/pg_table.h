@@ -27,6 +27,19 @@ struct hv_table_types {
 /* See hv_outbox_quote_table. */
 int hv_table_quote(const char *table, char *out, size_t size, struct hv_error *err);
 
+/* The channel on which `harvestd schema --notify` has the table's inserts told: one name for one table, however it is quoted; at most
+ * 63 bytes. Returns 0, or -1 with err. */
+#define HV_TABLE_CHANNEL_SIZE 64
+int hv_table_channel(const char *table, char out[HV_TABLE_CHANNEL_SIZE], struct hv_error *err);
+
+/* The schema that `table` names, quoted and with a dot behind it, or "": for what is to be made beside the table. size >=
+ * HV_TABLE_QUOTED_MAX. Returns 0, or -1 with err. */
+int hv_table_schema(const char *table, char *out, size_t size, struct hv_error *err);
+
+/* Writes what stands for `name` in SQL: in double quotes, those in it doubled. Returns its length; out has room for two bytes each, and
+ * three. */
+size_t hv_table_quote_name(char *out, const char *name);
+
 /* The column at HV_COL_...: returns its name; *ret_expected says what its type may be, *ret_fine whether
  * this one is. */
 const char *hv_table_column(int column, Oid type, const char **ret_expected, bool *ret_fine);

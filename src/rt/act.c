@@ -77,7 +77,7 @@ static void produce(struct hv_runtime *rt, const struct hv_action *action) {
 
 static void act_on_database(struct hv_runtime *rt, const struct hv_action *action) {
     bool claims = action->type == HV_ACT_MARK || action->type == HV_ACT_SCAN || action->type == HV_ACT_LIST ||
-                  action->type == HV_ACT_WRITERS;
+                  action->type == HV_ACT_WRITERS || action->type == HV_ACT_LISTEN;
     struct hv_outbox *outbox = rt->databases[claims ? 0 : 1].outbox;
     if (!hv_outbox_is_idle(outbox)) {
         return; /* it went down in this iteration and has told so; that event answers the core's statement as well */
@@ -97,6 +97,9 @@ static void act_on_database(struct hv_runtime *rt, const struct hv_action *actio
         break;
     case HV_ACT_WRITERS:
         hv_outbox_writers(outbox);
+        break;
+    case HV_ACT_LISTEN:
+        hv_outbox_listen(outbox, action->flag);
         break;
     case HV_ACT_PURGE:
         hv_outbox_purge(outbox, action->ids, action->count);
@@ -145,6 +148,7 @@ static void act(struct hv_runtime *rt, const struct hv_action *action) {
     case HV_ACT_SCAN:
     case HV_ACT_LIST:
     case HV_ACT_WRITERS:
+    case HV_ACT_LISTEN:
     case HV_ACT_PURGE:
     case HV_ACT_RESET:
     case HV_ACT_LOOK:

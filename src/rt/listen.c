@@ -100,6 +100,19 @@ static void on_writers(void *user, const uint64_t *hashes, size_t count) {
     hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_WRITERS, .hashes = copy, .count = count}, copy);
 }
 
+static void on_listening(void *user) {
+    struct hv_rt_database *db = user;
+    hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_LISTENING}, NULL);
+}
+
+/* Both connections may be told: a pooler can have lent either one the session that listens. */
+static void on_notified(void *user) {
+    struct hv_rt_database *db = user;
+    if (db->rt->settings->wakeup == HV_WAKE_BY_LISTEN) {
+        hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_WAKE}, NULL);
+    }
+}
+
 const struct hv_outbox_handler hv_rt_outbox_handler = {
     .up = on_up,
     .down = on_down,
@@ -108,6 +121,8 @@ const struct hv_outbox_handler hv_rt_outbox_handler = {
     .listed = on_listed,
     .was_reset = on_reset,
     .writers = on_writers,
+    .listening = on_listening,
+    .notified = on_notified,
     .refused = on_refused,
 };
 

@@ -38,6 +38,7 @@ static struct hv_core_config core_config(const struct hv_settings *s, hv_time wa
         .purge_query_records = s->purge_query_records,
         .mark_backoff = s->mark_backoff,
         .idle_backoff_max = s->idle_backoff_max,
+        .listen = s->wakeup == HV_WAKE_BY_LISTEN,
         .io_error_backoff = s->io_error_backoff,
         .io_error_backoff_max = s->io_error_backoff_max,
         .blocked_backoff_max = s->blocked_backoff_max,

@@ -407,6 +407,8 @@ unsigned hv_settings_finish(struct hv_settings *settings, hv_settings_complain *
             troubles++;
         }
     }
+    if (settings->idle_backoff_max == 0)
+        settings->idle_backoff_max = settings->wakeup == HV_WAKE_BY_LISTEN ? HV_SECONDS(1) : HV_MS(100);
     for (size_t i = 0; i < sizeof orders / sizeof orders[0]; i++) {
         char message[200];
         const char *culprit = find_culprit(settings, &orders[i], message, sizeof message);

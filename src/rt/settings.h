@@ -19,6 +19,7 @@
 #include "io/kafka_conf.h"
 
 enum hv_claiming { HV_CLAIM_BY_MARK, HV_CLAIM_BY_CURSOR };
+enum hv_wakeup { HV_WAKE_BY_POLL, HV_WAKE_BY_LISTEN };
 enum hv_assignor { HV_COOPERATIVE_STICKY, HV_RANGE };
 
 /* Durations are microseconds, sizes are bytes. Strings are owned by the structure and never NULL after
@@ -30,6 +31,7 @@ struct hv_settings {
     char *password;    /* NULL: none but those that libpq finds. After hv_settings_finish it is in data_source as well */
     char *outbox_table;
     int claim; /* enum hv_claiming */
+    int wakeup; /* enum hv_wakeup */
     char *leader_group_id;
     char *leader_topic;
     int leader_assignor; /* enum hv_assignor; hv_assignor_name gives Kafka's name */

@@ -38,6 +38,9 @@ static const struct hv_setting table[] = {
     {IN("harvest", "claim", claim), .type = HV_SET_CHOICE, DEFAULT("mark"), .choices = {"mark", "cursor"},
      .help = "how rows are taken: mark writes leader_id into each row first (as goharvest does); cursor writes nothing, so rows cost "
              "the database a third and go through several times faster"},
+    {IN("harvest", "wakeup", wakeup), .type = HV_SET_CHOICE, DEFAULT("poll"), .choices = {"poll", "listen"},
+     .help = "how new rows are noticed while there were none: poll looks for them; listen is told of them by a trigger (harvestd schema "
+             "--notify), which slows inserts down, and looks all the same, more seldom"},
     {TEXT(leader_group_id), DEFAULT("harvestd"), RANGE(1, 249),
      .help = "Kafka consumer group of the instances of which one leads (goharvest: file name of the program; "
              "here fixed, so that a renamed program does not found a second group)"},
@@ -65,7 +68,7 @@ static const struct hv_setting table[] = {
      .help = "a record that was marked and waits longer to be sent leads to a new mark of everything"},
     {DURATION(mark_backoff), DEFAULT("10ms"), RANGE(HV_MS(1), HV_SECONDS(60)), RELOAD,
      .help = "longest wait between two claims while rows have come within the last second; right after rows an eighth of it"},
-    {DURATION(idle_backoff_max), DEFAULT("100ms"), RANGE(HV_MS(1), HV_SECONDS(60)), RELOAD,
+    {DURATION(idle_backoff_max), DEFAULT("<100ms; 1s with wakeup = listen>"), .derived = true, RANGE(HV_MS(1), HV_SECONDS(60)), RELOAD,
      .help = "the wait between claims grows to this after a second without rows (goharvest: always mark_backoff, which keeps "
              "an idle machine busy)"},
     {DURATION(io_error_backoff), DEFAULT("500ms"), RANGE(HV_MS(1), HOUR), RELOAD,

@@ -110,6 +110,7 @@ static void note_told(struct sim_member *member, const struct sim_mail *mail) {
         break;
     case HV_EV_WRITERS:
     case HV_EV_LISTED:
+    case HV_EV_LISTENING:
     case HV_EV_CLAIM_REFUSED:
         member->links[0].busy = false;
         break;
@@ -150,7 +151,7 @@ static void note_told(struct sim_member *member, const struct sim_mail *mail) {
 static const char *const event_names[] = {
     "turn",    "leader id",    "assigned", "revoked",     "heartbeat",     "handed over", "left",       "claim up",
        "claim down",
-    "refused", "claimed",      "listed", "writers",  "settle up",   "settle down",   "settle refused", "purged",
+    "refused", "claimed",      "listed", "writers", "listening", "wake", "settle up",   "settle down",   "settle refused", "purged",
     "reset",
     "ready",   "client failed", "report",  "bounced",     "stop",          "hurry",
 };
@@ -336,6 +337,7 @@ static void act(struct sim_member *member, const struct hv_action *action) {
     case HV_ACT_SCAN:
     case HV_ACT_LIST:
     case HV_ACT_WRITERS:
+    case HV_ACT_LISTEN:
     case HV_ACT_PURGE:
     case HV_ACT_RESET:
     case HV_ACT_LOOK:

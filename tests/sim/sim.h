@@ -142,6 +142,7 @@ struct sim_mail {
 struct sim_link {
     bool up;
     bool busy;    /* a statement is out, as far as the member knows */
+    bool listens; /* is told of commits */
     uint64_t uid; /* of the connection: a reply to an older one is dropped */
 };
 
@@ -246,6 +247,7 @@ struct sim {
     hv_time rest; /* all has arrived: until then nothing happens */
     hv_time kafka_pace, database_pace; /* what a request, a statement takes */
     hv_time pause_max; /* of a writer, between two transactions */
+    uint32_t deaf;     /* percent of the notifications that do not come */
 
     struct sim_row rows[SIM_ROWS];
     int64_t lowest, next_id, top; /* rows below `lowest` are over; there are none from `top` on */
@@ -314,6 +316,8 @@ void sim_statement(struct sim_member *member, const struct hv_action *action);
 void sim_link_down(struct sim_member *member, int which);
 void sim_link_start(struct sim_member *member, int which);
 void sim_links_end(struct sim_member *member);
+/* A transaction committed, or (spurious) none did: who listens is told. */
+void sim_notify(struct sim *sim, bool spurious);
 
 /* topic.c */
 void sim_append(struct sim *sim, int64_t id, int version, uint8_t flaw);

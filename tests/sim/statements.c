@@ -23,6 +23,7 @@ struct statement {
     enum fate fate;
     bool because_of_a_row;
     bool cut; /* the reply ended before the limit */
+    bool listen;
     uint8_t uuid[HV_UUID_BYTES];
     int64_t from, to;
     uint32_t limit, count, hash_count, gap_count;
@@ -145,6 +146,8 @@ static void reply(struct sim *sim, void *arg) {
         uint64_t *hashes = copy(s->hashes, s->hash_count, sizeof *hashes);
         sim_tell(member, (struct hv_event){.type = HV_EV_WRITERS, .hashes = hashes, .count = s->hash_count},
                  hashes);
+    } else if (s->type == HV_ACT_LISTEN) {
+        sim_tell(member, (struct hv_event){.type = HV_EV_LISTENING}, NULL);
     } else if (s->type == HV_ACT_PURGE) {
         sim_tell(member, (struct hv_event){.type = HV_EV_PURGED}, NULL);
     } else {
@@ -216,6 +219,9 @@ static void finish(struct sim *sim, void *arg) {
     sim_trace(sim, "m%d statement %d takes effect, %u rows%s%s", s->member, s->type, s->count,
               s->fate == LATE ? ", late" : "", waiting(sim, s) == NULL ? ", nobody waits" : "");
     struct sim_member *member = waiting(sim, s);
+    if (member != NULL && s->type == HV_ACT_LISTEN) {
+        member->links[0].listens = s->listen;
+    }
     if (member != NULL && s->fate == LOST_AFTER) {
         sim_link_down(member, s->which);
     } else {
@@ -331,7 +337,8 @@ static void leave_out(struct statement *s, const int64_t *ids, size_t count) {
 void sim_statement(struct sim_member *member, const struct hv_action *action) {
     struct sim *sim = member->sim;
     bool claims = action->type == HV_ACT_MARK || action->type == HV_ACT_SCAN;
-    int which = claims || action->type == HV_ACT_WRITERS || action->type == HV_ACT_LIST ? 0 : 1;
+    bool asks = action->type == HV_ACT_WRITERS || action->type == HV_ACT_LIST || action->type == HV_ACT_LISTEN;
+    int which = claims || asks ? 0 : 1;
     struct sim_link *link = &member->links[which];
     if (!link->up || link->busy) {
         sim_fail(sim, "a statement on a connection that is %s", link->up ? "busy" : "down");
@@ -346,6 +353,9 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
                                                                   HV_UUID_BYTES) != 0)) {
         sim_fail(sim, "m%d marks without being the leader that it said it is", member->index);
     }
+    if (action->type == HV_ACT_LISTEN && (!member->config.listen || (action->flag && !member->leads))) {
+        sim_fail(sim, "m%d wants to be told of rows without need", member->index);
+    }
     link->busy = true;
     const struct sim_trouble *trouble = which == 0 ? &sim->weather.claim : &sim->weather.settle;
     hv_time span = sim_chance(sim, trouble->slow) ? HV_SECONDS(2) : sim->database_pace;
@@ -355,6 +365,7 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
     s->life = member->life;
     s->link = link->uid;
     s->type = action->type;
+    s->listen = action->flag;
     s->fate = draw_fate(sim, trouble);
     memcpy(s->uuid, action->uuid, HV_UUID_BYTES);
     s->from = action->from_id;
@@ -373,4 +384,25 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
     sim_trace(sim, "m%d statement %d from %lld limit %u count %u fate %d", member->index, s->type,
               (long long)s->from,
               s->limit, s->count, (int)s->fate);
+}
+
+/* ---- notifications ---- */
+
+static void tell_of_rows(struct sim *sim, void *arg) {
+    const struct link_arg *a = arg;
+    struct sim_member *member = sim_member_in(sim, a->member, a->life);
+    if (member != NULL && member->links[0].uid == a->link) {
+        sim_tell(member, (struct hv_event){.type = HV_EV_WAKE}, NULL);
+    }
+}
+
+void sim_notify(struct sim *sim, bool spurious) {
+    for (int i = 0; i < sim->weather.members; i++) {
+        const struct sim_member *member = &sim->members[i];
+        bool told = spurious || (member->links[0].listens && !sim_coin(sim, sim->deaf));
+        if (member->core != NULL && member->links[0].up && told) {
+            struct link_arg *a = sim_later(sim, sim_span(sim, HV_US(20), sim->database_pace), tell_of_rows, sizeof *a);
+            *a = (struct link_arg){i, 0, member->life, member->links[0].uid};
+        }
+    }
 }

@@ -129,6 +129,9 @@ static void end_tx(struct sim *sim, void *arg) {
         }
     }
     tx->open = false;
+    if (!aborted) {
+        sim_notify(sim, false);
+    }
 }
 
 static hv_time commit_delay(struct sim *sim) {

@@ -81,6 +81,12 @@ static void configure(struct sim *sim) {
     c->purge_query_records = (uint32_t)sim_between(sim, 1, 20);
     c->mark_backoff = sim_span(sim, HV_MS(5), HV_MS(20));
     c->idle_backoff_max = sim_span(sim, c->mark_backoff, HV_MS(200));
+    c->listen = sim_coin(sim, 50);
+    sim->deaf = sim_coin(sim, 50) ? (uint32_t)sim_between(sim, 5, 100) : 0;
+    if (c->listen && sim->deaf == 0) { /* nothing is found by looking for it */
+        c->idle_backoff_max = HV_SECONDS(60);
+        c->mark_backoff = sim->weather.restarts || sim->weather.cached_keys > 0 ? c->mark_backoff : HV_SECONDS(60);
+    }
     c->io_error_backoff = sim_span(sim, HV_MS(20), HV_MS(500));
     c->io_error_backoff_max = sim_span(sim, c->io_error_backoff, HV_SECONDS(2));
     c->blocked_backoff_max = sim_span(sim, c->io_error_backoff, HV_SECONDS(4));
@@ -201,6 +207,9 @@ static void tick(struct sim *sim, void *arg) {
     disturb_database(sim);
     disturb_kafka(sim);
     disturb_members(sim);
+    if (sim->config.listen && sim_chance(sim, 500)) {
+        sim_notify(sim, true);
+    }
     sim_group_tick(sim);
     check_due(sim);
     sim_table_empty(sim);

@@ -36,7 +36,7 @@ static void defaults_are_goharvests_except_for_speed(void **state) {
     assert_int_equal(s->heartbeat_timeout, HV_SECONDS(5));
     assert_int_equal(s->queue_timeout, HV_SECONDS(30));
     assert_int_equal(s->mark_backoff, HV_MS(10));
-    assert_int_equal(s->idle_backoff_max, HV_MS(100));
+    assert_int_equal(s->wakeup, HV_WAKE_BY_POLL);
     assert_int_equal(s->io_error_backoff, HV_MS(500));
     assert_int_equal(s->io_error_backoff_max, HV_SECONDS(10));
     assert_int_equal(s->blocked_backoff_max, HV_SECONDS(30));
@@ -305,9 +305,24 @@ static void what_was_set_is_not_derived(void **state) {
     struct hv_settings *s = *state;
     set(s, "harvest", "name", "me");
     set(s, "harvest", "leader_topic", "t");
+    set(s, "harvest", "wakeup", "listen");
+    set(s, "limits", "idle_backoff_max", "100ms");
     assert_int_equal(hv_settings_finish(s, note, NULL), 0);
     assert_string_equal(s->name, "me");
     assert_string_equal(s->leader_topic, "t");
+    assert_int_equal(s->idle_backoff_max, HV_MS(100));
+}
+
+static void how_seldom_rows_are_looked_for(void **state) {
+    struct hv_settings *s = *state;
+    struct hv_settings listening;
+    assert_int_equal(hv_settings_finish(s, note, NULL), 0);
+    assert_int_equal(s->idle_backoff_max, HV_MS(100));
+    hv_settings_init(&listening);
+    set(&listening, "harvest", "wakeup", "listen");
+    assert_int_equal(hv_settings_finish(&listening, note, NULL), 0);
+    assert_int_equal(listening.idle_backoff_max, HV_SECONDS(1));
+    hv_settings_free(&listening);
 }
 
 static void conflicts(void **state) {
@@ -324,7 +339,8 @@ static void conflicts(void **state) {
         {"max_in_flight_bytes", "64KiB", "max_in_flight_bytes"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        const char *normal = hv_settings_find("limits", cases[i].name)->default_text;
+        const struct hv_setting *setting = hv_settings_find("limits", cases[i].name);
+        const char *normal = setting->derived ? "100ms" : setting->default_text;
         memset(&complaint, 0, sizeof complaint);
         set(s, "limits", cases[i].name, cases[i].value);
         assert_int_equal(hv_settings_finish(s, note, NULL), 1);
@@ -366,6 +382,7 @@ int main(void) {
         TEST(secrets_are_not_shown),
         TEST(properties_pass_through),
         TEST(derived_defaults),
+        TEST(how_seldom_rows_are_looked_for),
         TEST(what_was_set_is_not_derived),
         TEST(conflicts),
         TEST(a_group_that_cannot_name_a_topic),
