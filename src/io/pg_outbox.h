@@ -35,12 +35,12 @@ struct hv_outbox_handler {
     /* Hashes (FNV-1a 64 of the text in pg_locks) of the virtual transactions, prepared ones too, that hold
      * a writing lock on the table; in no order; lent. */
     void (*writers)(void *user, const uint64_t *hashes, size_t count);
+    /* The server refused the statement and did nothing. */
+    void (*refused)(void *user, const struct hv_pg_failure *failure);
     /* The session listens now, or does not any more. */
     void (*listening)(void *user);
     /* Rows may have been written: those are in the table by now. May come at any time, also for nothing, or not at all. */
     void (*notified)(void *user);
-    /* The server refused the statement and did nothing. */
-    void (*refused)(void *user, const struct hv_pg_failure *failure);
 };
 
 /* `table`: as the user wrote it: name or schema.name, parts optionally in double quotes; unquoted parts

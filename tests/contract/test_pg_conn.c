@@ -159,7 +159,7 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
     client->failure = *failure;
 }
 
-static const struct hv_pg_handler handler = {on_up, on_down, on_result, on_refused};
+static const struct hv_pg_handler handler = {.up = on_up, .down = on_down, .result = on_result, .refused = on_refused};
 
 static struct hv_pg_options options_for(const char *conninfo) {
     return (struct hv_pg_options){

@@ -109,8 +109,14 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
     c->failure = *failure;
 }
 
-static const struct hv_outbox_handler handler = {on_up, on_down, on_marked, on_listed, on_purged, on_was_reset,
-                                                 on_writers, on_refused};
+static const struct hv_outbox_handler handler = {.up = on_up,
+                                                 .down = on_down,
+                                                 .marked = on_marked,
+                                                 .listed = on_listed,
+                                                 .purged = on_purged,
+                                                 .was_reset = on_was_reset,
+                                                 .writers = on_writers,
+                                                 .refused = on_refused};
 
 static struct hv_pg_options options_for(const char *conninfo) {
     return (struct hv_pg_options){
