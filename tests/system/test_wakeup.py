@@ -9,7 +9,7 @@ from bed.daemon import run_once, write_ini
 from bed.postgres import TABLE
 from bed.util import wait_until
 
-# Nothing is found in time by looking for it.
+# Nothing is found in time by looking for it. (What was delivered is deleted after mark_backoff, too.)
 NEVER = {"mark_backoff": "60s", "idle_backoff_max": "60s", "rescan_interval": "1h", "io_error_backoff": "100ms"}
 SOON = 30   # seconds
 
@@ -65,7 +65,6 @@ def test_a_record_arrives_at_once(bed, harvest):
     scene.daemon.stop()
     other.wait_leading()
     scene.flows()
-    bed.wait_empty(scene.database)
 
 
 def test_without_the_trigger_a_record_waits_and_arrives(bed, harvest):
@@ -76,7 +75,7 @@ def test_without_the_trigger_a_record_waits_and_arrives(bed, harvest):
 
 def test_a_burst_is_told_of_once_for_each_transaction(bed, harvest):
     """Many statements, many writers: all arrive, none twice."""
-    scene = Scene(bed, harvest, limits=dict(NEVER, idle_backoff_max="20s", mark_backoff="20s"))
+    scene = Scene(bed, harvest, limits={"idle_backoff_max": "60s"})
     app = bed.application(scene.database, [scene.topic], keys=30, count=2000, writers=4, hold=0.1, rollbacks=0.1)
     app.start().wait()
     bed.judge(app, scene.collector, duplicates=0)
@@ -90,7 +89,6 @@ def test_names_in_the_printed_trigger(bed, table):
     scene.database.execute(print_trigger(table))
     scene.flows()
     assert scene.database.execute("SELECT count(*) FROM pg_trigger WHERE tgname = 'harvestd_notify'") == [(1,)]
-    bed.wait_empty(scene.database, table=table)
 
 
 def test_writers_need_no_right_for_it(bed):
