@@ -137,22 +137,27 @@ static const char purge_form[] = "DELETE FROM %s WHERE id = ANY ($1)";
 static const char reset_form[] = "UPDATE %s SET leader_id = NULL WHERE id = ANY ($1) RETURNING id";
 
 /* By name each time: a table that was dropped and made again has another oid. Who writes to a partition
- * directly locks nothing else; who writes to what lies under a view is not seen at all: there a writer is
+ * directly locks nothing else; who draws an id before he writes locks the sequence; who writes to what lies under a view is not seen at all: there a writer is
  * always named; so on a standby, to which a proxy may send what only reads. Prepared transactions have no pid. The
  * backend that is left out is the one that carries this very statement: also behind a pooler nobody else's transaction
  * can be on it. */
 static const char writers_sql[] =
     "WITH RECURSIVE parts AS (SELECT pg_catalog.to_regclass($1)::oid AS part UNION "
-    "SELECT inhrelid FROM pg_catalog.pg_inherits, parts WHERE inhparent = part) "
+    "SELECT inhrelid FROM pg_catalog.pg_inherits, parts WHERE inhparent = part), "
+    "locked AS (SELECT part FROM parts UNION SELECT d.refobjid FROM parts JOIN pg_catalog.pg_attrdef AS a ON a.adrelid = part "
+    "JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = a.oid "
+    "AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> part "
+    "UNION SELECT d.objid FROM parts JOIN pg_catalog.pg_depend AS d ON d.refclassid = 'pg_catalog.pg_class'::regclass "
+    "AND d.refobjid = part AND d.classid = d.refclassid AND d.deptype = 'i') "
     "SELECT DISTINCT virtualtransaction FROM pg_catalog.pg_locks WHERE locktype = 'relation' "
-    "AND relation IN (SELECT part FROM parts) "
+    "AND relation IN (SELECT part FROM locked) "
     "AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
     "AND granted "
     "AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') "
     "AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid() "
     "UNION ALL SELECT 'unknown' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1) "
     "AND (relkind NOT IN ('r', 'p') OR pg_catalog.pg_is_in_recovery()) "
-    "UNION ALL SELECT 'since ' || pg_catalog.pg_postmaster_start_time()";
+    "UNION ALL SELECT 'since ' || pg_catalog.pg_postmaster_start_time() || coalesce(pg_catalog.pg_stat_get_bgwriter_stat_reset_time()::text, '')";
 
 /* A binary int8[] of one member of each of `count` structures of `stride` bytes; the caller frees it. NULL without memory. */
 static uint8_t *make_array(const int64_t *first, size_t stride, size_t count, int *length) {
@@ -430,7 +435,8 @@ static void on_listed(struct hv_outbox *outbox, const PGresult *result) {
     free(rows);
 }
 
-/* A server that was restarted has other names for the same transactions: a prepared one that is pending would look as if it had ended.
+/* A server that was restarted, be it by itself because one of its processes crashed (then it forgets its statistics), has other names for
+ * the same transactions: a prepared one that is pending would look as if it had ended.
  * Returns whether it is the server of the answers before. */
 static bool same_server(struct hv_outbox *outbox, uint64_t since) {
     bool same = outbox->server_since == 0 || outbox->server_since == since;
