@@ -40,13 +40,27 @@ void hv_claim_restart(struct hv_claim *claim, hv_time now) {
     claim->rescan_at = now + claim->config->rescan_interval;
 }
 
+/* The cursor starts from the first id again. What it sees again is held, or gone. */
+static void start_again(struct hv_claim *claim, hv_time now) {
+    if (!claim->regaining) {
+        claim->regaining = true;
+        claim->regain = claim->next;
+        claim->regain_since = now;
+    }
+    hv_gaps_clear(&claim->gaps);
+    claim->next = INT64_MIN;
+    claim->listing = false;
+}
+
+/* A server that crashed, or a standby that took its place, may have lost what was committed last, and give the same ids once more; and
+ * prepared transactions have other names there. */
 void hv_claim_up(struct hv_claim *claim, hv_time now) {
     assert(claim->state == HV_CLAIM_DOWN);
     claim->state = HV_CLAIM_IDLE;
     claim->listens = false;
     claim->listen_at = now;
-    hv_gaps_begin_anew(&claim->gaps, now);
-    hv_watermark_unanswered(&claim->watermark, now);
+    start_again(claim, now);
+    hv_watermark_restart(&claim->watermark, now);
 }
 
 static void unanswered(struct hv_claim *claim, hv_time now) {
@@ -263,14 +277,8 @@ void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size
         strange = is_strange(claim, &rows[i], slots, shards);
     }
     if (strange) {
-        /* It was drawn long before it was written, or the sequence began anew: then any id below may still come. What the cursor
-         * sees again is held, or gone. */
-        hv_gaps_clear(&claim->gaps);
-        claim->regaining = true;
-        claim->regain = claim->next;
-        claim->regain_since = now;
-        claim->next = INT64_MIN;
-        claim->listing = false;
+        /* It was drawn long before it was written, or the sequence began anew: then any id below may still come. */
+        start_again(claim, now);
         claim->not_before = hv_time_min(claim->not_before, now);
     }
 }

@@ -10,7 +10,7 @@
  *
  * *By cursor*: nothing is written. We remember the highest id seen and the gaps below it (gaps.h), and read, in one statement and so in
  * one snapshot, what is above and what has appeared in the gaps. A reply that is lost costs nothing: the cursor did not move. All starts
- * from the first id when leadership begins, and after a refresh.
+ * from the first id when leadership begins, after a refresh, and when the connection was made anew.
  *
  * With `listen` a leader's session has the database tell it when rows were written, which ends the wait before the next claim. That is
  * all it does: what was not told is found when the wait is over. */

@@ -169,14 +169,6 @@ void hv_gaps_unanswered(struct hv_gaps *gaps, hv_time now) {
     gaps->due = now + ASK_AGAIN;
 }
 
-void hv_gaps_begin_anew(struct hv_gaps *gaps, hv_time now) {
-    for (size_t i = 0; i < gaps->count; i++) {
-        gaps->list[i].phase = HV_GAP_FRESH;
-    }
-    gaps->waiting = false;
-    gaps->due = now;
-}
-
 /* ---- probes ---- */
 
 struct probe {

@@ -55,10 +55,6 @@ hv_time hv_gaps_deadline(const struct hv_gaps *gaps);
 void hv_gaps_writers(struct hv_gaps *gaps, const uint64_t *hashes, size_t count, hv_time now);
 void hv_gaps_unanswered(struct hv_gaps *gaps, hv_time now);
 
-/* Who could still write is not known any more (the server may have been restarted, and a prepared transaction have another name): every gap
- * is fresh again. */
-void hv_gaps_begin_anew(struct hv_gaps *gaps, hv_time now);
-
 /* A claim has looked at everything in the gaps up to `until`, and these ids were there (ascending; others among them do not matter). Since
  * it was sent no answer to the question for writers came; gaps that were added meanwhile do no harm, they are fresh. */
 void hv_gaps_probed(struct hv_gaps *gaps, const int64_t *ids, size_t count, int64_t until);
