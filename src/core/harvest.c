@@ -13,6 +13,7 @@
 #define QUEUE_CHECK_AGAIN HV_MS(50) /* when it could not be; while one mark follows the other that is most of the time */
 #define SPILL_REFRESH HV_SECONDS(1) /* two refreshes for spilled shards are at least that far apart */
 #define LEAVE_LIMIT HV_SECONDS(10)
+#define AHEAD 8                     /* reports: slots are scattered, and each would have to be waited for */
 
 enum stop_state { RUNNING, DRAINING, LEAVING, STOPPED };
 
@@ -309,6 +310,9 @@ static void on_report(struct hv_harvest *h, const struct hv_event *event, struct
 static void on_reports(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
     struct hv_event one = {.type = HV_EV_REPORT, .lane = event->lane};
     for (size_t i = 0; i < event->count; i++) {
+        if (i + AHEAD < event->count) {
+            hv_slots_prefetch(&h->slots, event->reports[i + AHEAD].ticket);
+        }
         one.ticket = event->reports[i].ticket;
         one.delivery = event->reports[i].delivery;
         one.reason = event->reports[i].reason;

@@ -15,9 +15,12 @@ static const struct hv_fsm_state slot_states[] = {
     [HV_SLOT_STUCK] = {"stuck", HV_TO(HV_SLOT_ACKED)},
 };
 
+/* Ids come in runs, and are looked up in them: those that share all but their last bits stand in one line of the cache, in order, so that
+ * they do not collide with each other. The lines are spread by Fibonacci hashing. */
 static uint32_t home_of(const struct hv_slots *slots, int64_t id) {
-    uint64_t z = (uint64_t)id * 0x9e3779b97f4a7c15u; /* Fibonacci hashing: ids come in runs */
-    return (uint32_t)(z >> 32) & slots->map_mask;
+    enum { LINE_BITS = 4 };
+    uint64_t z = ((uint64_t)id >> LINE_BITS) * 0x9e3779b97f4a7c15u;
+    return ((uint32_t)(z >> 32) << LINE_BITS | ((uint32_t)id & ((1u << LINE_BITS) - 1))) & slots->map_mask;
 }
 
 void hv_slots_init(struct hv_slots *slots, uint32_t capacity) {

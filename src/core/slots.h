@@ -80,6 +80,13 @@ void hv_slot_move(struct hv_slot *slot, enum hv_slot_state to);
 uint64_t hv_slot_ticket(const struct hv_slots *slots, uint32_t index);
 uint32_t hv_slots_by_ticket(const struct hv_slots *slots, uint64_t ticket);
 
+/* It will be looked for in a moment. */
+static inline void hv_slots_prefetch(const struct hv_slots *slots, uint64_t ticket) {
+    if ((uint32_t)ticket < slots->capacity) {
+        __builtin_prefetch(&slots->table[(uint32_t)ticket], 1);
+    }
+}
+
 #define HV_LIST_EMPTY ((struct hv_list){HV_NO_SLOT, HV_NO_SLOT, 0})
 
 /* Inserts before `before`; HV_NO_SLOT appends. */
