@@ -1,12 +1,15 @@
 """wakeup = listen: with the trigger that `harvestd schema --notify` prints, a record does not wait until rows are looked for; without it,
 or when notifications get lost, it does, and that is all."""
 import re
+import shlex
+import subprocess
 
 import psycopg
 import pytest
 
-from bed.daemon import run_once, write_ini
+from bed.daemon import command, run_once, write_ini
 from bed.postgres import TABLE
+from bed.readme import block
 from bed.util import wait_until
 
 # Nothing is found in time by looking for it. (What was delivered is deleted after mark_backoff, too.)
@@ -145,6 +148,15 @@ def test_check_tells_what_is_missing(bed, tmp_path):
         wakeup(says, data_source=bed.pgbouncer(mode).data_source(database))
     write_ini(path, bed.settings(database))
     assert "wakeup" not in run_once("check", "-c", path).stdout
+
+
+def test_the_readme(bed, tmp_path):
+    database = bed.database()
+    write_ini(str(tmp_path / "harvestd.ini"), bed.settings(database))
+    script = "harvestd() { %s \"$@\"; }\npsql() { command psql -qv ON_ERROR_STOP=1 %s; }\n%s" % (
+        " ".join(shlex.quote(c) for c in command()), shlex.quote(database.data_source()), block("notify"))
+    done = subprocess.run(["sh", "-e", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and re.search("^ok .*wakeup", done.stdout, re.M), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("mode", ["transaction"])
