@@ -5,7 +5,6 @@
  * Who closes what: the signal handles, the timer and the log's poll handle are closed when the runtime reports that
  * it has stopped; the loop then runs dry and is closed; last the log is flushed. */
 #include <assert.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,12 +13,13 @@
 #include <uv.h>
 
 #include "app/commands.h"
+#include "app/footprint.h"
 #include "app/log_sink.h"
 #include "app/signals.h"
 #include "io/kafka_producer.h"
 #include "rt/runtime.h"
 
-enum { SIGNALS = 3 };
+enum { SIGNALS = 3, START_MS = 5000, TIDY_MS = 60000 };
 
 /* Beyond drain_timeout: leaving the group takes 5 s at most, ending a client that long again while a broker hangs. */
 #define STOP_LIMIT HV_SECONDS(20)
@@ -34,7 +34,9 @@ struct daemon {
     struct hv_signals signals;
     unsigned stop_signals;
     uv_timer_t stop_timer; /* from the first signal on */
-    bool timer_open;
+    uv_timer_t tidy_timer;
+    bool timers_open;
+    uint64_t acknowledged, tidied; /* records: when it was looked last, when memory was given back last */
     struct hv_runtime *runtime; /* NULL once it has stopped */
     bool drained;               /* everything that was in flight was settled before it stopped */
 };
@@ -92,9 +94,11 @@ static void on_signal(uv_signal_t *handle, int number) {
 /* Nothing of ours keeps the loop alive after this. */
 static void let_go_of_loop(struct daemon *d) {
     hv_signals_close(&d->signals);
-    if (d->timer_open)
+    if (d->timers_open) {
         uv_close((uv_handle_t *)&d->stop_timer, NULL);
-    d->timer_open = false;
+        uv_close((uv_handle_t *)&d->tidy_timer, NULL);
+    }
+    d->timers_open = false;
     hv_log_sink_detach(d->sink);
 }
 
@@ -105,12 +109,41 @@ static void on_stopped(void *user, int status) {
     let_go_of_loop(d);
 }
 
-static const struct hv_runtime_handler runtime_handler = {.stopped = on_stopped};
+/* A leader's start is over when it leads, and what comes then needs the room; that of others after a while. */
+static bool on_notice(void *user, const struct hv_action *action) {
+    (void)user;
+    if (action->notice == HV_NOTICE_ACQUIRED)
+        hv_footprint_start_is_over();
+    return true;
+}
+
+/* Nothing came for a minute, and something had before. */
+static void on_tidy(uv_timer_t *timer) {
+    struct daemon *d = timer->data;
+    struct hv_harvest_figures figures;
+    if (d->runtime == NULL)
+        return;
+    hv_runtime_look(d->runtime, &figures);
+    if (figures.acknowledged == d->acknowledged && figures.acknowledged != d->tidied) {
+        hv_footprint_work_is_over();
+        d->tidied = figures.acknowledged;
+    }
+    d->acknowledged = figures.acknowledged;
+}
+
+static void on_start_over(uv_timer_t *timer) {
+    hv_footprint_start_is_over();
+    uv_timer_start(timer, on_tidy, TIDY_MS, TIDY_MS);
+}
+
+static const struct hv_runtime_handler runtime_handler = {.notice = on_notice, .stopped = on_stopped};
 
 static int start(struct daemon *d, struct hv_error *err) {
     uv_timer_init(&d->loop, &d->stop_timer); /* cannot fail */
-    d->stop_timer.data = d;
-    d->timer_open = true;
+    uv_timer_init(&d->loop, &d->tidy_timer);
+    d->stop_timer.data = d->tidy_timer.data = d;
+    d->timers_open = true;
+    uv_timer_start(&d->tidy_timer, on_start_over, START_MS, 0);
     if (hv_log_sink_attach(d->sink, &d->loop, err) != 0 ||
         hv_signals_open(&d->signals, &d->loop, signal_numbers, SIGNALS, on_signal, d, err) != 0)
         return -1;
@@ -140,7 +173,7 @@ int hv_cmd_run(const struct hv_settings *settings) {
     struct hv_error err = {""};
     signal(SIGPIPE, SIG_IGN);
     hv_producer_use_signal(SIGRTMIN); /* before there are threads */
-    mallopt(M_ARENA_MAX, 2); /* before there are threads: librdkafka's would take an arena each */
+    hv_footprint_set_up();
     d.logger.level = (enum hv_log_level)settings->log_level;
     d.logger.format = (enum hv_log_format)settings->log_format;
     d.sink = hv_log_sink_open(STDERR_FILENO, &d.logger);
