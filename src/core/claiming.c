@@ -12,6 +12,8 @@
 #define QUIET HV_SECONDS(1)     /* without rows, before the wait grows above mark_backoff */
 #define WAKE_PACE HV_MS(2)      /* under load a claim is to find more than the one row that was told of */
 #define LISTEN_AGAIN HV_SECONDS(60) /* after it was refused */
+#define CROWDED HV_SECONDS(1)   /* while one scan after the other brings mostly rows that come again, before they are marked */
+#define CROWD 100               /* rows that are too many to bring each time */
 
 void hv_claim_init(struct hv_claim *claim, const struct hv_core_config *config, struct hv_random *dice) {
     *claim = (struct hv_claim){
@@ -20,9 +22,11 @@ void hv_claim_init(struct hv_claim *claim, const struct hv_core_config *config, 
         .limit = config->mark_query_records < FIRST_LIMIT ? config->mark_query_records : FIRST_LIMIT,
     };
     hv_backoff_init(&claim->backoff, config->io_error_backoff, config->io_error_backoff_max);
-    hv_watermark_restart(&claim->watermark, 0);
     hv_gaps_init(&claim->gaps, config->gaps_max);
+    hv_look_init(&claim->look, config->list_span);
+    claim->by_mark = !config->by_cursor;
     claim->next = INT64_MIN;
+    claim->crowded_since = HV_NEVER;
 }
 
 void hv_claim_fini(struct hv_claim *claim) {
@@ -30,10 +34,14 @@ void hv_claim_fini(struct hv_claim *claim) {
 }
 
 void hv_claim_restart(struct hv_claim *claim, hv_time now) {
-    hv_watermark_restart(&claim->watermark, now);
     hv_gaps_clear(&claim->gaps);
+    claim->by_mark = !claim->config->by_cursor || claim->crowded;
+    claim->crowded = false;
+    claim->crowded_since = HV_NEVER;
     claim->next = INT64_MIN;
-    claim->listing = claim->regaining = false;
+    claim->empty_before = false;
+    claim->regaining = false;
+    hv_look_restart(&claim->look);
     claim->refresh = NULL;
     claim->not_before = now;
     claim->busy_at = now;
@@ -49,7 +57,8 @@ static void start_again(struct hv_claim *claim, hv_time now) {
     }
     hv_gaps_clear(&claim->gaps);
     claim->next = INT64_MIN;
-    claim->listing = false;
+    claim->empty_before = false;
+    claim->look.under_way = false;
 }
 
 /* A server that crashed, or a standby that took its place, may have lost what was committed last, and give the same ids once more; and
@@ -60,23 +69,14 @@ void hv_claim_up(struct hv_claim *claim, hv_time now) {
     claim->listens = false;
     claim->listen_at = now;
     start_again(claim, now);
-    hv_watermark_restart(&claim->watermark, now);
-}
-
-static void unanswered(struct hv_claim *claim, hv_time now) {
-    if (claim->config->by_cursor) {
-        hv_gaps_unanswered(&claim->gaps, now);
-    } else {
-        hv_watermark_unanswered(&claim->watermark, now);
-    }
 }
 
 void hv_claim_down(struct hv_claim *claim, bool outcome_unknown, hv_time now) {
-    if (claim->state == HV_CLAIM_CLAIMING && outcome_unknown && !claim->config->by_cursor) {
+    if (claim->state == HV_CLAIM_CLAIMING && outcome_unknown && claim->by_mark) {
         claim->refresh = "the outcome of a mark is unknown";
     }
     if (claim->state == HV_CLAIM_ASKING) {
-        unanswered(claim, now);
+        hv_gaps_unanswered(&claim->gaps, now);
     }
     claim->state = HV_CLAIM_DOWN;
 }
@@ -90,7 +90,7 @@ void hv_claim_refused(struct hv_claim *claim, hv_time now) {
         return;
     }
     if (claim->state == HV_CLAIM_ASKING) {
-        unanswered(claim, now);
+        hv_gaps_unanswered(&claim->gaps, now);
     } else if (claim->state == HV_CLAIM_CLAIMING && claim->limit > 1) {
         claim->limit /= 2; /* if one of the rows is to blame, the others may pass */
     }
@@ -126,21 +126,6 @@ static void decide_wait(struct hv_claim *claim, size_t count, bool cut, hv_time 
     hv_time shortest = hv_time_max(claim->listens ? usual : usual / SOON, (now - claim->asked_at) / 2);
     hv_time longest = quiet < QUIET && !claim->listens ? usual : hv_time_max(usual, claim->config->idle_backoff_max);
     claim->not_before = now + hv_time_min(hv_time_max(shortest, quiet / 2), longest);
-    if (!claim->config->by_cursor) { /* which looks by itself */
-        claim->not_before = hv_time_min(claim->not_before, hv_time_max(claim->rescan_at, now + usual));
-    }
-}
-
-static void note_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, hv_time now) {
-    int64_t last = INT64_MIN;
-    if (count > 0) {
-        last = rows[count - 1].id;
-        hv_watermark_saw(&claim->watermark, last);
-        if (rows[0].id < claim->watermark.low) {
-            hv_watermark_found_below(&claim->watermark, last, now);
-        }
-    }
-    hv_watermark_marked(&claim->watermark, claim->asked_covering, claim->asked_from, last, claim->asked_alone, now);
 }
 
 /* What is missing between the rows above the cursor are new gaps. */
@@ -156,18 +141,33 @@ static void move_on(struct hv_claim *claim, const struct hv_claimed *rows, size_
     }
 }
 
+/* Everything up to `until` was looked at, and these rows were there. */
+static void note_seen(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, int64_t until) {
+    int64_t *ids = hv_calloc(count, sizeof *ids);
+    for (size_t i = 0; i < count; i++) {
+        ids[i] = rows[i].id;
+    }
+    hv_gaps_probed(&claim->gaps, ids, count, until);
+    free(ids);
+    move_on(claim, rows, count);
+}
+
+/* A reply has all there was up to its last row, but rows that were deleted under its hands: these count for its limit, and nobody can tell
+ * how many they were. When it has none at all, nothing is left, unless all that it found was deleted: by us (not alone), or by others,
+ * which nobody does twice in a row. */
+static void note_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count) {
+    bool empty = count == 0 && claim->asked_alone;
+    if (count > 0 || (empty && claim->empty_before)) {
+        note_seen(claim, rows, count, count > 0 ? rows[count - 1].id : INT64_MAX);
+    }
+    claim->empty_before = empty;
+}
+
 /* Returns how many rows count. A reply that was cut has all there was up to its last or limit-th row; what it has beyond that may have
  * predecessors that it has not. */
 static size_t note_scanned(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, bool cut) {
     size_t taken = count < claim->asked_limit ? count : claim->asked_limit;
-    int64_t until = cut ? rows[taken - 1].id : INT64_MAX;
-    int64_t *ids = hv_calloc(taken, sizeof *ids);
-    for (size_t i = 0; i < taken; i++) {
-        ids[i] = rows[i].id;
-    }
-    hv_gaps_probed(&claim->gaps, ids, taken, until);
-    free(ids);
-    move_on(claim, rows, taken);
+    note_seen(claim, rows, taken, cut ? rows[taken - 1].id : INT64_MAX);
     return taken;
 }
 
@@ -188,13 +188,14 @@ size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, si
     if (claim->asked_term != term) {
         return 0; /* what we know now does not go with it */
     }
-    if (claim->config->by_cursor) {
-        cut = cut || count >= claim->asked_limit;
-        count = note_scanned(claim, rows, count, cut);
-        note_regained(claim, cut, now);
+    claim->was_cut = cut = cut || count >= claim->asked_limit;
+    if (claim->by_mark) {
+        note_marked(claim, rows, count);
     } else {
-        note_marked(claim, rows, count, now);
+        count = note_scanned(claim, rows, count, cut);
     }
+    note_regained(claim, cut, now);
+    hv_look_seen(&claim->look, count);
     if (count > 0) {
         adapt_limit(claim, rows, count);
     }
@@ -202,14 +203,23 @@ size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, si
     return count;
 }
 
+void hv_claim_took(struct hv_claim *claim, size_t count, size_t come_again, hv_time now) {
+    bool crowded = come_again > count / 2 && (claim->was_cut || come_again >= CROWD);
+    if (!crowded) {
+        claim->crowded_since = HV_NEVER;
+    } else if (claim->crowded_since == HV_NEVER) {
+        claim->crowded_since = now; /* the gaps may be gone soon */
+    } else if (now - claim->crowded_since >= CROWDED && claim->refresh == NULL) {
+        claim->crowded = true;
+        claim->refresh = "too many rows of a shard that waits lie between ids that may still come: they are marked";
+    }
+}
+
 void hv_claim_writers(struct hv_claim *claim, const uint64_t *hashes, size_t count, hv_time now) {
     assert(claim->state == HV_CLAIM_ASKING);
     claim->state = HV_CLAIM_IDLE;
-    if (claim->config->by_cursor) {
-        hv_gaps_writers(&claim->gaps, hashes, count, now);
-    } else {
-        hv_watermark_writers(&claim->watermark, hashes, count, now);
-    }
+    claim->empty_before = false; /* only what was sent after this decides */
+    hv_gaps_writers(&claim->gaps, hashes, count, now);
 }
 
 void hv_claim_look_at(struct hv_claim *claim, const int64_t *ids, size_t count, hv_time now) {
@@ -217,8 +227,7 @@ void hv_claim_look_at(struct hv_claim *claim, const int64_t *ids, size_t count, 
         return;
     }
     claim->not_before = hv_time_min(claim->not_before, now);
-    hv_watermark_lower(&claim->watermark, ids[0]);
-    for (size_t i = 0; i < count && claim->config->by_cursor; i++) {
+    for (size_t i = 0; i < count; i++) {
         if (ids[i] < claim->next) {
             hv_gaps_add(&claim->gaps, ids[i], ids[i]);
         }
@@ -226,30 +235,27 @@ void hv_claim_look_at(struct hv_claim *claim, const int64_t *ids, size_t count, 
 }
 
 int64_t hv_claim_low(const struct hv_claim *claim) {
-    if (!claim->config->by_cursor) {
-        return claim->watermark.low;
-    }
     return claim->gaps.count > 0 ? claim->gaps.list[0].lo : claim->next;
 }
 
-/* ---- looking from the first id on (by cursor) ---- */
+/* ---- looking at all ids ---- */
 
 static bool wants_list(struct hv_claim *claim, hv_time now) {
-    if (!claim->config->by_cursor) {
-        return false;
-    }
-    if (!claim->listing && !claim->regaining && now >= claim->rescan_at) {
+    if (!claim->look.under_way && !claim->regaining && now >= claim->rescan_at) {
         claim->rescan_at = now + claim->config->rescan_interval;
-        claim->listing = claim->next > INT64_MIN;
-        claim->list_from = INT64_MIN;
+        if (claim->next > INT64_MIN) {
+            claim->look_since = now;
+            hv_look_begin(&claim->look, claim->next - 1, claim->rescan_at);
+        }
     }
-    return claim->listing;
+    return claim->look.under_way;
 }
 
-static void list(struct hv_claim *claim, uint64_t term, struct hv_actions *out) {
+static void list(struct hv_claim *claim, uint64_t term, hv_time now, struct hv_actions *out) {
     struct hv_action *action = hv_actions_add(out, HV_ACT_LIST);
-    action->from_id = claim->list_from;
-    action->to_id = claim->next - 1;
+    hv_look_ask(&claim->look, now);
+    action->from_id = claim->look.from;
+    action->to_id = claim->look.to;
     action->limit = claim->config->list_limit;
     claim->asked_term = term;
     claim->state = HV_CLAIM_LISTING;
@@ -270,8 +276,10 @@ void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size
     if (claim->asked_term != term) {
         return;
     }
-    claim->listing = count == claim->config->list_limit;
-    claim->list_from = count > 0 ? rows[count - 1].id + 1 : INT64_MIN;
+    hv_look_turn(&claim->look, count == claim->config->list_limit, count > 0 ? rows[0].id : 0, now);
+    if (!claim->look.under_way) { /* looking is not all that is done */
+        claim->rescan_at = hv_time_max(claim->rescan_at, now + (now - claim->look_since));
+    }
     bool strange = false;
     for (size_t i = 0; i < count && !strange; i++) {
         strange = is_strange(claim, &rows[i], slots, shards);
@@ -327,31 +335,14 @@ static void note_asked(struct hv_claim *claim, uint64_t term, hv_time now) {
     claim->woken = false;
 }
 
-static void mark(struct hv_claim *claim, const uint8_t *leader_id, bool alone, hv_time now, struct hv_actions *out) {
-    bool rescan = now >= claim->rescan_at;
-    if (rescan) {
-        claim->rescan_at = now + claim->config->rescan_interval;
-    }
-    struct hv_action *action = hv_actions_add(out, HV_ACT_MARK);
+static void claim_rows(struct hv_claim *claim, const uint8_t *leader_id, bool alone, struct hv_actions *out) {
+    struct hv_action *action = hv_actions_add(out, claim->by_mark ? HV_ACT_MARK : HV_ACT_SCAN);
     memcpy(action->uuid, leader_id, HV_UUID_BYTES);
-    action->from_id = rescan ? INT64_MIN : claim->watermark.low;
-    action->limit = claim->limit;
-    claim->asked_from = action->from_id;
-    claim->asked_covering = hv_watermark_covering(&claim->watermark);
-    claim->asked_alone = alone;
-}
-
-static void scan(struct hv_claim *claim, struct hv_actions *out) {
-    struct hv_action *action = hv_actions_add(out, HV_ACT_SCAN);
     action->from_id = claim->next;
     action->limit = claim->limit;
     action->gaps = claim->gaps.list;
     action->gap_count = claim->gaps.count;
-}
-
-static bool wants_writers(struct hv_claim *claim, hv_time now) {
-    return claim->config->by_cursor ? hv_gaps_want_writers(&claim->gaps, now)
-                                    : hv_watermark_wants_writers(&claim->watermark, now);
+    claim->asked_alone = alone;
 }
 
 void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t room, bool alone, uint64_t term, hv_time now,
@@ -362,17 +353,13 @@ void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t
     bool due = now >= due_at(claim) && room >= claim->limit;
     if (wants_to_listen(claim) && now >= claim->listen_at) {
         subscribe(claim, true, out);
-    } else if (wants_writers(claim, now)) {
+    } else if (hv_gaps_want_writers(&claim->gaps, now)) {
         hv_actions_add(out, HV_ACT_WRITERS);
         claim->state = HV_CLAIM_ASKING;
     } else if (wants_list(claim, now) && !(claim->listed && due)) { /* a long list does not hold up the claims */
-        list(claim, term, out);
+        list(claim, term, now, out);
     } else if (due) {
-        if (claim->config->by_cursor) {
-            scan(claim, out);
-        } else {
-            mark(claim, leader_id, alone, now, out);
-        }
+        claim_rows(claim, leader_id, alone, out);
         note_asked(claim, term, now);
     }
 }
@@ -381,13 +368,8 @@ hv_time hv_claim_deadline(const struct hv_claim *claim, uint32_t room) {
     if (claim->state != HV_CLAIM_IDLE) {
         return HV_NEVER;
     }
-    hv_time deadline;
-    if (claim->config->by_cursor) {
-        hv_time list_at = claim->listing ? 0 : claim->regaining ? HV_NEVER : claim->rescan_at;
-        deadline = hv_time_min(hv_gaps_deadline(&claim->gaps), list_at);
-    } else {
-        deadline = hv_watermark_deadline(&claim->watermark);
-    }
+    hv_time list_at = claim->look.under_way ? 0 : claim->regaining ? HV_NEVER : claim->rescan_at;
+    hv_time deadline = hv_time_min(hv_gaps_deadline(&claim->gaps), list_at);
     if (wants_to_listen(claim)) {
         deadline = hv_time_min(deadline, claim->listen_at);
     }

@@ -1,16 +1,22 @@
 /* Claiming: when to look for rows, how many, from which id on, and what an unknown outcome leads to. The claiming connection carries one
  * statement at a time: a claim, the question for the writers, a look at the ids that are there, or the wish to be told of new rows.
  *
+ * We remember the highest id seen and the gaps below it (gaps.h), and claim, in one statement and so in one snapshot, what is above and
+ * what has appeared in the gaps: so dead rows are not walked. All starts from the first id when leadership begins, on a new connection,
+ * and after a *refresh*: a new leader id, under which every row is claimed anew. What we hold in memory stays there: a row that comes again is known by its id.
+ *
  * Two strategies; rows come in the order of ids from both, and what follows is the same. They may take turns on one table.
  *
- * *By mark*: rows are written our leader id and returned. An exact book of what was seen is not needed, the table keeps it.
- * A mark whose reply was lost may have taken rows that nobody knows of. So does a shard that spilled. Both are mended by a *refresh*: a
- * new leader id, under which every row is marked anew, from the first one on, in the order of ids. What we hold in memory stays there:
- * a row that comes again is known by its id.
+ * *By mark*: rows are written our leader id and returned; those that carry it already are passed over. A mark whose reply was lost may
+ * have taken rows that nobody knows of; so does a shard that spilled. Both are mended by a refresh.
  *
- * *By cursor*: nothing is written. We remember the highest id seen and the gaps below it (gaps.h), and read, in one statement and so in
- * one snapshot, what is above and what has appeared in the gaps. A reply that is lost costs nothing: the cursor did not move. All starts
- * from the first id when leadership begins, after a refresh, and when the connection was made anew.
+ * *By cursor*: nothing is written. A reply that is lost costs nothing: the cursor did not move. But gaps that had to become one hold rows
+ * that were seen. Those that we hold are left out of the scan. Those of a shard that spilled cannot be told, and come again and again:
+ * when they are most of what comes (*crowded*), a refresh goes over to marks, with which the table keeps the book, until the next one.
+ *
+ * Ids that were drawn before their INSERT began (sequence caches, hi/lo generators), and those of a sequence that starts again, escape the
+ * gaps. Every `rescan_interval` a look at all ids (look.h) finds them. Claims go on between its pages. What appears behind its back is found
+ * by the next one.
  *
  * With `listen` a leader's session has the database tell it when rows were written, which ends the wait before the next claim. That is
  * all it does: what was not told is found when the wait is over. */
@@ -21,9 +27,9 @@
 #include "core/config.h"
 #include "core/event.h"
 #include "core/gaps.h"
+#include "core/look.h"
 #include "core/shards.h"
 #include "core/slots.h"
-#include "core/watermark.h"
 
 enum hv_claim_state { HV_CLAIM_DOWN, HV_CLAIM_IDLE, HV_CLAIM_CLAIMING, HV_CLAIM_ASKING, HV_CLAIM_LISTING, HV_CLAIM_SUBSCRIBING };
 
@@ -31,23 +37,25 @@ struct hv_claim {
     const struct hv_core_config *config;
     struct hv_random *dice;
     enum hv_claim_state state;
-    struct hv_watermark watermark; /* by mark */
-    struct hv_gaps gaps;           /* by cursor: */
-    int64_t next;                  /* the lowest id that was not seen and is in no gap */
-    int64_t list_from;             /* of the next page of the look from the first id on */
-    bool listing;                  /* that is under way */
-    bool listed;                   /* the last statement was a page of it */
-    bool regaining;                /* the cursor started again and has not come back to where it was... */
-    int64_t regain;                /* ... which is here */
+    bool by_mark;        /* as configured; also after a refresh because of crowded gaps, until the next */
+    struct hv_gaps gaps;
+    int64_t next;        /* the lowest id that was not seen and is in no gap */
+    hv_time crowded_since; /* HV_NEVER: the last scan was not crowded */
+    bool crowded;        /* ... for too long: the refresh that is due goes over to marks */
+    struct hv_look look; /* at all ids */
+    hv_time look_since;
+    bool listed;         /* the last statement was a page of it */
+    bool regaining;      /* the cursor started again and has not come back to where it was... */
+    int64_t regain;      /* ... which is here */
     hv_time regain_since;
     const char *refresh; /* why a refresh is due (static text), or NULL */
     uint32_t limit;      /* rows of the next mark at most; adapts */
     uint32_t average;    /* bytes of a row, as seen lately */
     hv_time asked_at;
     uint32_t asked_limit;
-    int64_t asked_from;
-    bool asked_covering;
     bool asked_alone;    /* we could not delete anything meanwhile */
+    bool was_cut;        /* the last reply: there may be more above its last row */
+    bool empty_before;   /* the mark before found nothing, alone */
     uint64_t asked_term; /* of leadership, when the claim was sent */
     hv_time not_before;  /* of the next mark */
     hv_time busy_at;     /* when rows came last */
@@ -79,9 +87,22 @@ size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, si
 void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, uint64_t term,
                      const struct hv_slots *slots, const struct hv_shards *shards, hv_time now);
 
+/* What became of the rows that hv_claim_marked counted: so many of them were not kept, and will come again. */
+void hv_claim_took(struct hv_claim *claim, size_t count, size_t come_again, hv_time now);
+
+/* Will a scan see this row again, although it was seen? */
+static inline bool hv_claim_comes_again(const struct hv_claim *claim, int64_t id) {
+    return !claim->by_mark && hv_gaps_hold(&claim->gaps, id);
+}
+
 /* Is a statement out whose snapshot may hold rows that are deleted meanwhile? */
 static inline bool hv_claim_is_reading(const struct hv_claim *claim) {
     return claim->state == HV_CLAIM_CLAIMING || claim->state == HV_CLAIM_LISTING;
+}
+
+/* Is any statement out? */
+static inline bool hv_claim_is_waiting(const struct hv_claim *claim) {
+    return claim->state != HV_CLAIM_DOWN && claim->state != HV_CLAIM_IDLE;
 }
 
 /* Every id below it is decided: seen, or never to come. */

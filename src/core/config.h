@@ -9,8 +9,9 @@
 
 struct hv_core_config {
     bool by_cursor;                 /* claim without a write; otherwise rows are marked */
-    uint32_t gaps_max;              /* ranges of missing ids that are kept apart; by_cursor only */
-    uint32_t list_limit;            /* ids of one look at what is there; by_cursor only */
+    uint32_t gaps_max;              /* ranges of missing ids that are kept apart */
+    uint32_t list_limit;            /* ids that are listed at once */
+    uint32_t list_span;             /* ... and the least that these may span, less one */
     uint32_t send_concurrency;      /* shards */
     uint32_t max_in_flight_records; /* handed to Kafka and not reported */
     uint64_t max_in_flight_bytes;

@@ -79,10 +79,11 @@ enum hv_action_type {
     HV_ACT_HEARTBEAT,      /* stamp */
     HV_ACT_ANSWER,         /* let the pending revoke go through */
     HV_ACT_LEAVE,          /* leave the group, then HV_EV_LEFT */
-    HV_ACT_MARK,           /* uuid, from_id, limit: mark rows on the claiming connection */
+    HV_ACT_MARK,           /* uuid, from_id, gaps, limit: mark, in one snapshot, up to `limit` rows of the lowest ids in the gaps and
+                            * >= from_id that do not carry the mark; on the claiming connection */
     HV_ACT_SCAN,           /* from_id, gaps, limit; ids, count: read, in one snapshot, up to `limit` rows of the lowest ids >= from_id,
                             * and as many out of each gap, but none of `ids`; on the claiming connection */
-    HV_ACT_LIST,           /* from_id, to_id, limit: read the lowest ids between these, both inclusive; on the claiming connection */
+    HV_ACT_LIST,           /* from_id, to_id, limit: read the highest ids between these, both inclusive; on the claiming connection */
     HV_ACT_WRITERS,        /* ask for the writing transactions on the claiming connection */
     HV_ACT_LISTEN,         /* flag: from now on this session of the claiming connection is told of rows (true) or not any more (false) */
     HV_ACT_PURGE,          /* ids, count: on the settling connection */

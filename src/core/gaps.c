@@ -174,25 +174,31 @@ void hv_gaps_unanswered(struct hv_gaps *gaps, hv_time now) {
 struct probe {
     struct hv_gaps *gaps;
     size_t made; /* gaps in room */
-    int64_t until;
+    bool retires;
 };
 
-/* A piece of a gap in which nothing was found, if there is one: what was looked at for the last time is retired. */
-static void keep(struct probe *p, const struct hv_gap *gap, int64_t lo, int64_t hi) {
-    if (gap->phase == HV_GAP_LAST && lo <= hi && lo <= p->until) {
-        if (hi <= p->until) {
-            return;
+/* What waits for its last look is retired at one time, by a probe that looked at all of it: after a sequence began anew among it, rows of one
+ * key must not be found here and passed over there. */
+static bool covers_the_last(const struct hv_gaps *gaps, int64_t until) {
+    for (size_t i = gaps->count; i > 0 && gaps->list[i - 1].hi > until; i--) {
+        if (gaps->list[i - 1].phase == HV_GAP_LAST) {
+            return false;
         }
-        lo = p->until + 1;
     }
-    if (lo <= hi) {
+    return true;
+}
+
+/* A piece of a gap in which nothing was found, if there is one. */
+static void keep(struct probe *p, const struct hv_gap *gap, int64_t lo, int64_t hi) {
+    bool retired = gap->phase == HV_GAP_LAST && p->retires;
+    if (lo <= hi && !retired) {
         struct hv_gap piece = {.lo = lo, .hi = hi, .phase = gap->phase, .merged = gap->merged};
         append(&p->gaps->room, &p->made, &p->gaps->room_capacity, piece);
     }
 }
 
 void hv_gaps_probed(struct hv_gaps *gaps, const int64_t *ids, size_t count, int64_t until) {
-    struct probe p = {gaps, 0, until};
+    struct probe p = {gaps, 0, covers_the_last(gaps, until)};
     size_t next = 0;
     for (size_t i = 0; i < gaps->count; i++) {
         const struct hv_gap *gap = &gaps->list[i];

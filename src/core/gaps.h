@@ -2,7 +2,7 @@
  * rolled back: its rows may still appear, in any order, until nobody is left who could write them.
  *
  *   FRESH ── the writers of that moment are known: they are its *epoch* ──► EPOCH ── all of them are gone ──► LAST ── a claim that
- *   was sent after that has looked at it once more ──► retired: what is missing will never come
+ *   was sent after that has looked at all of these once more ──► retired: what is missing will never come
  *
  * An INSERT takes its lock on the table before it draws its id, and a commit becomes visible before its lock is let go: so the one who
  * drew an id of the gap is among the writers of that moment, or has ended, which the next claim sees. (Ids that were drawn before their

@@ -10,7 +10,6 @@
 #include "core/settling.h"
 
 #define QUEUE_CHECK HV_SECONDS(1)   /* how often the age of queued records is looked at */
-#define QUEUE_CHECK_AGAIN HV_MS(50) /* when it could not be; while one mark follows the other that is most of the time */
 #define SPILL_REFRESH HV_SECONDS(1) /* two refreshes for spilled shards are at least that far apart */
 #define LEAVE_LIMIT HV_SECONDS(10)
 #define AHEAD 8                     /* reports: slots are scattered, and each would have to be waited for */
@@ -334,19 +333,20 @@ static void reread(struct hv_harvest *h, struct hv_shard *shard, uint32_t index)
     }
 }
 
-static void take_row(struct hv_harvest *h, const struct hv_claimed *row, struct hv_actions *out) {
+/* False: it was not kept. */
+static bool take_row(struct hv_harvest *h, const struct hv_claimed *row, struct hv_actions *out) {
     uint32_t number = row->key_hash % h->shards.count;
     struct hv_shard *shard = &h->shards.list[number];
     if (shard->spilled || (shard->mode != HV_SHARD_OPEN && hv_shard_unsent(shard) >= h->shards.keep)) {
         shard->spilled = true;
         release(out, row->payload);
-        return;
+        return false;
     }
     if (hv_slots_left(&h->slots) == 0) {
         /* A server that returns more than it was asked for. */
         h->claim.refresh = "a mark returned more rows than there is room for";
         release(out, row->payload);
-        return;
+        return false;
     }
     uint32_t index = hv_slots_take(&h->slots, row->id);
     struct hv_slot *slot = hv_slot(&h->slots, index);
@@ -356,6 +356,7 @@ static void take_row(struct hv_harvest *h, const struct hv_claimed *row, struct 
     slot->since = h->now;
     slot->defective = row->defective;
     hv_shards_insert(&h->shards, index);
+    return true;
 }
 
 /* A row that we hold comes again after a refresh or a reset. If it was not sent yet its content is taken anew. */
@@ -387,6 +388,7 @@ static void take_known_row(struct hv_harvest *h, uint32_t index, const struct hv
 static void on_claimed(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
     size_t claimed = hv_claim_marked(&h->claim, event->rows, event->count, event->flag, h->term, h->now);
     bool ours = leads(h) && h->claim.asked_term == h->term;
+    size_t come_again = 0;
     for (size_t i = 0; i < event->count; i++) {
         const struct hv_claimed *row = &event->rows[i];
         assert(row->payload != NULL);
@@ -398,9 +400,12 @@ static void on_claimed(struct hv_harvest *h, const struct hv_event *event, struc
         uint32_t known = hv_slots_find(&h->slots, row->id);
         if (known != HV_NO_SLOT) {
             take_known_row(h, known, row, out);
-        } else {
-            take_row(h, row, out);
+        } else if (!take_row(h, row, out)) {
+            come_again += hv_claim_comes_again(&h->claim, row->id);
         }
+    }
+    if (ours) {
+        hv_claim_took(&h->claim, claimed, come_again, h->now);
     }
 }
 
@@ -411,7 +416,7 @@ static bool is_to_be_reread(const struct hv_harvest *h, uint32_t index, const st
 }
 
 /* Gaps that had to be made one hold records that we know. Should there be many, and should they stay for long, a scan might find nothing
- * but them, again and again. */
+ * but them, again and again. (Those that were not kept: hv_claim_took.) */
 static void leave_out_known(struct hv_harvest *h, struct hv_action *scan) {
     size_t count = 0;
     for (size_t i = 0; i < scan->gap_count; i++) {
@@ -480,17 +485,15 @@ static bool queued_too_long(const struct hv_harvest *h, const struct hv_shard *s
 
 /* A record that waited for long is not sent from an old copy: what is unsent is forgotten and marked anew. */
 static void check_queues(struct hv_harvest *h, struct hv_actions *out) {
-    if (h->now < h->queue_check) {
-        return;
+    if (h->now < h->queue_check || hv_claim_is_waiting(&h->claim)) {
+        return; /* as soon as it is answered, and before the next one is sent */
     }
-    bool soon = h->claim.state != HV_CLAIM_DOWN && h->claim.state != HV_CLAIM_IDLE;
-    h->queue_check = h->now + (soon ? QUEUE_CHECK_AGAIN : QUEUE_CHECK);
+    h->queue_check = h->now + QUEUE_CHECK;
     /* Not while a mark is out: its rows would come before those that are forgotten here. Nor while failed reports are to come: a
      * record that is in flight would come before an earlier one of its key that failed already and was forgotten. */
     if (h->claim.refresh != NULL || h->claim.state != HV_CLAIM_IDLE || hv_sender_is_purging(&h->sender)) {
         return;
     }
-    h->queue_check = h->now + QUEUE_CHECK;
     bool any = false, moving_again = false;
     for (uint32_t i = 0; i < h->shards.count; i++) {
         const struct hv_shard *shard = &h->shards.list[i];
@@ -541,7 +544,7 @@ static hv_time next_deadline(const struct hv_harvest *h, bool more) {
     hv_time deadline = beating ? hv_leading_deadline(&h->leading) : HV_NEVER;
     deadline = hv_time_min(deadline, hv_sender_deadline(&h->sender, leading));
     deadline = hv_time_min(deadline, hv_settle_deadline(&h->settle));
-    if (leading) {
+    if (leading && !hv_claim_is_waiting(&h->claim)) {
         deadline = hv_time_min(deadline, h->queue_check);
     }
     if (may_claim(h)) {
@@ -586,6 +589,7 @@ static void turn(struct hv_harvest *h, struct hv_actions *out) {
     } else if (!leads(h) && h->stop == RUNNING) {
         hv_claim_rest(&h->claim, out);
     }
+    h->settle.by_mark = h->claim.by_mark;
     hv_settle_advance(&h->settle, h->stop != RUNNING || h->leading.role == HV_REVOKING, h->now, out);
     if (leads(h)) {
         more = hv_sender_feed(&h->sender, h->now, out);

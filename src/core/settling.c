@@ -184,7 +184,7 @@ static bool reset_due_shards(struct hv_settle *settle, hv_time now, struct hv_ac
     if (count == 0) {
         return false;
     }
-    struct hv_action *action = hv_actions_add(out, settle->config->by_cursor ? HV_ACT_LOOK : HV_ACT_RESET);
+    struct hv_action *action = hv_actions_add(out, settle->by_mark ? HV_ACT_RESET : HV_ACT_LOOK);
     action->ids = settle->ids;
     action->count = count;
     settle->state = HV_SETTLE_RESETTING;

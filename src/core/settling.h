@@ -24,6 +24,7 @@ struct hv_settle {
     struct hv_list stuck;   /* refused alone; tried again one at a time */
     struct hv_list gone;    /* purged while a mark was out, whose reply may still hold them: known until it came */
     uint32_t batch;         /* rows of the next purge at most */
+    bool by_mark;           /* claims leave out what is marked: a row that is to be read again must not be */
     bool one_stuck;         /* the statement that is out is for a stuck row */
     hv_time retry_at;
     hv_time stuck_until;

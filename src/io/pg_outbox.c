@@ -23,6 +23,7 @@ enum pending { NOTHING, PROBE, RIGHTS, MARK, SCAN, LIST, PURGE, RESET, WRITERS, 
 #define SQL_MAX 4096
 #define PARAMETERS_MAX 6
 
+enum { MARK_ABOVE, MARK_GAPS, MARK_FORMS };                    /* how a mark is asked for; */
 enum { SCAN_ABOVE, SCAN_GAPS, SCAN_GAPS_WITHOUT, SCAN_FORMS }; /* how a scan is asked for... */
 enum { BY_SHARES, BY_SUM, SCAN_BOUNDS };                       /* ... and bounded */
 #define SUMS_IN_A_ROW 100 /* once a row was larger than its share */
@@ -56,7 +57,7 @@ struct hv_outbox {
     uint64_t server_since; /* since when the server runs, hashed, as the answer before told; 0: there was none */
     char table[HV_TABLE_QUOTED_MAX];
     char channel[2 * HV_TABLE_CHANNEL_SIZE]; /* quoted */
-    char probe_sql[SQL_MAX], mark_sql[SQL_MAX], purge_sql[SQL_MAX], reset_sql[SQL_MAX], list_sql[SQL_MAX], look_sql[SQL_MAX];
+    char probe_sql[SQL_MAX], mark_sql[MARK_FORMS][SQL_MAX], purge_sql[SQL_MAX], reset_sql[SQL_MAX], list_sql[SQL_MAX], look_sql[SQL_MAX];
     char scan_sql[SCAN_BOUNDS][SCAN_FORMS][SQL_MAX];
 };
 
@@ -101,20 +102,25 @@ static const char *const bytes_forms[2][2] = { /* [since 14][the value is JSON] 
  * the planner may join instead and read the whole table on every mark. coalesce(...) is "no or another
  * leader" in a form that the planner does not understand: with statistics from a time when all rows
  * carried our id it would expect a row or two, and sort the table. */
-static const char mark_form[] =
-    "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM (SELECT id, " BYTES_BEFORE " FROM (SELECT id, %s AS bytes FROM %s "
-    "WHERE id >= $2 AND coalesce(leader_id <> $1, true) ORDER BY id LIMIT $3) AS few) AS found WHERE before < $4)) "
-    "RETURNING " ROW;
+#define MARK_ROWS(rows) \
+    "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM (SELECT id, " BYTES_BEFORE " FROM (" rows " ORDER BY id LIMIT $3) " \
+    "AS few) AS found WHERE before < $4)) RETURNING " ROW
+#define UNMARKED "SELECT id, %s AS bytes FROM %s WHERE coalesce(leader_id <> $1, true) AND "
+static const char mark_above_form[] = MARK_ROWS(UNMARKED "id >= $2");
+
+/* One statement, and so one snapshot: a row above, or in a later gap, may have its predecessor in an earlier one. The limit over all
+ * bounds the reply: many gaps may be filled at one time. */
+#define IN_EACH_GAP(lo, hi) "SELECT o.* FROM ROWS FROM (pg_catalog.unnest(" lo "), pg_catalog.unnest(" hi ")) AS g (lo, hi) CROSS JOIN LATERAL "
+static const char mark_gaps_form[] =
+    MARK_ROWS("SELECT * FROM ((" UNMARKED "id >= $2 ORDER BY id LIMIT $3) UNION ALL "
+         IN_EACH_GAP("$5", "$6") "(" UNMARKED "id >= g.lo AND id <= g.hi ORDER BY id LIMIT $3) AS o) AS rows");
 
 /* Only the primary can tell this; a standby, to which a proxy may send what only reads, raises an error. It is asked once a statement. */
 #define ON_PRIMARY "(SELECT pg_catalog.pg_current_wal_lsn() IS NOT NULL)"
 #define ABOVE "SELECT " ROW " FROM %s WHERE id >= $1 AND " ON_PRIMARY " ORDER BY id LIMIT $2"
-/* One statement, and so one snapshot: a row above, or in a later gap, may have its predecessor in an earlier one. The limit over all (see
- * below) bounds the reply: many gaps may be filled at one time. */
 #define IN_GAPS(and) \
     "(" ABOVE ") UNION ALL " \
-    "SELECT o.* FROM ROWS FROM (pg_catalog.unnest($4), pg_catalog.unnest($5)) AS g (lo, hi) " \
-    "CROSS JOIN LATERAL (SELECT " ROW " FROM %s WHERE id >= g.lo AND id <= g.hi " and "ORDER BY id LIMIT $2) AS o"
+    IN_EACH_GAP("$4", "$5") "(SELECT " ROW " FROM %s WHERE id >= g.lo AND id <= g.hi " and "ORDER BY id LIMIT $2) AS o"
 
 /* Around these rows: how a reply is bounded in bytes. Mostly by an equal share ($3) for each row: the larger ones come without what makes
  * them large, and without a topic. Then the reply is not used, and the scan is repeated with the sum of bytes up to each row, which makes
@@ -128,7 +134,7 @@ static const char sum_form[] =
     "SELECT " ROW ", before + bytes >= $3 FROM (SELECT " ROW ", bytes, " BYTES_BEFORE " FROM (SELECT " ROW ", %s AS bytes FROM (%s) AS found "
     "OFFSET 0) AS sized ORDER BY id LIMIT $2) AS few WHERE before < $3 ORDER BY id";
 
-static const char list_form[] = "SELECT id, kafka_key FROM %s WHERE id >= $1 AND id <= $2 AND " ON_PRIMARY " ORDER BY id LIMIT $3";
+static const char list_form[] = "SELECT id, kafka_key FROM %s WHERE id >= $1 AND id <= $2 AND " ON_PRIMARY " ORDER BY id DESC LIMIT $3";
 
 static const char look_form[] = "SELECT id FROM %s WHERE id = ANY ($1) AND " ON_PRIMARY;
 
@@ -201,16 +207,31 @@ static void send_ids(struct hv_outbox *outbox, enum pending pending, const char 
     free(array);
 }
 
-void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64_t from_id, uint32_t limit) {
-    static const Oid types[] = {OID_UUID, OID_INT8, OID_INT8, OID_INT8};
-    static const int lengths[] = {16, 8, 8, 8};
+/* Both ends of the gaps as arrays; the caller frees them. False, with what it has, without memory. */
+static bool make_gap_arrays(const struct hv_gap *gaps, size_t count, uint8_t **lo, uint8_t **hi, int *lengths) {
+    *lo = make_array(&gaps[0].lo, sizeof *gaps, count, &lengths[0]);
+    *hi = make_array(&gaps[0].hi, sizeof *gaps, count, &lengths[1]);
+    return *lo != NULL && *hi != NULL;
+}
+
+void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64_t from_id, uint32_t limit, const struct hv_gap *gaps,
+                    size_t gap_count) {
+    static const Oid types[] = {OID_UUID, OID_INT8, OID_INT8, OID_INT8, OID_INT8_ARRAY, OID_INT8_ARRAY};
+    int form = gap_count == 0 ? MARK_ABOVE : MARK_GAPS;
+    int lengths[] = {16, 8, 8, 8, 0, 0};
     assert(hv_outbox_is_idle(outbox) && limit > 0);
-    uint8_t from[8], rows[8], bytes[8];
+    uint8_t from[8], rows[8], bytes[8], *lo = NULL, *hi = NULL;
     hv_put_be64(from, (uint64_t)from_id);
     hv_put_be64(rows, (uint64_t)limit);
     hv_put_be64(bytes, (uint64_t)outbox->reply_bytes);
-    send_statement(outbox, MARK, outbox->mark_sql, 4, types, (const void *const[]){leader_id, from, rows, bytes},
-                   lengths);
+    if (form == MARK_ABOVE || make_gap_arrays(gaps, gap_count, &lo, &hi, &lengths[4])) {
+        send_statement(outbox, MARK, outbox->mark_sql[form], form == MARK_ABOVE ? 4 : 6, types,
+                       (const void *const[]){leader_id, from, rows, bytes, lo, hi}, lengths);
+    } else {
+        hv_pg_drop(outbox->pg, HV_PG_STATEMENT, "out of memory for a statement");
+    }
+    free(lo);
+    free(hi);
 }
 
 static void free_scan(struct scan *scan) {
@@ -246,9 +267,7 @@ void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, c
     hv_put_be64(scan->from, (uint64_t)from_id);
     bool fine = true;
     if (scan->form != SCAN_ABOVE) {
-        scan->lo = make_array(&gaps[0].lo, sizeof *gaps, gap_count, &scan->lengths[3]);
-        scan->hi = make_array(&gaps[0].hi, sizeof *gaps, gap_count, &scan->lengths[4]);
-        fine = scan->lo != NULL && scan->hi != NULL;
+        fine = make_gap_arrays(gaps, gap_count, &scan->lo, &scan->hi, &scan->lengths[3]);
     }
     if (scan->form == SCAN_GAPS_WITHOUT) {
         scan->without = make_array(left_out, sizeof *left_out, left_out_count, &scan->lengths[5]);
@@ -428,8 +447,9 @@ static void on_listed(struct hv_outbox *outbox, const PGresult *result) {
         return;
     }
     for (size_t i = 0; i < count; i++) {
-        rows[i].id = hv_table_read_id(result, (int)i);
-        rows[i].key_hash = hv_fnv1a(PQgetvalue(result, (int)i, 1), (size_t)PQgetlength(result, (int)i, 1));
+        int at = (int)(count - 1 - i); /* the highest comes first */
+        rows[i].id = hv_table_read_id(result, at);
+        rows[i].key_hash = hv_fnv1a(PQgetvalue(result, at, 1), (size_t)PQgetlength(result, at, 1));
     }
     outbox->handler->listed(outbox->user, rows, count);
     free(rows);
@@ -507,7 +527,8 @@ static void write_scan(struct hv_outbox *outbox, int form, const char *rows, con
 static void write_claims(struct hv_outbox *outbox) {
     const char *table = outbox->table;
     const char *bytes = bytes_forms[hv_pg_server_version(outbox->pg) >= 140000][hv_table_value_is_json(&outbox->types)];
-    snprintf(outbox->mark_sql, SQL_MAX, mark_form, table, bytes, table);
+    snprintf(outbox->mark_sql[MARK_ABOVE], SQL_MAX, mark_above_form, table, bytes, table);
+    snprintf(outbox->mark_sql[MARK_GAPS], SQL_MAX, mark_gaps_form, table, bytes, table, bytes, table);
     char rows[1536];
     snprintf(rows, sizeof rows, ABOVE, table);
     write_scan(outbox, SCAN_ABOVE, rows, bytes);

@@ -61,13 +61,15 @@ void hv_outbox_set_reply_bytes(struct hv_outbox *outbox, uint64_t bytes);
 /* May one of the next be called now? (up, and nothing is out) */
 bool hv_outbox_is_idle(const struct hv_outbox *outbox);
 
-/* Claims up to `limit` (1 or more) rows of the lowest ids >= from_id that do not carry leader_id. */
-void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64_t from_id, uint32_t limit);
-/* Reads, in one snapshot, the `limit` (1 or more) rows of the lowest ids out of the gaps and >= from_id, but none in a gap with
- * an id of left_out. Gaps are below from_id and apart from each other. Copies its arguments before it returns. A standby refuses. */
+/* Claims, as of one snapshot, up to `limit` (1 or more) rows of the lowest ids out of the gaps and >= from_id that do not carry leader_id.
+ * Gaps are below from_id and apart from each other. Copies its arguments before it returns. */
+void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64_t from_id, uint32_t limit, const struct hv_gap *gaps,
+                    size_t gap_count);
+/* Reads, in one snapshot, the `limit` (1 or more) rows of the lowest ids out of the gaps (as above) and >= from_id, but none in a gap with
+ * an id of left_out. Copies its arguments before it returns. A standby refuses. */
 void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count,
                     const int64_t *left_out, size_t left_out_count);
-/* Reads ids and keys of up to `limit` rows of the lowest ids between two, both inclusive. A standby refuses. */
+/* Reads ids and keys of up to `limit` rows of the highest ids between two, both inclusive. A standby refuses. */
 void hv_outbox_list(struct hv_outbox *outbox, int64_t from_id, int64_t to_id, uint32_t limit);
 /* DELETE ... WHERE id = ANY(ids). Copies ids before it returns. */
 void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, size_t count);

@@ -11,6 +11,7 @@
 
 #define GAPS_MAX 256    /* each costs a look into the index at every claim */
 #define LIST_LIMIT 5000 /* ids: 100 kB */
+#define LIST_SPAN 16383 /* ids less one: were all their rows dead, it would take some milliseconds */
 #define CLOCKS_DIFFER HV_MS(10) /* the two are not read at the same moment: less than this is no sleep */
 
 /* The clock as it is now, not as the loop cached it: a process that was paused must see that its lease is over before it does
@@ -29,6 +30,7 @@ static struct hv_core_config core_config(const struct hv_settings *s, hv_time wa
         .by_cursor = s->claim == HV_CLAIM_BY_CURSOR,
         .gaps_max = GAPS_MAX,
         .list_limit = LIST_LIMIT,
+        .list_span = LIST_SPAN,
         .send_concurrency = s->send_concurrency,
         .max_in_flight_records = s->max_in_flight_records,
         .max_in_flight_bytes = s->max_in_flight_bytes,

@@ -106,8 +106,7 @@ static const struct hv_setting table[] = {
     {DURATION(drain_timeout), DEFAULT("10s"), RANGE(0, HOUR), RELOAD,
      .help = "how long stopping waits for acknowledgements and their purge"},
     {DURATION(rescan_interval), DEFAULT("5s"), RANGE(HV_MS(100), HOUR), RELOAD,
-     .help = "how often a mark looks from the first id again, for ids that were drawn long before they were "
-             "written"},
+     .help = "how often all ids are looked at again, for those that were drawn long before they were written"},
 
     {IN("log", "level", log_level), .type = HV_SET_CHOICE, DEFAULT("info"), RELOAD,
      .choices = {"error", "warn", "info", "debug"}, .help = "least severe level that is logged"},

@@ -190,11 +190,17 @@ static void wait_answer(struct client *c) {
     assert_true(hv_outbox_is_idle(c->outbox));
 }
 
-static void mark(struct client *c, int64_t from_id, uint32_t limit) {
+static void mark_gaps(struct client *c, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count) {
     forget(c);
-    hv_outbox_mark(c->outbox, c->leader, from_id, limit);
+    hv_outbox_mark(c->outbox, c->leader, from_id, limit, gaps, gap_count);
     wait_answer(c);
 }
+
+static void mark(struct client *c, int64_t from_id, uint32_t limit) {
+    mark_gaps(c, from_id, limit, NULL, 0);
+}
+
+#define GAPS(...) (const struct hv_gap[]){__VA_ARGS__}, sizeof((const struct hv_gap[]){__VA_ARGS__}) / sizeof(struct hv_gap)
 
 static void purge(struct client *c, const int64_t *ids, size_t count) {
     forget(c);
@@ -480,8 +486,6 @@ static void look(struct client *c, const int64_t *ids, size_t count) {
     wait_answer(c);
 }
 
-#define GAPS(...) (const struct hv_gap[]){__VA_ARGS__}, sizeof((const struct hv_gap[]){__VA_ARGS__}) / sizeof(struct hv_gap)
-
 static void expect_listed(const struct client *c, const int64_t *ids, size_t count) {
     assert_int_equal(c->count, count);
     assert_memory_equal(c->ids, ids, count * sizeof *ids);
@@ -519,8 +523,8 @@ static void test_scan_list_look(void **state) {
     scan_without(&c, 19, 9, GAPS({.lo = 8, .hi = 8}), (const int64_t[]){8, 19}, 2);
     EXPECT_IDS(&c, 19, 20); /* above the gaps nothing is left out */
     list(&c, 3, 8, 4);
-    EXPECT_LISTED(&c, 3, 4, 5, 6);
-    assert_int_equal(c.hashes[0], hv_fnv1a("k3", 2));
+    EXPECT_LISTED(&c, 5, 6, 7, 8); /* the highest, ascending */
+    assert_int_equal(c.hashes[0], hv_fnv1a("k5", 2));
     list(&c, 7, 8, 4);
     EXPECT_LISTED(&c, 7, 8);
     list(&c, 8, 7, 4);
@@ -528,6 +532,31 @@ static void test_scan_list_look(void **state) {
     look(&c, (const int64_t[]){9, 99, 2}, 3);
     EXPECT_LISTED(&c, 2, 9);
     expect_rows(&c, "leader_id IS NULL", "20");
+    client_close(&c);
+}
+
+static void test_marks_in_gaps(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    wait_up(&c);
+    mark_gaps(&c, INT64_MAX, 10, GAPS({.lo = INT64_MIN, .hi = INT64_MAX - 1}));
+    assert_int_equal(c.count, 0);
+    admin_sql(c.admin, "INSERT INTO outbox SELECT i, 't', 'k' || i, '12345678' FROM generate_series(1, 20) i ORDER BY i DESC");
+    mark_gaps(&c, 18, 10, GAPS({.lo = 2, .hi = 3}, {.lo = 7, .hi = 7}, {.lo = 15, .hi = 15}));
+    EXPECT_IDS(&c, 2, 3, 7, 15, 18, 19, 20);
+    assert_memory_equal(c.records[2]->key, "k7", 2);
+    expect_rows(&c, "leader_id IS NOT NULL", "7");
+    mark_gaps(&c, 18, 4, GAPS({.lo = INT64_MIN, .hi = 4}, {.lo = 6, .hi = 17})); /* the lowest of all that are left */
+    EXPECT_IDS(&c, 1, 4, 6, 8);
+    admin_sql(c.admin, "UPDATE outbox SET leader_id = 'b0000000-0000-0000-0000-000000000000' WHERE id IN (3, 5, 19, 20)");
+    mark_gaps(&c, 20, 9, GAPS({.lo = 3, .hi = 3}, {.lo = 19, .hi = 19}));
+    EXPECT_IDS(&c, 3, 19, 20); /* another leader's, and none outside */
+    hv_outbox_set_reply_bytes(c.outbox, 50);
+    mark_gaps(&c, 17, 9, GAPS({.lo = 5, .hi = 9}, {.lo = 11, .hi = 16}));
+    EXPECT_IDS(&c, 5, 9, 11);
+    mark(&c, 11, 9);
+    EXPECT_IDS(&c, 12, 13, 14);
     client_close(&c);
 }
 
@@ -565,7 +594,7 @@ static void test_scan_of_narrow_ids_and_other_types(void **state) {
         assert_int_equal(c.records[0]->value_length, 2);
         assert_false(c.cut);
         list(&c, INT64_MIN, INT64_MAX, 2);
-        EXPECT_LISTED(&c, 1, 2);
+        EXPECT_LISTED(&c, 8, 9);
         mark(&c, INT64_MIN, 4);
         EXPECT_IDS(&c, 1, 2, 3, 4);
         client_close(&c);
@@ -690,7 +719,7 @@ static void test_missing_table_and_columns(void **state) {
     wait_up(&c); /* mended: works */
     admin_sql(c.admin, "ALTER TABLE outbox DROP leader_id");
     forget(&c);
-    hv_outbox_mark(c.outbox, c.leader, 0, 1);
+    hv_outbox_mark(c.outbox, c.leader, 0, 1, NULL, 0);
     bench_run_until(&c.bench, has_answer, &c);
     assert_int_equal(c.refusals, 1);
     assert_int_equal(c.failure.trouble, HV_PG_NO_COLUMN);
@@ -729,7 +758,7 @@ static void test_types_that_change_under_the_session(void **state) {
     admin_sql(c.admin, "ALTER TABLE outbox ALTER kafka_value TYPE bytea USING NULL");
     admin_sql(c.admin, "INSERT INTO outbox VALUES (1, 't', 'k', 'v')");
     forget(&c);
-    hv_outbox_mark(c.outbox, c.leader, 0, 10);
+    hv_outbox_mark(c.outbox, c.leader, 0, 10, NULL, 0);
     bench_run_until(&c.bench, has_answer, &c);
     assert_int_equal(c.downs, 1);
     assert_int_equal(c.failure.trouble, HV_PG_WRONG_TYPE);
@@ -867,7 +896,7 @@ static void test_session_lost_during_a_mark(void **state) {
     wait_up(&c);
     admin_sql(blocker, "BEGIN; LOCK TABLE outbox");
     forget(&c);
-    hv_outbox_mark(c.outbox, c.leader, 0, 10);
+    hv_outbox_mark(c.outbox, c.leader, 0, 10, NULL, 0);
     admin_sql(blocker, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'contract'");
     bench_run_until(&c.bench, has_down, &c);
     assert_int_equal(c.failure.trouble, HV_PG_LOST);
@@ -1000,6 +1029,7 @@ int main(void) {
         cmocka_unit_test(test_large_purge_and_large_rows),
         cmocka_unit_test(test_writers),
         cmocka_unit_test(test_scan_list_look),
+        cmocka_unit_test(test_marks_in_gaps),
         cmocka_unit_test(test_scan_at_the_ends_of_int8),
         cmocka_unit_test(test_scan_of_narrow_ids_and_other_types),
         cmocka_unit_test(test_a_scan_is_one_snapshot),

@@ -300,9 +300,6 @@ void sim_weather_start(struct sim *sim);
 
 /* table.c */
 void sim_table_start(struct sim *sim);
-/* The rows that a mark would take now, ascending. */
-uint32_t sim_table_pick(const struct sim *sim, const uint8_t *uuid, int64_t from, uint32_t limit,
-                        int64_t *ids);
 /* Deletes a row that is there; it must have been appended. */
 void sim_table_delete(struct sim *sim, int64_t id);
 /* Mends a row, or an operator deletes it. */

@@ -231,12 +231,17 @@ static void finish(struct sim *sim, void *arg) {
 
 /* ---- the statement begins ---- */
 
+static bool is_ours(const struct statement *s, const struct sim_row *row) {
+    return s->type == HV_ACT_MARK && row->marked && memcmp(row->leader, s->uuid, HV_UUID_BYTES) == 0;
+}
+
 /* The lowest `limit` rows between two ids, appended to those that the statement has. */
 static void read_range(const struct sim *sim, struct statement *s, int64_t lo, int64_t hi) {
     uint32_t found = 0;
     lo = lo < 0 ? 0 : lo;
     for (int64_t id = lo; id <= hi && id < sim->top && found < s->limit; id++) {
-        if (sim->rows[id].state == SIM_ROW_COMMITTED && !(s->left_out[id / 8] & 1 << id % 8)) {
+        const struct sim_row *row = &sim->rows[id];
+        if (row->state == SIM_ROW_COMMITTED && !(s->left_out[id / 8] & 1 << id % 8) && !is_ours(s, row)) {
             if (s->count == IDS) {
                 break;
             }
@@ -252,20 +257,31 @@ static void read_gaps_and_above(struct sim *sim, struct statement *s) {
     }
     read_range(sim, s, s->from, INT64_MAX);
     qsort(s->ids, s->count, sizeof *s->ids, by_id);
-    if (s->count > 0 && sim_coin(sim, 10)) {
+    if (s->type == HV_ACT_MARK) {
+        s->count = s->count < s->limit ? s->count : s->limit;
+    } else if (s->count > 0 && sim_coin(sim, 10)) {
         s->cut = true;
         s->count = (uint32_t)sim_between(sim, 1, s->count);
     }
     read_rows(sim, s);
 }
 
+/* The highest `limit` rows between two ids, ascending. */
+static void list_range(const struct sim *sim, struct statement *s) {
+    uint32_t most = s->limit < IDS ? s->limit : IDS;
+    for (int64_t id = s->to < sim->top ? s->to : sim->top - 1; id >= 0 && id >= s->from && s->count < most; id--) {
+        if (sim->rows[id].state == SIM_ROW_COMMITTED) {
+            s->ids[s->count++] = id;
+        }
+    }
+    qsort(s->ids, s->count, sizeof *s->ids, by_id);
+}
+
 static void take_snapshot(struct sim *sim, struct statement *s) {
-    if (s->type == HV_ACT_MARK) {
-        s->count = sim_table_pick(sim, s->uuid, s->from, s->limit < IDS ? s->limit : IDS, s->ids);
-    } else if (s->type == HV_ACT_SCAN) {
+    if (s->type == HV_ACT_MARK || s->type == HV_ACT_SCAN) {
         read_gaps_and_above(sim, s);
     } else if (s->type == HV_ACT_LIST) {
-        read_range(sim, s, s->from, s->to);
+        list_range(sim, s);
         for (uint32_t i = 0; i < s->count; i++) {
             s->flaws[i] = sim->rows[s->ids[i]].flaw;
         }

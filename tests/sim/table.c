@@ -204,20 +204,6 @@ void sim_table_start(struct sim *sim) {
     }
 }
 
-uint32_t sim_table_pick(const struct sim *sim, const uint8_t *uuid, int64_t from, uint32_t limit,
-                        int64_t *ids) {
-    uint32_t count = 0;
-    int64_t id = from > sim->lowest ? from : sim->lowest;
-    for (; id < sim->top && count < limit; id++) {
-        const struct sim_row *row = &sim->rows[id];
-        bool ours = row->marked && memcmp(row->leader, uuid, HV_UUID_BYTES) == 0;
-        if (row->state == SIM_ROW_COMMITTED && !ours) {
-            ids[count++] = id;
-        }
-    }
-    return count;
-}
-
 void sim_table_delete(struct sim *sim, int64_t id) {
     struct sim_row *row = &sim->rows[id];
     if (row->state != SIM_ROW_COMMITTED) {

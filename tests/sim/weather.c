@@ -69,6 +69,7 @@ static void configure(struct sim *sim) {
     static const uint32_t windows[] = {4, 5, 8, 12, 20, 50, 3000};
     c->by_cursor = sim_coin(sim, 50);
     c->list_limit = (uint32_t)sim_between(sim, 2, 60);
+    c->list_span = (uint32_t)sim_between(sim, 1, 200);
     static const uint32_t gaps[] = {2, 3, 8, 64};
     c->gaps_max = gaps[hv_random_below(&sim->dice, 4)];
     c->send_concurrency = (uint32_t)sim_between(sim, 1, SIM_SHARDS_MAX);

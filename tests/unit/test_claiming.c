@@ -11,6 +11,8 @@
 #include "core/claiming.h"
 
 static const struct hv_core_config config = {.gaps_max = 8,
+                                             .list_limit = 100,
+                                             .list_span = 1000,
                                              .mark_query_records = 100,
                                              .mark_query_bytes = 10000,
                                              .mark_backoff = HV_MS(10),
@@ -34,6 +36,16 @@ static const struct hv_action *advance(struct hv_claim *claim, uint32_t room, hv
     hv_claim_advance(claim, uuid, room, true, 1, now, &out);
     assert_true(out.count <= 1);
     return out.count == 0 ? NULL : &out.list[0];
+}
+
+/* ... after the question for writers, which finds none. */
+static const struct hv_action *advance_past_writers(struct hv_claim *claim, hv_time now) {
+    const struct hv_action *action = advance(claim, 1000, now);
+    if (action != NULL && action->type == HV_ACT_WRITERS) {
+        hv_claim_writers(claim, NULL, 0, now);
+        action = advance(claim, 1000, now);
+    }
+    return action;
 }
 
 static void reply(struct hv_claim *claim, uint32_t count, uint32_t bytes, hv_time now) {
@@ -60,7 +72,7 @@ static void a_full_mark_goes_on_at_once_and_the_limit_follows_the_bytes(void **s
     struct hv_claim claim;
     begin(&claim);
     for (uint32_t limit = 4; limit < 100; limit *= 2) {
-        assert_int_equal(advance(&claim, 1000, 5)->limit, limit);
+        assert_int_equal(advance_past_writers(&claim, 5)->limit, limit);
         reply(&claim, limit, 50, 5);
     }
     assert_int_equal(advance(&claim, 1000, 5)->limit, 100);
@@ -103,7 +115,7 @@ static void while_no_rows_come_the_wait_grows(void **state) {
 
 /* When the next claim may be sent, after one that was sent at `now` found a row and took so long. */
 static hv_time wait_after_rows(struct hv_claim *claim, hv_time now, hv_time took) {
-    assert_non_null(advance(claim, 1000, now));
+    assert_non_null(advance_past_writers(claim, now));
     reply(claim, 1, 50, now + took);
     return claim->not_before - (now + took);
 }
@@ -115,7 +127,7 @@ static void right_after_rows_the_wait_is_short(void **state) {
     assert_int_equal(wait_after_rows(&claim, 0, 0), HV_MS(10) / 8);
     hv_time now = claim.not_before, before = 0;
     while (now < HV_MS(500)) {
-        assert_non_null(advance(&claim, 1000, now));
+        assert_non_null(advance_past_writers(&claim, now));
         reply(&claim, 0, 0, now);
         hv_time wait = claim.not_before - now;
         assert_true(wait >= before && wait <= hv_time_max(HV_MS(10) / 8, now / 2) && wait <= HV_MS(10));
@@ -161,24 +173,169 @@ static void a_refused_mark_is_repeated_later_and_smaller(void **state) {
         hv_claim_refused(&claim, now);
         assert_null(advance(&claim, 1000, now + HV_MS(200)));
         now += HV_SECONDS(5);
-        if (hv_watermark_wants_writers(&claim.watermark, now)) {
-            fail_msg("nothing was seen yet");
-        }
     }
     assert_int_equal(advance(&claim, 1000, now)->limit, 1);
     assert_null(claim.refresh);
 }
 
-static void rows_below_the_watermark_are_found_by_a_rescan(void **state) {
+/* ---- what is missing ---- */
+
+/* It marks now, what is above `from` and in so many gaps. */
+static const struct hv_action *marks(struct hv_claim *claim, int64_t from, size_t gaps, bool alone, hv_time now) {
+    out.count = 0;
+    hv_claim_advance(claim, uuid, 1000, alone, 1, now, &out);
+    assert_int_equal(out.count, 1);
+    assert_int_equal(out.list[0].type, HV_ACT_MARK);
+    assert_int_equal(out.list[0].from_id, from);
+    assert_int_equal(out.list[0].gap_count, gaps);
+    return &out.list[0];
+}
+
+static void marked(struct hv_claim *claim, const int64_t *ids, size_t count, hv_time now) {
+    struct hv_claimed rows[10];
+    for (size_t i = 0; i < count; i++) {
+        rows[i] = (struct hv_claimed){.id = ids[i], .bytes = 10};
+    }
+    assert_int_equal(hv_claim_marked(claim, rows, count, false, 1, now), count);
+}
+
+#define IDS(...) (const int64_t[]){__VA_ARGS__}, sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)
+
+static void writers(struct hv_claim *claim, uint64_t one, hv_time now) {
+    assert_int_equal(advance(claim, 1000, now)->type, HV_ACT_WRITERS);
+    hv_claim_writers(claim, &one, one != 0, now);
+}
+
+static void what_is_missing_is_in_gaps_until_its_writers_are_gone(void **state) {
     (void)state;
     struct hv_claim claim;
     begin(&claim);
-    claim.watermark.low = 1000;
-    assert_int_equal(advance(&claim, 1000, HV_MS(1))->from_id, 1000);
-    reply(&claim, 0, 0, HV_MS(1));
-    assert_int_equal(advance(&claim, 1000, HV_SECONDS(3600))->from_id, INT64_MIN);
-    reply(&claim, 0, 0, HV_SECONDS(3600));
-    assert_int_equal(advance(&claim, 1000, HV_SECONDS(3601))->from_id, 1000);
+    marks(&claim, INT64_MIN, 0, false, 0);
+    marked(&claim, IDS(10, 12, 13), 0);
+    writers(&claim, 7, 0);
+    const struct hv_action *mark = marks(&claim, 14, 2, false, HV_MS(20));
+    assert_int_equal(mark->gaps[0].lo, INT64_MIN);
+    assert_int_equal(mark->gaps[0].hi, 9);
+    assert_int_equal(mark->gaps[1].lo, 11);
+    assert_int_equal(mark->gaps[1].hi, 11);
+    marked(&claim, IDS(14), HV_MS(20));
+    marks(&claim, 15, 2, false, HV_MS(40)); /* it still writes */
+    marked(&claim, IDS(15), HV_MS(40));
+    writers(&claim, 0, HV_MS(60));
+    marks(&claim, 16, 2, false, HV_MS(80));
+    marked(&claim, IDS(11), HV_MS(80)); /* what is behind that was looked at as far as 11 only */
+    assert_int_equal(hv_claim_low(&claim), 16);
+    hv_claim_fini(&claim);
+}
+
+/* A mark that finds nothing may have found what was deleted under its hands: its limit was used up, and others are left. */
+static void an_empty_mark_decides_when_it_was_alone_twice(void **state) {
+    (void)state;
+    static const bool alone[] = {true, false, true, true};
+    struct hv_claim claim;
+    begin(&claim);
+    marks(&claim, INT64_MIN, 0, true, 0);
+    marked(&claim, IDS(10, 12), 0);
+    writers(&claim, 7, 0);
+    marks(&claim, 13, 2, true, HV_MS(20));
+    marked(&claim, NULL, 0, HV_MS(20)); /* that was before */
+    writers(&claim, 0, HV_MS(60));
+    for (int i = 0; i < 4; i++) {
+        marks(&claim, 13, 2, alone[i], HV_MS(80 + 20 * i));
+        marked(&claim, NULL, 0, HV_MS(80 + 20 * i));
+    }
+    marks(&claim, 13, 0, true, HV_MS(180));
+    hv_claim_fini(&claim);
+}
+
+static void a_row_that_was_reset_is_in_a_gap_until_it_came(void **state) {
+    (void)state;
+    struct hv_claim claim;
+    begin(&claim);
+    claim.next = 20;
+    hv_claim_look_at(&claim, IDS(5, 25), 0);
+    writers(&claim, 0, 0);
+    const struct hv_action *mark = marks(&claim, 20, 1, false, 0);
+    assert_int_equal(mark->gaps[0].lo, 5);
+    assert_int_equal(mark->gaps[0].hi, 5);
+    marked(&claim, IDS(5, 25), 0);
+    assert_int_equal(claim.gaps.count, 1); /* 20 to 24 */
+    hv_claim_fini(&claim);
+}
+
+/* Ids drawn long before they were written, and a sequence that starts again. */
+static void a_row_that_nobody_knows_of_makes_it_mark_from_the_first_id_on(void **state) {
+    (void)state;
+    struct hv_claim claim;
+    struct hv_slots slots;
+    struct hv_shards shards;
+    hv_slots_init(&slots, 10);
+    hv_shards_init(&shards, &slots, 2, 4);
+    begin(&claim);
+    marks(&claim, INT64_MIN, 0, true, 0);
+    marked(&claim, IDS(10, 11), 0);
+    writers(&claim, 0, 0);
+    marks(&claim, 12, 1, true, HV_MS(20));
+    marked(&claim, IDS(12), HV_MS(20));
+    const struct hv_action *list = advance(&claim, 1000, HV_SECONDS(3600));
+    assert_int_equal(list->type, HV_ACT_LIST);
+    assert_int_equal(list->to_id, 12);
+    struct hv_claimed row = {.id = 3};
+    hv_claim_listed(&claim, &row, 1, 1, &slots, &shards, HV_SECONDS(3600));
+    marks(&claim, INT64_MIN, 0, true, HV_SECONDS(3600));
+    marked(&claim, IDS(3, 4), HV_SECONDS(3600)); /* those that were marked do not come again */
+    assert_int_equal(claim.next, 5);
+    hv_claim_fini(&claim);
+    hv_shards_fini(&shards);
+    hv_slots_fini(&slots);
+}
+
+/* ---- crowded gaps ---- */
+
+static const struct hv_core_config by_cursor = {.by_cursor = true,
+                                                .gaps_max = 8,
+                                                .list_limit = 100,
+                                                .list_span = 1000,
+                                                .mark_query_records = 100,
+                                                .mark_query_bytes = 10000,
+                                                .mark_backoff = HV_MS(10),
+                                                .idle_backoff_max = HV_MS(100),
+                                                .rescan_interval = HV_SECONDS(3600)};
+
+static void took(struct hv_claim *claim, size_t count, size_t come_again, bool cut, hv_time now) {
+    claim->was_cut = cut;
+    hv_claim_took(claim, count, come_again, now);
+}
+
+static void scans_that_bring_little_else_lead_to_marks_until_the_next_refresh(void **state) {
+    (void)state;
+    struct hv_claim claim;
+    hv_claim_init(&claim, &by_cursor, &dice);
+    hv_claim_restart(&claim, 0);
+    hv_claim_up(&claim, 0);
+    assert_int_equal(advance(&claim, 1000, 0)->type, HV_ACT_SCAN);
+    took(&claim, 4, 3, true, HV_MS(1));
+    took(&claim, 4, 2, true, HV_MS(900)); /* as much of use: it moves on */
+    took(&claim, 4, 4, true, HV_MS(1000));
+    took(&claim, 4, 4, false, HV_MS(1500)); /* the rest came too, and they are few */
+    took(&claim, 150, 150, false, HV_MS(2000)); /* many each time */
+    took(&claim, 0, 0, false, HV_MS(2100));
+    took(&claim, 4, 4, true, HV_MS(3000));
+    took(&claim, 4, 4, true, HV_MS(3900));
+    assert_null(claim.refresh);
+    took(&claim, 250, 126, false, HV_MS(4000));
+    assert_non_null(claim.refresh);
+    claim.state = HV_CLAIM_IDLE;
+    hv_claim_restart(&claim, HV_MS(4000));
+    assert_null(claim.refresh);
+    assert_int_equal(advance(&claim, 1000, HV_MS(4000))->type, HV_ACT_MARK);
+    assert_false(hv_claim_comes_again(&claim, 5));
+    hv_claim_down(&claim, true, HV_MS(4000));
+    assert_non_null(claim.refresh); /* a mark's outcome counts */
+    hv_claim_up(&claim, HV_MS(4000));
+    hv_claim_restart(&claim, HV_MS(4000));
+    assert_int_equal(advance(&claim, 1000, HV_MS(4000))->type, HV_ACT_SCAN);
+    hv_claim_fini(&claim);
 }
 
 int main(void) {
@@ -191,7 +348,11 @@ int main(void) {
         cmocka_unit_test(who_answers_slowly_is_asked_less_often),
         cmocka_unit_test(a_mark_of_unknown_outcome_asks_for_a_refresh),
         cmocka_unit_test(a_refused_mark_is_repeated_later_and_smaller),
-        cmocka_unit_test(rows_below_the_watermark_are_found_by_a_rescan),
+        cmocka_unit_test(what_is_missing_is_in_gaps_until_its_writers_are_gone),
+        cmocka_unit_test(an_empty_mark_decides_when_it_was_alone_twice),
+        cmocka_unit_test(a_row_that_was_reset_is_in_a_gap_until_it_came),
+        cmocka_unit_test(a_row_that_nobody_knows_of_makes_it_mark_from_the_first_id_on),
+        cmocka_unit_test(scans_that_bring_little_else_lead_to_marks_until_the_next_refresh),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     hv_actions_free(&out);

@@ -14,6 +14,7 @@
 static const struct hv_core_config config = {.by_cursor = true,
                                              .gaps_max = 8,
                                              .list_limit = 3,
+                                             .list_span = 1000,
                                              .mark_query_records = 4,
                                              .mark_query_bytes = 1 << 20,
                                              .mark_backoff = HV_MS(10),
@@ -94,10 +95,14 @@ static void writers(struct bed *bed, const uint64_t *hashes, size_t count) {
 #define HASHES(...) (const uint64_t[]){__VA_ARGS__}, sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t)
 #define IDS(...) (const int64_t[]){__VA_ARGS__}, sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)
 
-/* Whatever is due until nothing is: questions for writers find none, scans find nothing. */
+/* Whatever is due until nothing is: questions for writers find none, scans and looks find nothing. */
 static void settle(struct bed *bed) {
     for (int i = 0; i < 10; i++) {
         const struct hv_action *action = advance(bed);
+        while (action != NULL && action->type == HV_ACT_LIST) {
+            listed(bed, NULL, 0);
+            action = advance(bed);
+        }
         if (action != NULL && action->type == HV_ACT_WRITERS) {
             hv_claim_writers(&bed->claim, NULL, 0, bed->now);
         } else if (action != NULL && action->type == HV_ACT_SCAN) {
@@ -237,8 +242,9 @@ static void a_reply_that_was_cut_counts_up_to_its_last_row(void **state) {
     bed->cut = true;
     assert_int_equal(claimed(bed, IDS(11, 14)), 2);
     const struct hv_action *scan = advance_to(bed, HV_ACT_SCAN); /* at once */
-    assert_int_equal(scan->gap_count, 1);
-    assert_gap(scan, 0, 15, 20);
+    assert_int_equal(scan->gap_count, 2);
+    assert_gap(scan, 0, 12, 13); /* retired with the rest of the gap */
+    assert_gap(scan, 1, 15, 20);
     assert_int_equal(claimed(bed, IDS(31)), 1);
     assert_int_equal(bed->claim.gaps.count, 0);
     assert_int_equal(bed->claim.next, 32);
@@ -255,15 +261,18 @@ static void what_is_held_or_expected_or_spilled_is_not_strange(void **state) {
     bed->shards.list[1].spilled = true;
     bed->now = HV_SECONDS(6);
     const struct hv_action *list = advance_to(bed, HV_ACT_LIST);
-    assert_int_equal(list->from_id, INT64_MIN);
+    assert_int_equal(list->from_id, 11 - 1000);
     assert_int_equal(list->to_id, 11);
-    listed(bed, IDS(4, 5, 7)); /* a gap, and two of the shard that spilled */
+    listed(bed, IDS(5, 7, 10)); /* two of the shard that spilled, and one that is held: a full page */
     advance_to(bed, HV_ACT_SCAN); /* claims are not held up by a long list */
     claimed(bed, NULL, 0);
     list = advance_to(bed, HV_ACT_LIST);
-    assert_int_equal(list->from_id, 8);
-    listed(bed, IDS(10));
+    assert_int_equal(list->to_id, 4);
+    listed(bed, IDS(4)); /* a gap */
     assert_int_equal(bed->claim.next, 12);
+    list = advance_to(bed, HV_ACT_LIST);
+    assert_int_equal(list->to_id, 4 - 1001);
+    listed(bed, NULL, 0);
     bed->now = HV_SECONDS(10);
     settle(bed);
     bed->now = HV_SECONDS(12);
@@ -373,27 +382,33 @@ struct core {
     bool open;           /* a transaction that writes */
     int sent[ROWS];
     char payloads[ROWS];
+    uint8_t leader[ROWS][HV_UUID_BYTES]; /* marks */
+    enum hv_action_type claimed_by;
 };
 
 static void tell(struct core *c, struct hv_event event) {
     hv_harvest_step(c->core, &event, c->now, &c->out);
 }
 
-/* As the database would: up to the limit above and out of each gap, without those left out. */
-static void scan_table(struct core *c, const struct hv_action *scan) {
+/* As the database would: up to the limit above and out of each gap, without those left out, or marked. */
+static void claim_table(struct core *c, const struct hv_action *claim) {
     struct hv_claimed rows[ROWS];
-    uint32_t count = 0, limit = scan->limit;
+    uint32_t count = 0, limit = claim->limit;
+    bool marks = claim->type == HV_ACT_MARK;
     for (int64_t id = 1; id < ROWS && count < limit; id++) {
-        bool wanted = id >= scan->from_id;
-        for (size_t i = 0; i < scan->gap_count; i++) {
+        bool wanted = id >= claim->from_id;
+        for (size_t i = 0; i < claim->gap_count; i++) {
             bool left_out = false;
-            for (size_t k = 0; k < scan->count; k++) {
-                left_out = left_out || scan->ids[k] == id;
+            for (size_t k = 0; k < claim->count; k++) {
+                left_out = left_out || claim->ids[k] == id;
             }
-            wanted = wanted || (scan->gaps[i].lo <= id && id <= scan->gaps[i].hi && !left_out);
+            wanted = wanted || (claim->gaps[i].lo <= id && id <= claim->gaps[i].hi && !left_out);
         }
-        if (wanted && c->there[id]) {
+        if (wanted && c->there[id] && !(marks && memcmp(c->leader[id], claim->uuid, HV_UUID_BYTES) == 0)) {
             /* all odd ids are of one key */
+            if (marks) {
+                memcpy(c->leader[id], claim->uuid, HV_UUID_BYTES);
+            }
             rows[count++] = (struct hv_claimed){.id = id, .key_hash = (uint32_t)id & 1, .bytes = 10, .payload = &c->payloads[id]};
         }
     }
@@ -416,8 +431,10 @@ static void act(struct core *c, const struct hv_action *action) {
     case HV_ACT_WRITERS:
         tell(c, (struct hv_event){.type = HV_EV_WRITERS, .hashes = (const uint64_t[]){7}, .count = c->open ? 1 : 0});
         break;
+    case HV_ACT_MARK:
     case HV_ACT_SCAN:
-        scan_table(c, action);
+        c->claimed_by = action->type;
+        claim_table(c, action);
         break;
     case HV_ACT_LIST:
         tell(c, (struct hv_event){.type = HV_EV_LISTED, .rows = &none, .count = 0});
@@ -433,8 +450,12 @@ static void act(struct core *c, const struct hv_action *action) {
         }
         break;
     }
+    case HV_ACT_RESET:
     case HV_ACT_LOOK: {
         int64_t ids[ROWS];
+        for (size_t i = 0; i < action->count && action->type == HV_ACT_RESET; i++) {
+            memset(c->leader[action->ids[i]], 0, HV_UUID_BYTES);
+        }
         memcpy(ids, action->ids, action->count * sizeof *ids);
         tell(c, (struct hv_event){.type = HV_EV_RESET, .ids = ids, .count = action->count});
         break;
@@ -548,6 +569,42 @@ static void a_blocked_record_in_a_merged_gap_is_read_again(void **state) {
     close_core(&c);
 }
 
+/* At the bound, gaps become one over rows of a shard that is blocked, which are not kept in memory: nobody can tell any more that they were
+ * seen. They are marked then, until the shard moves again. */
+static void rows_of_a_blocked_shard_in_a_merged_gap_do_not_hide_those_above(void **state) {
+    (void)state;
+    struct hv_core_config with = whole();
+    struct core c = {.open = true};
+    open_core(&c, &with);
+    c.there[1] = c.refused[1] = true;
+    pass(&c, HV_MS(100));
+    for (int64_t id = 3; id <= 57; id += 2) {
+        c.there[id] = true;
+        pass(&c, HV_MS(20));
+    }
+    c.there[60] = true;
+    pass(&c, HV_SECONDS(3));
+    assert_int_equal(c.sent[60], 1);
+    assert_int_equal(c.claimed_by, HV_ACT_MARK);
+    int before = c.sent[1];
+    pass(&c, HV_SECONDS(3)); /* it is read and tried again all the while */
+    assert_true(c.sent[1] > before);
+    c.there[4] = true; /* between them */
+    pass(&c, HV_MS(100));
+    assert_int_equal(c.sent[4], 1);
+    c.refused[1] = false;
+    for (int64_t id = 1; id <= 57; id += 2) {
+        c.answered[id] = true;
+    }
+    c.open = false;
+    pass(&c, HV_SECONDS(5));
+    for (int64_t id = 1; id <= 57; id += 2) {
+        assert_false(c.there[id]);
+    }
+    assert_int_equal(c.claimed_by, HV_ACT_SCAN);
+    close_core(&c);
+}
+
 #define WITH_BED(test) cmocka_unit_test_setup_teardown(test, begin, end)
 
 int main(void) {
@@ -565,6 +622,7 @@ int main(void) {
         WITH_BED(a_row_to_be_looked_at_is_in_a_gap_until_it_was),
         cmocka_unit_test(a_blocked_record_in_a_merged_gap_is_read_again),
         cmocka_unit_test(known_rows_in_a_merged_gap_do_not_hide_those_above),
+        cmocka_unit_test(rows_of_a_blocked_shard_in_a_merged_gap_do_not_hide_those_above),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     hv_actions_free(&out);

@@ -16,6 +16,7 @@
 static const struct hv_core_config config = {
     .gaps_max = 8,
     .list_limit = 100,
+    .list_span = 1000,
     .send_concurrency = 2,
     .max_in_flight_records = 16,
     .max_in_flight_bytes = 1 << 20,
@@ -72,6 +73,9 @@ static void act(struct bed *bed, const struct hv_action *action) {
         break;
     case HV_ACT_OPEN_CLIENT:
         tell(bed, (struct hv_event){.type = HV_EV_CLIENT_READY, .lane = action->lane});
+        break;
+    case HV_ACT_LIST:
+        tell(bed, (struct hv_event){.type = HV_EV_LISTED});
         break;
     case HV_ACT_WRITERS:
         tell(bed, (struct hv_event){.type = HV_EV_WRITERS});

@@ -28,7 +28,7 @@ struct rig {
         uint8_t lane;
     } sent[SENT_MAX];
     size_t sent_count;
-    size_t claims, resets;
+    size_t claims, replies, resets;
     struct hv_action claim; /* the latest */
     bool blocked, refreshed;
 };
@@ -36,6 +36,7 @@ struct rig {
 static const struct hv_core_config config = {
     .gaps_max = 8,
     .list_limit = 100,
+    .list_span = 1000,
     .send_concurrency = 2,
     .max_in_flight_records = 16,
     .max_in_flight_bytes = 1 << 20,
@@ -94,6 +95,9 @@ static void carry_out(struct rig *rig, const struct hv_action *action) {
         rig->claims++;
         rig->claim = *action;
         break;
+    case HV_ACT_LIST:
+        feed(rig, (struct hv_event){.type = HV_EV_LISTED});
+        break;
     case HV_ACT_WRITERS:
         feed(rig, (struct hv_event){.type = HV_EV_WRITERS});
         break;
@@ -143,9 +147,26 @@ static void rig_close(struct rig *rig) {
     free(rig);
 }
 
-/* The reply to the mark that is out: `count` ids, ascending. */
+/* Time passes without events: the lease is kept up, and never may a turn be wanted at once for long. */
+static void rest(struct rig *rig, hv_time span) {
+    hv_time end = rig->now + span;
+    int at_once = 0;
+    while (rig->now < end) {
+        hv_time deadline = hv_harvest_deadline(rig->core);
+        at_once = deadline <= rig->now ? at_once + 1 : 0;
+        assert_true(at_once < 10);
+        rig->now = deadline <= rig->now ? rig->now : deadline < end ? deadline : end;
+        turn(rig);
+    }
+}
+
+/* The reply to the mark that is out, or goes out next: `count` ids, ascending. */
 static void claimed(struct rig *rig, const int64_t *ids, size_t count) {
     struct hv_claimed rows[SENT_MAX];
+    while (rig->claims == rig->replies) {
+        rest(rig, HV_MS(1));
+    }
+    rig->replies = rig->claims;
     for (size_t i = 0; i < count; i++) {
         rows[i] = (struct hv_claimed){.id = ids[i], .bytes = 100, .payload = &rig->payloads[ids[i]]};
         rows[i].key_hash = ids[i] >= OTHER_SHARD;
@@ -175,19 +196,6 @@ static size_t times_sent(const struct rig *rig, int64_t id) {
         times += rig->sent[i].id == id;
     }
     return times;
-}
-
-/* Time passes without events: the lease is kept up, and never may a turn be wanted at once for long. */
-static void rest(struct rig *rig, hv_time span) {
-    hv_time end = rig->now + span;
-    int at_once = 0;
-    while (rig->now < end) {
-        hv_time deadline = hv_harvest_deadline(rig->core);
-        at_once = deadline <= rig->now ? at_once + 1 : 0;
-        assert_true(at_once < 10);
-        rig->now = deadline <= rig->now ? rig->now : deadline < end ? deadline : end;
-        turn(rig);
-    }
 }
 
 /* ---- the tests ---- */

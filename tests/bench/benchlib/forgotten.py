@@ -5,8 +5,7 @@ Records come in portions; each is committed at once and has to be through, rows 
 daemon's claims took meanwhile (planning included, which suffers from dead rows as well), and how many rows were deleted: asking the
 table would walk the dead rows itself.
 
-Every rescan_interval one look starts at the first id and walks all dead rows, as a claim of its own (mark) or as another statement
-(cursor). It is in the figures for full claims; of empty ones the slowest is left out and told apart."""
+Every rescan_interval all ids are looked at, dead ones too, by other statements; the slowest of them is told with the slowest claim."""
 import time
 
 from . import Wrong, cpu, daemon
@@ -14,7 +13,7 @@ from .topic import Topic
 
 # What the daemon's claims look like, and its look at ids from the first on.
 CLAIMS = {"mark": "UPDATE % SET leader_id = $1 %", "cursor": "%SELECT id, kafka_topic, %ORDER BY id LIMIT%"}
-LISTS = "SELECT id% FROM % WHERE id >= % ORDER BY id LIMIT%"
+LISTS = "SELECT id, kafka_key FROM % WHERE id >= % ORDER BY id DESC LIMIT%"
 IDLE = 1.0      # seconds without records, in which empty claims are looked at
 DEADLINE = 120  # of one portion
 
