@@ -552,11 +552,11 @@ static void test_marks_in_gaps(void **state) {
     admin_sql(c.admin, "UPDATE outbox SET leader_id = 'b0000000-0000-0000-0000-000000000000' WHERE id IN (3, 5, 19, 20)");
     mark_gaps(&c, 20, 9, GAPS({.lo = 3, .hi = 3}, {.lo = 19, .hi = 19}));
     EXPECT_IDS(&c, 3, 19, 20); /* another leader's, and none outside */
-    hv_outbox_set_reply_bytes(c.outbox, 50);
+    hv_outbox_set_reply_bytes(c.outbox, 1);
     mark_gaps(&c, 17, 9, GAPS({.lo = 5, .hi = 9}, {.lo = 11, .hi = 16}));
-    EXPECT_IDS(&c, 5, 9, 11);
+    EXPECT_IDS(&c, 5);
     mark(&c, 11, 9);
-    EXPECT_IDS(&c, 12, 13, 14);
+    EXPECT_IDS(&c, 11);
     client_close(&c);
 }
 

@@ -276,6 +276,9 @@ static void what_is_held_or_expected_or_spilled_is_not_strange(void **state) {
     bed->now = HV_SECONDS(10);
     settle(bed);
     bed->now = HV_SECONDS(12);
+    advance_to(bed, HV_ACT_SCAN); /* that look took seconds, and so does the rest after it */
+    claimed(bed, NULL, 0);
+    bed->now = HV_SECONDS(16);
     advance_to(bed, HV_ACT_LIST);
     listed(bed, IDS(5, 6)); /* 6 is of the other shard: drawn long before it was written */
     const struct hv_action *scan = advance_to(bed, HV_ACT_SCAN);
