@@ -13,6 +13,7 @@
 #define WAKE_PACE HV_MS(2)      /* under load a claim is to find more than the one row that was told of */
 #define LISTEN_AGAIN HV_SECONDS(60) /* after it was refused */
 #define CROWDED HV_SECONDS(1)   /* while one scan after the other brings mostly rows that come again, before they are marked */
+#define REMARK_PACE HV_MS(10)   /* of marks that may have missed rows because we deleted others under their hands */
 #define CROWD 100               /* rows that are too many to bring each time */
 
 void hv_claim_init(struct hv_claim *claim, const struct hv_core_config *config, struct hv_random *dice) {
@@ -40,6 +41,7 @@ void hv_claim_restart(struct hv_claim *claim, hv_time now) {
     claim->crowded_since = HV_NEVER;
     claim->next = INT64_MIN;
     claim->empty_before = false;
+    claim->remarking = claim->by_mark;
     claim->regaining = false;
     hv_look_restart(&claim->look);
     claim->refresh = NULL;
@@ -122,6 +124,10 @@ static void decide_wait(struct hv_claim *claim, size_t count, bool cut, hv_time 
         claim->not_before = now;
         return;
     }
+    if (claim->remarking) {
+        claim->not_before = now + hv_time_min(REMARK_PACE, claim->config->mark_backoff);
+        return;
+    }
     hv_time usual = claim->config->mark_backoff, quiet = now - claim->busy_at;
     hv_time shortest = hv_time_max(claim->listens ? usual : usual / SOON, (now - claim->asked_at) / 2);
     hv_time longest = quiet < QUIET && !claim->listens ? usual : hv_time_max(usual, claim->config->idle_backoff_max);
@@ -161,6 +167,7 @@ static void note_marked(struct hv_claim *claim, const struct hv_claimed *rows, s
         note_seen(claim, rows, count, count > 0 ? rows[count - 1].id : INT64_MAX);
     }
     claim->empty_before = empty;
+    claim->remarking = claim->remarking && (claim->was_cut || !claim->asked_alone);
 }
 
 /* Returns how many rows count. A reply that was cut has all there was up to its last or limit-th row; what it has beyond that may have
@@ -203,8 +210,11 @@ size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, si
     return count;
 }
 
-void hv_claim_took(struct hv_claim *claim, size_t count, size_t come_again, hv_time now) {
-    bool crowded = come_again > count / 2 && (claim->was_cut || come_again >= CROWD);
+void hv_claim_took(struct hv_claim *claim, size_t kept, size_t come_again, int64_t last, hv_time now) {
+    bool crowded = come_again > kept && (claim->was_cut || come_again >= CROWD);
+    if (crowded) {
+        hv_gaps_retire(&claim->gaps, last);
+    }
     if (!crowded) {
         claim->crowded_since = HV_NEVER;
     } else if (claim->crowded_since == HV_NEVER) {
@@ -213,6 +223,10 @@ void hv_claim_took(struct hv_claim *claim, size_t count, size_t come_again, hv_t
         claim->crowded = true;
         claim->refresh = "too many rows of a shard that waits lie between ids that may still come: they are marked";
     }
+}
+
+void hv_claim_deleting(struct hv_claim *claim) {
+    claim->asked_alone = false;
 }
 
 void hv_claim_writers(struct hv_claim *claim, const uint64_t *hashes, size_t count, hv_time now) {

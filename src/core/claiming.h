@@ -53,7 +53,8 @@ struct hv_claim {
     uint32_t average;    /* bytes of a row, as seen lately */
     hv_time asked_at;
     uint32_t asked_limit;
-    bool asked_alone;    /* we could not delete anything meanwhile */
+    bool asked_alone;    /* we deleted nothing meanwhile */
+    bool remarking;      /* of the rows that we hold some are not marked anew yet */
     bool was_cut;        /* the last reply: there may be more above its last row */
     bool empty_before;   /* the mark before found nothing, alone */
     uint64_t asked_term; /* of leadership, when the claim was sent */
@@ -83,12 +84,16 @@ void hv_claim_refused(struct hv_claim *claim, hv_time now);
  * of another term's; by cursor no more than asked for, the others come again. */
 size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, bool cut, uint64_t term, hv_time now);
 
+/* We delete rows, or did so since the claim was sent. */
+void hv_claim_deleting(struct hv_claim *claim);
+
 /* The reply to HV_ACT_LIST. `slots`: the records that are held. Rows of a shard that spilled are in the table, and no surprise. */
 void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, uint64_t term,
                      const struct hv_slots *slots, const struct hv_shards *shards, hv_time now);
 
-/* What became of the rows that hv_claim_marked counted: so many of them were not kept, and will come again. */
-void hv_claim_took(struct hv_claim *claim, size_t count, size_t come_again, hv_time now);
+/* What became of the rows that hv_claim_marked counted, up to one with the id `last`: so many were new and are kept, so many were not kept,
+ * and will come again. */
+void hv_claim_took(struct hv_claim *claim, size_t kept, size_t come_again, int64_t last, hv_time now);
 
 /* Will a scan see this row again, although it was seen? */
 static inline bool hv_claim_comes_again(const struct hv_claim *claim, int64_t id) {
@@ -122,7 +127,7 @@ void hv_claim_rest(struct hv_claim *claim, struct hv_actions *out);
 /* These rows (ascending) are to be read again soon. */
 void hv_claim_look_at(struct hv_claim *claim, const int64_t *ids, size_t count, hv_time now);
 
-/* Sends what is due. `room`: rows that may be taken; less than a full mark halts claiming. */
+/* Sends what is due. `room`: rows that may be taken; less than a full mark halts claiming. `alone`: nothing is being deleted by us. */
 void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t room, bool alone, uint64_t term, hv_time now,
                       struct hv_actions *out);
 

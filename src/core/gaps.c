@@ -225,3 +225,17 @@ void hv_gaps_probed(struct hv_gaps *gaps, const int64_t *ids, size_t count, int6
     exchange(gaps, p.made);
     bound(gaps);
 }
+
+void hv_gaps_retire(struct hv_gaps *gaps, int64_t until) {
+    size_t left = 0;
+    for (size_t i = 0; i < gaps->count; i++) {
+        struct hv_gap gap = gaps->list[i];
+        bool last = gap.phase == HV_GAP_LAST;
+        if (last && gap.hi <= until) {
+            continue;
+        }
+        gap.lo = last && gap.lo <= until ? until + 1 : gap.lo;
+        gaps->list[left++] = gap;
+    }
+    gaps->count = left;
+}

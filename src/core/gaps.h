@@ -59,4 +59,7 @@ void hv_gaps_unanswered(struct hv_gaps *gaps, hv_time now);
  * it was sent no answer to the question for writers came; gaps that were added meanwhile do no harm, they are fresh. */
 void hv_gaps_probed(struct hv_gaps *gaps, const int64_t *ids, size_t count, int64_t until);
 
+/* What waits for its last look was looked at up to `until`, and no claim will look at all of it: that much is retired. */
+void hv_gaps_retire(struct hv_gaps *gaps, int64_t until);
+
 #endif

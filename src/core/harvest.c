@@ -386,9 +386,12 @@ static void take_known_row(struct hv_harvest *h, uint32_t index, const struct hv
 }
 
 static void on_claimed(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+    if (hv_settle_pending(&h->settle) > 0) {
+        hv_claim_deleting(&h->claim);
+    }
     size_t claimed = hv_claim_marked(&h->claim, event->rows, event->count, event->flag, h->term, h->now);
     bool ours = leads(h) && h->claim.asked_term == h->term;
-    size_t come_again = 0;
+    size_t kept = 0, come_again = 0;
     for (size_t i = 0; i < event->count; i++) {
         const struct hv_claimed *row = &event->rows[i];
         assert(row->payload != NULL);
@@ -400,12 +403,14 @@ static void on_claimed(struct hv_harvest *h, const struct hv_event *event, struc
         uint32_t known = hv_slots_find(&h->slots, row->id);
         if (known != HV_NO_SLOT) {
             take_known_row(h, known, row, out);
-        } else if (!take_row(h, row, out)) {
+        } else if (take_row(h, row, out)) {
+            kept++;
+        } else {
             come_again += hv_claim_comes_again(&h->claim, row->id);
         }
     }
-    if (ours) {
-        hv_claim_took(&h->claim, claimed, come_again, h->now);
+    if (ours && claimed > 0) {
+        hv_claim_took(&h->claim, kept, come_again, event->rows[claimed - 1].id, h->now);
     }
 }
 
@@ -580,7 +585,7 @@ static void turn(struct hv_harvest *h, struct hv_actions *out) {
     }
     /* The statements go out first: the database works on them while records are handed over. */
     if (may_claim(h)) {
-        bool alone = h->slots.used == 0; /* what is held may be sent and deleted while the mark runs */
+        bool alone = hv_settle_pending(&h->settle) + h->settle.stuck.count == 0;
         size_t before = out->count;
         hv_claim_advance(&h->claim, h->leader_id, claim_room(h), alone, h->term, h->now, out);
         if (out->count > before && out->list[before].type == HV_ACT_SCAN) {
@@ -664,6 +669,7 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         break;
     case HV_EV_PURGED:
         hv_settle_purged(&h->settle, hv_claim_is_reading(&h->claim));
+        hv_claim_deleting(&h->claim);
         break;
     case HV_EV_RESET:
         hv_settle_was_reset(&h->settle, event->ids, event->count, h->now, out);

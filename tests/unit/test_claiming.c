@@ -302,9 +302,9 @@ static const struct hv_core_config by_cursor = {.by_cursor = true,
                                                 .idle_backoff_max = HV_MS(100),
                                                 .rescan_interval = HV_SECONDS(3600)};
 
-static void took(struct hv_claim *claim, size_t count, size_t come_again, bool cut, hv_time now) {
+static void took(struct hv_claim *claim, size_t kept, size_t come_again, bool cut, hv_time now) {
     claim->was_cut = cut;
-    hv_claim_took(claim, count, come_again, now);
+    hv_claim_took(claim, kept, come_again, 100, now);
 }
 
 static void scans_that_bring_little_else_lead_to_marks_until_the_next_refresh(void **state) {
@@ -314,16 +314,16 @@ static void scans_that_bring_little_else_lead_to_marks_until_the_next_refresh(vo
     hv_claim_restart(&claim, 0);
     hv_claim_up(&claim, 0);
     assert_int_equal(advance(&claim, 1000, 0)->type, HV_ACT_SCAN);
-    took(&claim, 4, 3, true, HV_MS(1));
-    took(&claim, 4, 2, true, HV_MS(900)); /* as much of use: it moves on */
-    took(&claim, 4, 4, true, HV_MS(1000));
-    took(&claim, 4, 4, false, HV_MS(1500)); /* the rest came too, and they are few */
-    took(&claim, 150, 150, false, HV_MS(2000)); /* many each time */
-    took(&claim, 0, 0, false, HV_MS(2100));
-    took(&claim, 4, 4, true, HV_MS(3000));
-    took(&claim, 4, 4, true, HV_MS(3900));
+    took(&claim, 1, 3, true, HV_MS(1));
+    took(&claim, 2, 2, true, HV_MS(900)); /* as much of use: it moves on */
+    took(&claim, 0, 4, true, HV_MS(1000));
+    took(&claim, 0, 4, false, HV_MS(1500)); /* the rest came too, and they are few */
+    took(&claim, 0, 150, false, HV_MS(2000)); /* many each time */
+    took(&claim, 1, 0, false, HV_MS(2100));
+    took(&claim, 0, 4, true, HV_MS(3000));
+    took(&claim, 0, 1, true, HV_MS(3900));
     assert_null(claim.refresh);
-    took(&claim, 250, 126, false, HV_MS(4000));
+    took(&claim, 124, 126, false, HV_MS(4000));
     assert_non_null(claim.refresh);
     claim.state = HV_CLAIM_IDLE;
     hv_claim_restart(&claim, HV_MS(4000));

@@ -211,6 +211,21 @@ static void a_gap_is_retired_by_a_probe_after_its_writers_are_gone(void **state)
     assert_int_equal(gaps->count, 0);
 }
 
+static void what_was_looked_at_for_the_last_time_can_be_given_up(void **state) {
+    struct hv_gaps *gaps = *state;
+    hv_gaps_add(gaps, 1, 3);
+    hv_gaps_add(gaps, 5, 9);
+    hv_gaps_add(gaps, 11, 12);
+    NO_WRITERS(gaps);
+    hv_gaps_add(gaps, 20, 21);
+    hv_gaps_retire(gaps, 5);
+    assert_int_equal(gaps->count, 3);
+    assert_gap(gaps, 0, 6, 9, HV_GAP_LAST);
+    hv_gaps_retire(gaps, INT64_MAX);
+    assert_int_equal(gaps->count, 1);
+    assert_gap(gaps, 0, 20, 21, HV_GAP_FRESH);
+}
+
 static void fresh_gaps_wait_for_the_epoch_that_runs(void **state) {
     struct hv_gaps *gaps = *state;
     hv_gaps_add(gaps, 1, 1);
@@ -500,6 +515,7 @@ int main(void) {
         WITH_GAPS(at_the_bound_the_two_closest_become_one_that_is_as_young_as_the_younger),
         WITH_GAPS(a_probe_that_splits_stays_within_the_bound),
         WITH_GAPS(a_gap_is_retired_by_a_probe_after_its_writers_are_gone),
+        WITH_GAPS(what_was_looked_at_for_the_last_time_can_be_given_up),
         WITH_GAPS(fresh_gaps_wait_for_the_epoch_that_runs),
         WITH_GAPS(without_writers_gaps_are_looked_at_once_more_and_retired),
         WITH_GAPS(more_writers_than_can_be_remembered),
