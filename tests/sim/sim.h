@@ -68,6 +68,7 @@ struct sim_weather {
     /* what this weather promises beyond order and completeness */
     bool no_duplicates, no_rewind, no_refresh;
     /* from commit to append, of keys whose shard has no trouble of its own; 0: no promise */
+    hv_time forgotten; /* for how long one transaction stays open, at least */
     hv_time latency_max;
     /* ... of the others, once nothing of their shard has a flaw, beyond blocked_backoff_max and the time
      * that each row which was bad takes to be read anew, one after the other */

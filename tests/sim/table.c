@@ -176,6 +176,20 @@ static void begin_tx(struct sim *sim) {
     next->tx = number;
 }
 
+/* A transaction that writes and stays open: nothing that is missing above its row is given up before it ends. */
+static void forget_one(struct sim *sim, void *arg) {
+    (void)arg;
+    if (sim->keys[0].locked) {
+        sim_later(sim, HV_MS(1), forget_one, 1);
+        return;
+    }
+    int number = sim->tx_count++;
+    sim->txs[number] = (struct sim_tx){.hash = hv_random_next(&sim->dice), .open = true};
+    draw_row(sim, &sim->txs[number], 0);
+    struct tx_arg *end = sim_later(sim, sim->weather.forgotten + sim_span(sim, 0, sim->weather.forgotten), end_tx, sizeof *end);
+    end->tx = number;
+}
+
 /* A writer begins transactions one after the other, in bursts; they may overlap. */
 static void think(struct sim *sim, void *arg) {
     (void)arg;
@@ -198,6 +212,9 @@ void sim_table_start(struct sim *sim) {
                                         .cached = sim_chance(sim, sim->weather.cached_keys)};
     }
     sim->pause_max = sim_coin(sim, 70) || sim->weather.recovery_max > 0 ? HV_MS(400) : HV_MS(40);
+    if (sim->weather.forgotten > 0) {
+        sim_later(sim, sim_span(sim, 0, HV_SECONDS(1)), forget_one, 1);
+    }
     int writers = (int)sim_between(sim, 1, 3);
     for (int i = 0; i < writers; i++) {
         sim_later(sim, sim_span(sim, 0, HV_MS(500)), think, 1);

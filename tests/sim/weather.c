@@ -27,6 +27,8 @@ static const struct sim_weather weathers[] = {
     {.name = "unpurgeable", WRITING, .undeletable = 200, .members = 1, EXACT},
     {.name = "poison", FLAWS, .aborted = 1000, .members = 1,
      .latency_max = HV_SECONDS(8), .recovery_max = HV_SECONDS(10)},
+    {.name = "crowd", .poison = 400, .aborted = 4000, .forgotten = HV_SECONDS(6), .members = 1,
+     .latency_max = HV_SECONDS(8), .recovery_max = HV_SECONDS(10)},
     {.name = "defective", .defective = 300, .oversize = 200, .aborted = 1000, .members = 1, EXACT,
      .latency_max = HV_SECONDS(5), .recovery_max = HV_SECONDS(10)},
     {.name = "database", WRITING, DATABASE, .members = 1, .no_rewind = true},
@@ -71,7 +73,7 @@ static void configure(struct sim *sim) {
     c->list_limit = (uint32_t)sim_between(sim, 2, 60);
     c->list_span = (uint32_t)sim_between(sim, 1, 200);
     static const uint32_t gaps[] = {2, 3, 8, 64};
-    c->gaps_max = gaps[hv_random_below(&sim->dice, 4)];
+    c->gaps_max = gaps[hv_random_below(&sim->dice, sim->weather.forgotten > 0 ? 2 : 4)];
     c->send_concurrency = (uint32_t)sim_between(sim, 1, SIM_SHARDS_MAX);
     c->max_in_flight_records = windows[hv_random_below(&sim->dice, 7)];
     c->max_in_flight_bytes = sim_coin(sim, 20) ? 500 : 1 << 20;

@@ -248,6 +248,29 @@ static void an_empty_mark_decides_when_it_was_alone_twice(void **state) {
     hv_claim_fini(&claim);
 }
 
+/* After a refresh what we hold is not marked anew yet. If it is deleted meanwhile, a mark may have used up its limit for that. */
+static void after_a_refresh_a_mark_counts_when_nothing_was_deleted(void **state) {
+    (void)state;
+    struct hv_core_config patient = config;
+    struct hv_claim claim;
+    patient.mark_backoff = patient.idle_backoff_max = HV_SECONDS(60);
+    hv_claim_init(&claim, &patient, &dice);
+    hv_claim_restart(&claim, 0);
+    hv_claim_up(&claim, 0);
+    hv_time now = 0;
+    for (int i = 0; i < 4; i++) {
+        marks(&claim, INT64_MIN, 0, i != 1, now); /* of a purge that is out, or comes, or... */
+        if (i == 0) {
+            hv_claim_deleting(&claim);
+        }
+        marked(&claim, NULL, 0, now);
+        assert_true(claim.not_before <= now + HV_MS(10) || i >= 2);
+        now = claim.not_before;
+    }
+    assert_true(now > HV_SECONDS(1)); /* ... nothing: then it was all there is */
+    hv_claim_fini(&claim);
+}
+
 static void a_row_that_was_reset_is_in_a_gap_until_it_came(void **state) {
     (void)state;
     struct hv_claim claim;
@@ -350,6 +373,7 @@ int main(void) {
         cmocka_unit_test(a_refused_mark_is_repeated_later_and_smaller),
         cmocka_unit_test(what_is_missing_is_in_gaps_until_its_writers_are_gone),
         cmocka_unit_test(an_empty_mark_decides_when_it_was_alone_twice),
+        cmocka_unit_test(after_a_refresh_a_mark_counts_when_nothing_was_deleted),
         cmocka_unit_test(a_row_that_was_reset_is_in_a_gap_until_it_came),
         cmocka_unit_test(a_row_that_nobody_knows_of_makes_it_mark_from_the_first_id_on),
         cmocka_unit_test(scans_that_bring_little_else_lead_to_marks_until_the_next_refresh),
