@@ -4,7 +4,7 @@
 #include "base/fsm.h"
 
 /* While heartbeats come back, so many fall into a lease. One that is not back when the least interval is over is not waited for. */
-#define BEATS_A_LEASE 10
+#define BEATS_A_LEASE 20
 
 static const struct hv_fsm_state roles[] = {
     [HV_STANDBY] = {"standby", HV_TO(HV_CANDIDATE)},

@@ -7,7 +7,7 @@
  *      │◄──── drained, answered ──── REVOKING ◄──── revoked ────────┘
  *
  * A lease runs for heartbeat_timeout from the moment at which a heartbeat was *sent* that came back through Kafka. The next one is due
- * heartbeat_interval later, or a tenth of the lease later if that is more and the one before has come back: a heartbeat costs two
+ * heartbeat_interval later, or a twentieth of the lease later if that is more and the one before has come back: a heartbeat costs two
  * requests and wakes three threads, and a lease that was just renewed gains nothing by it. */
 #ifndef HV_CORE_LEADING_H
 #define HV_CORE_LEADING_H

@@ -14,8 +14,8 @@
  *   FAILED      for the next iteration, in which `down` is told: no handler is called from within the API
  *
  * The watch is a handle of its own each time it is made, because libpq may close its socket and open another,
- * often with the same number, in nearly every call: the watch is off during those calls. A session's socket
- * stays the same until it is closed. */
+ * often with the same number, in nearly every call: the watch is off during those calls. A session's socket stays the same until it is
+ * closed, with which the session is over: the watch stays on, and goes right after the call that closed the socket. */
 #include "io/pg_conn.h"
 
 #include <assert.h>
@@ -152,13 +152,6 @@ static int watch_start(struct hv_pg *pg, int events) {
     return uv_poll_start(&pg->watch->poll, events, on_poll);
 }
 
-static void watch_pause(struct hv_pg *pg) {
-    if (pg->watch != NULL) {
-        pg->watch->events = 0;
-        uv_poll_stop(&pg->watch->poll);
-    }
-}
-
 /* ---- failing ---- */
 
 static void end_session(struct hv_pg *pg) {
@@ -234,7 +227,6 @@ static void on_notice(void *user, const PGresult *notice) {
 
 /* Sends what libpq still holds and watches for what comes next. */
 static void flush_and_watch(struct hv_pg *pg) {
-    watch_pause(pg);
     /* After a failed write there may still be the server's last word to read: reading finds out. */
     int events = UV_READABLE | (PQflush(pg->conn) == 1 ? UV_WRITABLE : 0);
     int rc = PQstatus(pg->conn) == CONNECTION_BAD ? UV_ECONNRESET : watch_start(pg, events);
@@ -370,7 +362,6 @@ static bool has_session(const struct hv_pg *pg) {
 }
 
 static void on_session_event(struct hv_pg *pg) {
-    watch_pause(pg);
     PGconn *conn = pg->conn;
     read_session(pg);
     if (has_session(pg) && pg->conn == conn) { /* the handler may have closed us */
@@ -654,7 +645,6 @@ void hv_pg_send(struct hv_pg *pg, const char *sql, int count, const Oid *types, 
     if (PQsslInUse(pg->conn)) {
         set_timer(pg, hv_time_min((hv_time)ms_up(pg->statement_timeout), TLS_TICK_MS));
     }
-    watch_pause(pg);
     if (PQsendQueryParams(pg->conn, sql, count, types, values, lengths, formats, 1) == 0) {
         fail_lost(pg, PQerrorMessage(pg->conn));
         return;

@@ -59,7 +59,7 @@ static const struct hv_setting table[] = {
              "own user away"},
 
     {DURATION(min_poll_interval), DEFAULT("100ms"), RANGE(HV_MS(1), HV_SECONDS(60)), RELOAD,
-     .help = "least interval of the leader's heartbeats: the next follows so soon while one has not come back, otherwise a tenth "
+     .help = "least interval of the leader's heartbeats: the next follows so soon while one has not come back, otherwise a twentieth "
              "of heartbeat_timeout later if that is more (goharvest: always so soon)"},
     {DURATION(heartbeat_timeout), DEFAULT("5s"), RANGE(HV_MS(100), HV_SECONDS(600)),
      .help = "a leader that reads no heartbeat of its own for so long stops; the group's session time-out is "

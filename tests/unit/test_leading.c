@@ -59,12 +59,12 @@ static void heartbeats_that_come_back_are_followed_by_fewer(void **state) {
     hv_leading_heartbeat(&leading, first);
     assert_int_equal(leading.next_beat, HV_MS(200)); /* the second may be lost */
     hv_leading_heartbeat(&leading, second);
-    assert_int_equal(leading.next_beat, HV_MS(600)); /* a tenth of the lease behind it */
-    assert_false(hv_leading_beat(&leading, HV_MS(599), &third));
-    assert_true(hv_leading_beat(&leading, HV_MS(600), &third));
-    assert_int_equal(leading.next_beat, HV_MS(700));
+    assert_int_equal(leading.next_beat, HV_MS(350)); /* a twentieth of the lease behind it */
+    assert_false(hv_leading_beat(&leading, HV_MS(349), &third));
+    assert_true(hv_leading_beat(&leading, HV_MS(350), &third));
+    assert_int_equal(leading.next_beat, HV_MS(450));
     hv_leading_heartbeat(&leading, second); /* once more */
-    assert_int_equal(leading.next_beat, HV_MS(700));
+    assert_int_equal(leading.next_beat, HV_MS(450));
 }
 
 static void heartbeats_are_as_rare_as_one_asks(void **state) {
