@@ -35,9 +35,9 @@ static const struct hv_setting table[] = {
              "environment"},
     {TEXT(outbox_table), DEFAULT("outbox"), RANGE(1, 260),
      .help = "the outbox: table or schema.table, folded to lower case as in SQL unless in \"double quotes\""},
-    {IN("harvest", "claim", claim), .type = HV_SET_CHOICE, DEFAULT("mark"), .choices = {"mark", "cursor"},
-     .help = "how rows are taken: mark writes leader_id into each row first (as goharvest does); cursor writes nothing, so rows cost "
-             "the database a third and go through several times faster"},
+    {IN("harvest", "claim", claim), .type = HV_SET_CHOICE, DEFAULT("cursor"), .choices = {"mark", "cursor"},
+     .help = "how rows are taken: cursor reads what is new and writes nothing; mark writes leader_id into each row first, as goharvest "
+             "does and as sharing a table with it needs: rows cost the database three times as much"},
     {IN("harvest", "wakeup", wakeup), .type = HV_SET_CHOICE, DEFAULT("poll"), .choices = {"poll", "listen"},
      .help = "how new rows are noticed while there were none: poll looks for them; listen is told of them by a trigger (harvestd schema "
              "--notify), which slows inserts down, and looks all the same, more seldom"},

@@ -32,6 +32,13 @@ def pytest_configure(config):
     signal.signal(signal.SIGTERM, interrupt)
 
 
+@pytest.fixture(params=["cursor", "mark"])
+def each_strategy(request, monkeypatch):
+    """For tests that are run with both ways of claiming."""
+    monkeypatch.setenv("HV_CLAIM", request.param)
+    return request.param
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()

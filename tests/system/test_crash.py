@@ -1,7 +1,11 @@
 """kill -9 of the daemon under load: nothing lost, nothing overtaken; what was not purged comes again."""
 import time
 
+import pytest
+
 from bed.checker import Truth, check, record
+
+pytestmark = pytest.mark.usefixtures("each_strategy")
 
 
 def test_kill_9_five_times_under_load(bed):

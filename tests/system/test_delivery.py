@@ -1,4 +1,6 @@
 """What is committed arrives: once, byte for byte, in the order of each key; and the table is empty afterwards."""
+import pytest
+
 from bed.checker import Truth, check, record
 from bed.kafka import fresh_name
 from bed.postgres import COLUMNS, TABLE_BYTEA
@@ -15,6 +17,7 @@ def hundred_keys():
     return keys
 
 
+@pytest.mark.usefixtures("each_strategy")
 def test_20000_records_of_100_keys_arrive_exactly_once(bed):
     database = bed.database()
     topics = [bed.topic() for _ in range(3)]
@@ -116,6 +119,7 @@ def test_ids_in_any_order(bed):
     assert len(collector.read_to_end()) == 10
 
 
+@pytest.mark.usefixtures("each_strategy")
 def test_rows_marked_by_another_leader_are_taken_over(bed):
     """Left behind by a leader that is gone, of this or of another program with the same protocol."""
     database = bed.database()

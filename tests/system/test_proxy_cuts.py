@@ -1,8 +1,11 @@
 """Connections that end in the middle of a reply or of a request, that hang, and that lead nowhere."""
+import pytest
+
 from bed.util import wait_until
 
 
-def test_30_cuts_in_the_middle_of_marks_and_purges(bed):
+@pytest.mark.usefixtures("each_strategy")
+def test_30_cuts_in_the_middle_of_claims_and_purges(bed):
     """The server has committed, the daemon sees a part of the reply (or: the server sees a part of the request)."""
     database, topics = bed.database(), [bed.topic(), bed.topic()]
     proxy = bed.proxy(database.server.port, postgres=True)
@@ -28,6 +31,7 @@ def test_30_cuts_in_the_middle_of_marks_and_purges(bed):
     daemon.stop()
 
 
+@pytest.mark.usefixtures("each_strategy")
 def test_reply_that_is_complete_but_for_its_end(bed):
     """All rows passed, the completion did not; and: nothing passed at all."""
     database, topic = bed.database(), bed.topic()
