@@ -129,9 +129,10 @@ static int32_t partition_of(struct hv_routes *routes, const struct topic *topic,
     return routes->partitioner(topic->handle, key, length, topic->partition_count, NULL, NULL);
 }
 
-/* Will a record that is given now travel with the batch that was begun? */
+/* Will a record that is given now travel with the batch that was begun? By the time that it is, not the turn's: a turn that gives many
+ * records takes longer than librdkafka waits for them. */
 static bool joins_batch(const struct hv_routes *routes, const struct partition *partition, const struct hv_record *record) {
-    return hv_loop_now(routes->loop) - partition->batch_at <= routes->limits.linger / 5 &&
+    return hv_loop_clock() - partition->batch_at <= routes->limits.linger * 3 / 4 &&
            partition->batch_records < routes->limits.batch_records &&
            partition->batch_bytes + record->size <= routes->limits.batch_bytes;
 }
@@ -165,7 +166,7 @@ static rd_kafka_resp_err_t give(struct hv_routes *routes, struct topic *topic, i
     }
     struct partition *partition = &topic->partitions[number];
     if (partition->in_flight++ == 0) {
-        partition->batch_at = hv_loop_now(routes->loop);
+        partition->batch_at = hv_loop_clock();
         partition->batch_records = 0;
         partition->batch_bytes = 0;
     }

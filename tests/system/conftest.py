@@ -39,6 +39,12 @@ def each_strategy(request, monkeypatch):
     return request.param
 
 
+@pytest.fixture
+def by_mark(monkeypatch):
+    """For tests that look at marks."""
+    monkeypatch.setenv("HV_CLAIM", "mark")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()

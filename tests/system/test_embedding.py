@@ -114,6 +114,7 @@ def test_three_harvests_in_one_process(bed):
     assert_left_alone(host)
 
 
+@pytest.mark.usefixtures("by_mark")
 def test_refreshed(bed):
     """The database lets go of the connection while a mark is under way: what it did is unknown."""
     database, topic = bed.database(), bed.topic()
@@ -139,6 +140,7 @@ def test_refreshed(bed):
     assert stop(host)["status"] == 0
 
 
+@pytest.mark.usefixtures("by_mark")
 def test_under_a_frozen_broker(bed):
     """What is in flight can be asked for, the leader's id is in the table, the lease runs out, it leads again, and at last it cannot settle
     everything and says so. Another one that winds up for too long is told."""

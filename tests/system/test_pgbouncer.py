@@ -120,6 +120,7 @@ def watermarks(server, database, since):
     return len(text), [int(r) for r in rows], text[since:].count("SELECT DISTINCT virtualtransaction")
 
 
+@pytest.mark.usefixtures("by_mark")
 @pytest.mark.parametrize("mode", but_long("session", "statement"))
 def test_watermark(bed, mode):
     """It waits for a transaction that goes on, on a server connection that was ours before, or else that transaction's row would

@@ -118,6 +118,7 @@ RIGHTS = {"CONNECT": "CONNECT ON DATABASE {db}", "USAGE": "USAGE ON SCHEMA app",
           "UPDATE": "UPDATE (leader_id) ON app.outbox", "DELETE": "DELETE ON app.outbox"}
 
 
+@pytest.mark.usefixtures("by_mark")
 @pytest.mark.parametrize("right, search_path", [(right, False) for right in RIGHTS] + [("USAGE", True), ("SELECT", True)])
 def test_a_right_that_is_missing(bed, tmp_path, right, search_path):
     """At the start and later on: the daemon and check name exactly that one; what they say is run and helps."""
