@@ -33,6 +33,7 @@ void hv_sender_init(struct hv_sender *sender, struct hv_slots *slots, struct hv_
         .config = config,
         .acked = HV_LIST_EMPTY,
         .shard_limit = config->max_in_flight_records / 4 > 0 ? config->max_in_flight_records / 4 : 1,
+        .shard_byte_limit = config->max_in_flight_bytes / 4 > 0 ? config->max_in_flight_bytes / 4 : 1,
     };
     for (int i = 0; i < HV_LANES; i++) {
         hv_backoff_init(&sender->lanes[i].backoff, config->io_error_backoff, config->io_error_backoff_max);
@@ -263,7 +264,7 @@ static void end_purge(struct hv_sender *sender, enum hv_lane_id id, hv_time now,
 static bool suspects_wanted(const struct hv_sender *sender) {
     for (uint32_t i = 0; i < sender->shards->count; i++) {
         const struct hv_shard *shard = &sender->shards->list[i];
-        if (shard->suspect && hv_shard_may_send(shard, sender->shard_limit)) {
+        if (shard->suspect && hv_shard_may_send(shard, sender->shard_limit, sender->shard_byte_limit)) {
             return true;
         }
     }
@@ -331,7 +332,7 @@ static void hand_over(struct hv_sender *sender, struct hv_shard *shard, enum hv_
 static uint32_t feed_shard(struct hv_sender *sender, struct hv_shard *shard, uint32_t limit, hv_time now,
                            struct hv_actions *out) {
     uint32_t sent = 0;
-    while (sent < limit && !window_full(sender) && hv_shard_may_send(shard, sender->shard_limit)) {
+    while (sent < limit && !window_full(sender) && hv_shard_may_send(shard, sender->shard_limit, sender->shard_byte_limit)) {
         const struct hv_slot *slot = hv_slot(sender->slots, shard->next);
         if (shard->suspect && slot->id > shard->suspect_until) {
             shard->suspect = false;

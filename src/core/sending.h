@@ -31,7 +31,8 @@ struct hv_sender {
     const struct hv_core_config *config;
     struct hv_lane lanes[HV_LANES];
     struct hv_list acked;   /* what settling is to take over */
-    uint32_t shard_limit;   /* in flight of one shard */
+    uint32_t shard_limit;   /* in flight of one shard... */
+    uint64_t shard_byte_limit; /* ... and their bytes */
     hv_time last_progress;  /* the latest acknowledgement, or when the window stopped being empty */
     bool stalled;
     hv_time pause_until;    /* the client's queue was full; 0: not */

@@ -79,8 +79,15 @@ void hv_shards_sent(struct hv_shards *shards, struct hv_shard *shard, hv_time no
     slot->since = now;
     shard->next = slot->next;
     shard->in_flight++;
+    shard->in_flight_bytes += slot->bytes;
     shards->unsent--;
     shards->unsent_bytes -= slot->bytes;
+}
+
+static void landed(struct hv_shard *shard, const struct hv_slot *slot) {
+    assert(shard->in_flight > 0 && shard->in_flight_bytes >= slot->bytes);
+    shard->in_flight--;
+    shard->in_flight_bytes -= slot->bytes;
 }
 
 void hv_shards_acked(struct hv_shards *shards, uint32_t index, hv_time now) {
@@ -89,16 +96,14 @@ void hv_shards_acked(struct hv_shards *shards, uint32_t index, hv_time now) {
     hv_slot_move(slot, HV_SLOT_ACKED);
     slot->since = now;
     hv_list_remove(shards->slots, &shard->queue, index);
-    assert(shard->in_flight > 0);
-    shard->in_flight--;
+    landed(shard, slot);
 }
 
 void hv_shards_failed(struct hv_shards *shards, uint32_t index) {
     struct hv_slot *slot = hv_slot(shards->slots, index);
     struct hv_shard *shard = &shards->list[slot->shard];
     hv_slot_move(slot, HV_SLOT_UNSENT);
-    assert(shard->in_flight > 0);
-    shard->in_flight--;
+    landed(shard, slot);
     shards->unsent++;
     shards->unsent_bytes += slot->bytes;
 }
@@ -111,9 +116,9 @@ void hv_shard_rewind(struct hv_shards *shards, struct hv_shard *shard) {
     shard->next = index;
 }
 
-bool hv_shard_may_send(const struct hv_shard *shard, uint32_t limit) {
+bool hv_shard_may_send(const struct hv_shard *shard, uint32_t limit, uint64_t byte_limit) {
     if (shard->mode != HV_SHARD_OPEN || shard->next == HV_NO_SLOT) {
         return false;
     }
-    return shard->suspect ? shard->in_flight == 0 : shard->in_flight < limit;
+    return shard->suspect ? shard->in_flight == 0 : shard->in_flight < limit && shard->in_flight_bytes < byte_limit;
 }

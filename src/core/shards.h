@@ -19,6 +19,7 @@ struct hv_shard {
     struct hv_list queue;
     uint32_t next; /* first unsent slot or HV_NO_SLOT */
     uint32_t in_flight;
+    uint64_t in_flight_bytes;
     uint8_t mode;
     bool reset_asked;      /* RESETTING: the statement is out */
     bool suspect;          /* records up to suspect_until go one at a time through the careful client */
@@ -68,7 +69,8 @@ void hv_shards_failed(struct hv_shards *shards, uint32_t index);
 /* Sets `next` to the first unsent record of the queue. */
 void hv_shard_rewind(struct hv_shards *shards, struct hv_shard *shard);
 
-/* Is there a record that the caller may try to send now? At most `limit` records of a shard are in flight. */
-bool hv_shard_may_send(const struct hv_shard *shard, uint32_t limit);
+/* Is there a record that the caller may try to send now? At most `limit` records of a shard are in flight, and none is
+ * added when they come to `byte_limit`. */
+bool hv_shard_may_send(const struct hv_shard *shard, uint32_t limit, uint64_t byte_limit);
 
 #endif

@@ -83,7 +83,7 @@ static const struct hv_setting table[] = {
      .help = "records handed to the Kafka client and not acknowledged, all shards together (goharvest: 1000; "
              "here one client serves all shards and needs more in flight to fill its batches)"},
     {SIZE(max_in_flight_bytes), DEFAULT("8MiB"), RANGE(64 * KIB, 4 * GIB), RELOAD,
-     .help = "bytes of those records; bounds the memory of large values"},
+     .help = "bytes of those records, of which a shard may have a quarter; bounds the memory of large values"},
     {COUNT(send_concurrency), DEFAULT("64"), RANGE(1, 4096),
      .help =
          "number of shards, in-memory queues by key: the unit of order, and what a record that Kafka refuses "
