@@ -7,8 +7,8 @@
 
 #include "base/memory.h"
 
-#define ASK_AGAIN HV_MS(50)
-#define ASK_CROWD HV_SECONDS(1) /* when there are more writers than we can remember */
+#define ASK_AGAIN HV_MS(50)     /* at first; the older the epoch is, the less soon it will be over... */
+#define ASK_LATER HV_SECONDS(1) /* ... but so soon; also when there are more writers than we can remember */
 
 void hv_gaps_init(struct hv_gaps *gaps, size_t max) {
     assert(max >= 2);
@@ -152,6 +152,9 @@ void hv_gaps_writers(struct hv_gaps *gaps, const uint64_t *hashes, size_t count,
         gaps->waiting = false;
         advance(gaps, HV_GAP_EPOCH, HV_GAP_LAST);
     }
+    if (gaps->waiting) {
+        gaps->due = now + hv_time_min(hv_time_max(ASK_AGAIN, (now - gaps->began) / 4), ASK_LATER);
+    }
     if (gaps->waiting || !has_fresh(gaps)) {
         return;
     }
@@ -160,8 +163,9 @@ void hv_gaps_writers(struct hv_gaps *gaps, const uint64_t *hashes, size_t count,
     } else if (hv_epoch_begin(&gaps->epoch, hashes, count)) {
         advance(gaps, HV_GAP_FRESH, HV_GAP_EPOCH);
         gaps->waiting = true;
+        gaps->began = now;
     } else {
-        gaps->due = now + ASK_CROWD;
+        gaps->due = now + ASK_LATER;
     }
 }
 

@@ -34,7 +34,8 @@ struct hv_gaps {
     size_t count, capacity, room_capacity;
     size_t max;
     struct hv_epoch epoch; /* that runs */
-    bool waiting;          /* one does */
+    bool waiting;          /* one does... */
+    hv_time began;         /* ... since then */
     hv_time due;  /* of the next question for writers, if there is something to ask for */
 };
 

@@ -506,6 +506,23 @@ static void like_a_naive_model(void **state) {
 
 #define WITH_GAPS(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
+/* A transaction that somebody forgot is not asked for 20 times a second. */
+static void the_older_an_epoch_the_more_seldom_the_question(void **state) {
+    struct hv_gaps *gaps = *state;
+    const uint64_t one = 1;
+    hv_gaps_add(gaps, 10, 20);
+    hv_gaps_writers(gaps, &one, 1, NOW);
+    assert_int_equal(hv_gaps_deadline(gaps), NOW + AGAIN);
+    hv_gaps_writers(gaps, &one, 1, NOW + 2 * AGAIN);
+    assert_int_equal(hv_gaps_deadline(gaps), NOW + 3 * AGAIN);
+    hv_gaps_writers(gaps, &one, 1, NOW + 40 * AGAIN);
+    assert_int_equal(hv_gaps_deadline(gaps), NOW + 50 * AGAIN);
+    hv_gaps_writers(gaps, &one, 1, NOW + HV_SECONDS(3600));
+    assert_int_equal(hv_gaps_deadline(gaps), NOW + HV_SECONDS(3601));
+    hv_gaps_writers(gaps, NULL, 0, NOW + HV_SECONDS(3601));
+    assert_gap(gaps, 0, 10, 20, HV_GAP_LAST);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_GAPS(what_is_found_splits_a_gap),
@@ -517,6 +534,7 @@ int main(void) {
         WITH_GAPS(a_gap_is_retired_by_a_probe_after_its_writers_are_gone),
         WITH_GAPS(what_was_looked_at_for_the_last_time_can_be_given_up),
         WITH_GAPS(fresh_gaps_wait_for_the_epoch_that_runs),
+        WITH_GAPS(the_older_an_epoch_the_more_seldom_the_question),
         WITH_GAPS(without_writers_gaps_are_looked_at_once_more_and_retired),
         WITH_GAPS(more_writers_than_can_be_remembered),
         WITH_GAPS(an_epoch_that_never_ends_keeps_everything),
