@@ -141,9 +141,8 @@ static int make_client(struct hv_beats *beats, const struct hv_kafka_properties 
     if (hv_kafka_conf_make(HV_KAFKA_ELECTION_PRODUCER, client_id, base, NULL, &own, &conf, err) != 0)
         return -1;
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
-    beats->client = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    beats->client = hv_kafka_client_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
     if (beats->client == NULL) {
-        rd_kafka_conf_destroy(conf);
         return hv_error_set(err, "cannot make a Kafka producer: %s", why);
     }
     rd_kafka_set_log_queue(beats->client, NULL);

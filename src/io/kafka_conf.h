@@ -35,10 +35,13 @@ int hv_kafka_property_check(enum hv_kafka_role role, const struct hv_kafka_prope
 
 /* Makes the configuration of a client (any role but SHARED), in this order, later ones winning: our defaults and client_id; the users'
  * properties of `base` and `specific` (either may be NULL), those of the other kind of client left out; what we fix; `own`.
- * Returns 0 and *ret, the caller's (rd_kafka_new takes it over on success), or -1 with err. */
+ * Returns 0 and *ret, the caller's (hv_kafka_client_new takes it over), or -1 with err. */
 int hv_kafka_conf_make(enum hv_kafka_role role, const char *client_id, const struct hv_kafka_properties *base,
                        const struct hv_kafka_properties *specific, const struct hv_kafka_properties *own,
                        rd_kafka_conf_t **ret, struct hv_error *err);
+
+/* rd_kafka_new, for the daemon's clients: with a main thread that does not spin. Takes conf over, also when it fails (NULL, and `why`). */
+rd_kafka_t *hv_kafka_client_new(rd_kafka_type_t type, rd_kafka_conf_t *conf, char *why, size_t size);
 
 /* Is this line of librdkafka's log about nothing but what we set ourselves (that the gapless guarantee is experimental; that a broker is
  * too old to be told not to make topics, again and again)? */

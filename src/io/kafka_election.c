@@ -374,9 +374,8 @@ static int make_client(struct hv_election *e, struct hv_error *err) {
         return -1;
     rd_kafka_conf_set_events(conf,
                              RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_FETCH | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
-    e->consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
+    e->consumer = hv_kafka_client_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
     if (e->consumer == NULL) {
-        rd_kafka_conf_destroy(conf);
         return hv_error_set(err, "cannot make a Kafka consumer: %s", why);
     }
     /* Nothing is done with the handle, but while it stands librdkafka knows the partition's leader already when it is assigned. If it has

@@ -303,9 +303,13 @@ static int make_client(struct hv_producer *p, enum hv_kafka_role role, const str
     read_conf(conf, &known);
     p->size_max = known.size_max;
     p->gate = hv_gate_new(conf);
-    p->client = p->gate == NULL ? NULL : rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
-    if (p->client == NULL) {
+    p->client = NULL;
+    if (p->gate == NULL) {
         rd_kafka_conf_destroy(conf);
+    } else {
+        p->client = hv_kafka_client_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    }
+    if (p->client == NULL) {
         hv_gate_free(p->gate);
         return hv_error_set(err, "cannot make a Kafka producer: %s", why);
     }
