@@ -65,6 +65,7 @@ static void one_statement_at_a_time(void **state) {
     assert_memory_equal(out.list[0].uuid, uuid, HV_UUID_BYTES);
     assert_null(advance(&claim, 1000, HV_SECONDS(100)));
     assert_int_equal(hv_claim_deadline(&claim, 1000), HV_NEVER);
+    hv_claim_fini(&claim);
 }
 
 static void a_full_mark_goes_on_at_once_and_the_limit_follows_the_bytes(void **state) {
@@ -80,6 +81,7 @@ static void a_full_mark_goes_on_at_once_and_the_limit_follows_the_bytes(void **s
     const struct hv_action *next = advance(&claim, 1000, 10);
     assert_non_null(next);
     assert_true(next->limit <= 4);
+    hv_claim_fini(&claim);
 }
 
 static void without_room_for_a_whole_mark_nothing_is_claimed(void **state) {
@@ -88,6 +90,7 @@ static void without_room_for_a_whole_mark_nothing_is_claimed(void **state) {
     begin(&claim);
     assert_null(advance(&claim, 3, 0));
     assert_non_null(advance(&claim, 4, 0));
+    hv_claim_fini(&claim);
 }
 
 static void while_no_rows_come_the_wait_grows(void **state) {
@@ -111,6 +114,7 @@ static void while_no_rows_come_the_wait_grows(void **state) {
         }
     }
     assert_int_equal(longest, HV_MS(100));
+    hv_claim_fini(&claim);
 }
 
 /* When the next claim may be sent, after one that was sent at `now` found a row and took so long. */
@@ -135,6 +139,7 @@ static void right_after_rows_the_wait_is_short(void **state) {
         now = claim.not_before;
     }
     assert_int_equal(before, HV_MS(10));
+    hv_claim_fini(&claim);
 }
 
 static void who_answers_slowly_is_asked_less_often(void **state) {
@@ -143,6 +148,7 @@ static void who_answers_slowly_is_asked_less_often(void **state) {
     begin(&claim);
     assert_int_equal(wait_after_rows(&claim, 0, HV_MS(8)), HV_MS(4));
     assert_int_equal(wait_after_rows(&claim, HV_MS(20), HV_MS(100)), HV_MS(10));
+    hv_claim_fini(&claim);
 }
 
 static void a_mark_of_unknown_outcome_asks_for_a_refresh(void **state) {
@@ -161,6 +167,7 @@ static void a_mark_of_unknown_outcome_asks_for_a_refresh(void **state) {
     hv_claim_up(&claim, 2);
     hv_claim_down(&claim, true, 4); /* no mark was out */
     assert_null(claim.refresh);
+    hv_claim_fini(&claim);
 }
 
 static void a_refused_mark_is_repeated_later_and_smaller(void **state) {
@@ -176,6 +183,7 @@ static void a_refused_mark_is_repeated_later_and_smaller(void **state) {
     }
     assert_int_equal(advance(&claim, 1000, now)->limit, 1);
     assert_null(claim.refresh);
+    hv_claim_fini(&claim);
 }
 
 /* ---- what is missing ---- */
