@@ -388,10 +388,11 @@ static void on_statement_timer(struct hv_pg *pg) {
     fail(pg);
 }
 
-/* Three things that need a session, in one round trip. The server is asked to end a statement itself a
+/* What needs a session, in one round trip. The server is asked to end a statement itself a
  * little before we would drop the session: that keeps the session and the statement's outcome known, and
  * leaves no backend behind that waits for a lock. JIT is off: it compiles for a third of a second what reads a
- * thousand rows, for estimates of claims in many gaps are high. Neither through a pooler, which would hand such
+ * thousand rows, for estimates of claims in many gaps are high. Rows are to be found by id, in order: with
+ * statistics from a time when the table was large, or empty, the planner reads all of it. None of that through a pooler, which would hand such
  * settings on to other clients: there the process id that we were told is not the one that answers. In a
  * database without an encoding, bytes are to pass as they are. */
 static const char setup_sql[] =
@@ -400,6 +401,8 @@ static const char setup_sql[] =
     "THEN pg_catalog.set_config('statement_timeout', $2::text, false) END, "
     "CASE WHEN pg_catalog.pg_backend_pid() = $1 AND pg_catalog.current_setting('jit', true) = 'on' "
     "THEN pg_catalog.set_config('jit', 'off', false) END, "
+    "CASE WHEN pg_catalog.pg_backend_pid() = $1 THEN pg_catalog.set_config('enable_bitmapscan', 'off', false) || "
+    "pg_catalog.set_config('enable_seqscan', 'off', false) END, "
     "CASE WHEN $3 AND pg_catalog.current_setting('server_encoding') = 'SQL_ASCII' "
     "THEN pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) END";
 

@@ -873,6 +873,8 @@ static void test_server_ends_a_slow_statement(void **state) {
     assert_string_equal(c.value, "3s");
     run_statement(&c, "SELECT current_setting('jit')"); /* on by default */
     assert_string_equal(c.value, "off");
+    run_statement(&c, "SELECT current_setting('enable_seqscan') || current_setting('enable_bitmapscan')");
+    assert_string_equal(c.value, "offoff");
     run_statement(&c, "SELECT pg_sleep(600)");
     assert_int_equal(c.refusals, 1);
     assert_failure(&c, HV_PG_TIMEOUT, "57014", false, "statement timeout");
