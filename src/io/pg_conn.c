@@ -392,9 +392,9 @@ static void on_statement_timer(struct hv_pg *pg) {
  * little before we would drop the session: that keeps the session and the statement's outcome known, and
  * leaves no backend behind that waits for a lock. JIT is off: it compiles for a third of a second what reads a
  * thousand rows, for estimates of claims in many gaps are high. Rows are to be found by id, in order: with
- * statistics from a time when the table was large, or empty, the planner reads all of it. None of that through a pooler, which would hand such
- * settings on to other clients: there the process id that we were told is not the one that answers. In a
- * database without an encoding, bytes are to pass as they are. */
+ * statistics from a time when the table was large, or empty, the planner reads all of it. None of that through
+ * a pooler, which would hand such settings on to other clients: there the process id that we were told is not
+ * the one that answers. In a database without an encoding, bytes are to pass as they are. */
 static const char setup_sql[] =
     "SELECT CASE WHEN pg_catalog.pg_backend_pid() = $1 AND (SELECT setting::int8 FROM pg_catalog.pg_settings "
     "WHERE name = 'statement_timeout') NOT BETWEEN 1 AND $2 "

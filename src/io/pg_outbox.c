@@ -143,8 +143,8 @@ static const char purge_form[] = "DELETE FROM %s WHERE id = ANY ($1)";
 static const char reset_form[] = "UPDATE %s SET leader_id = NULL WHERE id = ANY ($1) RETURNING id";
 
 /* By name each time: a table that was dropped and made again has another oid. Who writes to a partition
- * directly locks nothing else; who draws an id before he writes locks the sequence; who writes to what lies under a view is not seen at all: there a writer is
- * always named; so on a standby, to which a proxy may send what only reads. Prepared transactions have no pid. The
+ * directly locks nothing else; who draws an id before he writes locks the sequence; who writes to what lies under a
+ * view is not seen at all: there a writer is always named; so on a standby, to which a proxy may send what only reads. Prepared transactions have no pid. The
  * backend that is left out is the one that carries this very statement: also behind a pooler nobody else's transaction
  * can be on it. */
 static const char writers_sql[] =

@@ -81,6 +81,18 @@ const char *conninfo_with(const char *more) {
     return text;
 }
 
+struct hv_pg_options options_for(const char *conninfo) {
+    return (struct hv_pg_options){
+        .conninfo = conninfo,
+        .application_name = "contract",
+        .connect_timeout = HV_SECONDS(20),
+        .statement_timeout = HV_SECONDS(20),
+        .backoff_min = HV_MS(5),
+        .backoff_max = HV_MS(20),
+        .seed = 1,
+    };
+}
+
 PGconn *admin_open(const char *conninfo) {
     PGconn *admin = PQconnectdb(conninfo);
     if (PQstatus(admin) != CONNECTION_OK) {

@@ -10,6 +10,7 @@
 #include <uv.h>
 
 #include "io/loop.h"
+#include "io/pg_conn.h"
 
 #define DEADLINE_S 30 /* a test that waits longer for one thing has failed */
 
@@ -31,6 +32,9 @@ void bench_close(struct bench *bench);
 
 /* HV_TEST_PG and what is to be added to it (later settings win). Valid until the eighth call after it. */
 const char *conninfo_with(const char *more);
+
+/* Of a connection under test: time-outs of 20 s, short waits between attempts. */
+struct hv_pg_options options_for(const char *conninfo);
 
 /* A blocking connection, and statements on it; they fail the test on an error. */
 PGconn *admin_open(const char *conninfo);

@@ -161,16 +161,12 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
 
 static const struct hv_pg_handler handler = {.up = on_up, .down = on_down, .result = on_result, .refused = on_refused};
 
-static struct hv_pg_options options_for(const char *conninfo) {
-    return (struct hv_pg_options){
-        .conninfo = conninfo,
-        .application_name = "contract",
-        .connect_timeout = HV_SECONDS(20),
-        .statement_timeout = HV_SECONDS(20),
-        .backoff_min = HV_MS(20),
-        .backoff_max = HV_MS(100),
-        .seed = 1,
-    };
+/* Long enough between two attempts to look at what goes on. */
+static struct hv_pg_options patient_options_for(const char *conninfo) {
+    struct hv_pg_options options = options_for(conninfo);
+    options.backoff_min = HV_MS(20);
+    options.backoff_max = HV_MS(100);
+    return options;
 }
 
 static void client_open_with(struct client *client, const struct hv_pg_options *options) {
@@ -183,7 +179,7 @@ static void client_open_with(struct client *client, const struct hv_pg_options *
 }
 
 static void client_open(struct client *client, const char *conninfo) {
-    struct hv_pg_options options = options_for(conninfo);
+    struct hv_pg_options options = patient_options_for(conninfo);
     client_open_with(client, &options);
 }
 
@@ -447,7 +443,7 @@ static void test_black_hole_does_not_hide_the_next_host(void **state) {
     char more[256];
     struct client c;
     snprintf(more, sizeof more, "host=127.0.0.1,127.0.0.1,127.0.0.1 port=%d,%d,%s", hole, hole, port);
-    struct hv_pg_options options = options_for(conninfo_with(more));
+    struct hv_pg_options options = patient_options_for(conninfo_with(more));
     options.connect_timeout = HV_MS(400);
     client_open_with(&c, &options);
     wait_down(&c);
@@ -470,7 +466,7 @@ static void test_server_that_never_answers(void **state) {
     struct fake fake;
     struct client c;
     fake_start(&fake, say_nothing, NULL);
-    struct hv_pg_options options = options_for(fake_conninfo(&fake, ""));
+    struct hv_pg_options options = patient_options_for(fake_conninfo(&fake, ""));
     options.connect_timeout = HV_MS(100);
     client_open_with(&c, &options);
     bench_run_until(&c.bench, has_three_downs, &c);
@@ -492,7 +488,7 @@ static void test_server_that_stops_after_the_login(void **state) {
     struct fake fake;
     struct client c;
     fake_start(&fake, login_then_nothing, NULL);
-    struct hv_pg_options options = options_for(fake_conninfo(&fake, ""));
+    struct hv_pg_options options = patient_options_for(fake_conninfo(&fake, ""));
     options.connect_timeout = HV_MS(100);
     client_open_with(&c, &options);
     wait_down(&c);
@@ -644,7 +640,7 @@ static void assert_config_error(const char *conninfo, const char *text, const ch
     struct hv_pg *pg;
     struct hv_error err = {""};
     bench_open(&bench);
-    struct hv_pg_options options = options_for(conninfo);
+    struct hv_pg_options options = patient_options_for(conninfo);
     assert_int_equal(hv_pg_open(bench.loop, &options, &handler, NULL, &pg, &err), -1);
     if (strstr(err.text, text) == NULL || (hidden != NULL && strstr(err.text, hidden) != NULL)) {
         fail_msg("unexpected: %s", err.text);
@@ -727,7 +723,7 @@ static void test_unknown_names(void **state) {
 static void test_hung_name_does_not_hide_the_next_host(void **state) {
     (void)state;
     struct client c;
-    struct hv_pg_options options = options_for(conninfo_with("host=slow.test,two.test"));
+    struct hv_pg_options options = patient_options_for(conninfo_with("host=slow.test,two.test"));
     options.connect_timeout = HV_SECONDS(2);
     client_open_with(&c, &options);
     wait_up(&c);
@@ -865,7 +861,7 @@ static void test_session_ended_by_the_server(void **state) {
 static void test_server_ends_a_slow_statement(void **state) {
     (void)state;
     struct client c;
-    struct hv_pg_options options = options_for(conninfo_with(""));
+    struct hv_pg_options options = patient_options_for(conninfo_with(""));
     options.statement_timeout = HV_SECONDS(4);
     client_open_with(&c, &options);
     wait_up(&c);
@@ -896,7 +892,7 @@ static void test_statement_without_an_answer(void **state) {
     struct fake fake;
     struct client c;
     fake_start(&fake, ignore_statements, NULL);
-    struct hv_pg_options options = options_for(fake_conninfo(&fake, ""));
+    struct hv_pg_options options = patient_options_for(fake_conninfo(&fake, ""));
     options.statement_timeout = HV_MS(50);
     client_open_with(&c, &options);
     wait_up(&c);
@@ -939,7 +935,7 @@ static void test_cut_reply_never_counts(void **state) {
     struct fake fake;
     struct client c;
     fake_start(&fake, cut_reply, NULL);
-    struct hv_pg_options options = options_for(fake_conninfo(&fake, ""));
+    struct hv_pg_options options = patient_options_for(fake_conninfo(&fake, ""));
     options.backoff_min = options.backoff_max = HV_MS(1);
     client_open_with(&c, &options);
     for (int cut = 0; cut < (int)whole.length; cut++) {

@@ -68,18 +68,6 @@ static void on_closed(void *user) {
     ((struct client *)user)->closed = true;
 }
 
-static struct hv_pg_options options_for(const char *conninfo) {
-    return (struct hv_pg_options){
-        .conninfo = conninfo,
-        .application_name = "contract",
-        .connect_timeout = HV_SECONDS(20),
-        .statement_timeout = HV_SECONDS(20),
-        .backoff_min = HV_MS(5),
-        .backoff_max = HV_MS(20),
-        .seed = 1,
-    };
-}
-
 #define UNTIL(client, member)                                                                                    \
     static bool member##_came(void *arg) { return ((struct client *)arg)->member > 0; }                          \
     static void wait_##member(struct client *client) { bench_run_until(&client->bench, member##_came, client); } \

@@ -118,18 +118,6 @@ static const struct hv_outbox_handler handler = {.up = on_up,
                                                  .writers = on_writers,
                                                  .refused = on_refused};
 
-static struct hv_pg_options options_for(const char *conninfo) {
-    return (struct hv_pg_options){
-        .conninfo = conninfo,
-        .application_name = "contract",
-        .connect_timeout = HV_SECONDS(20),
-        .statement_timeout = HV_SECONDS(20),
-        .backoff_min = HV_MS(5),
-        .backoff_max = HV_MS(20),
-        .seed = 1,
-    };
-}
-
 static void client_open(struct client *c, const char *table_sql, const char *more) {
     struct hv_error err = {""};
     memset(c, 0, sizeof *c);

@@ -323,16 +323,6 @@ static void a_row_that_nobody_knows_of_makes_it_mark_from_the_first_id_on(void *
 
 /* ---- crowded gaps ---- */
 
-static const struct hv_core_config by_cursor = {.by_cursor = true,
-                                                .gaps_max = 8,
-                                                .list_limit = 100,
-                                                .list_span = 1000,
-                                                .mark_query_records = 100,
-                                                .mark_query_bytes = 10000,
-                                                .mark_backoff = HV_MS(10),
-                                                .idle_backoff_max = HV_MS(100),
-                                                .rescan_interval = HV_SECONDS(3600)};
-
 static void took(struct hv_claim *claim, size_t kept, size_t come_again, bool cut, hv_time now) {
     claim->was_cut = cut;
     hv_claim_took(claim, kept, come_again, 100, now);
@@ -341,6 +331,8 @@ static void took(struct hv_claim *claim, size_t kept, size_t come_again, bool cu
 static void scans_that_bring_little_else_lead_to_marks_until_the_next_refresh(void **state) {
     (void)state;
     struct hv_claim claim;
+    struct hv_core_config by_cursor = config;
+    by_cursor.by_cursor = true;
     hv_claim_init(&claim, &by_cursor, &dice);
     hv_claim_restart(&claim, 0);
     hv_claim_up(&claim, 0);
