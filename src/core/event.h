@@ -41,8 +41,7 @@ enum hv_event_type {
     HV_EV_RESET,        /* ids, count: the reply to HV_ACT_RESET or HV_ACT_LOOK, the ids that were still in the table, ascending */
     HV_EV_CLIENT_READY, /* lane: the reply to HV_ACT_OPEN_CLIENT */
     HV_EV_CLIENT_FAILED, /* lane: it could not be made, or is finished (fatal error) */
-    HV_EV_REPORT,       /* ticket, delivery: what became of a record handed over */
-    HV_EV_REPORTS,      /* reports, count: the same of many */
+    HV_EV_REPORTS,      /* lane, reports, count: what became of records handed over */
     HV_EV_BOUNCED,      /* ticket, flag: the client did not take it; refused for good (true) or just full (false) */
     HV_EV_STOP,         /* drain, purge, leave */
     HV_EV_HURRY,        /* ... without waiting any more */
@@ -63,7 +62,7 @@ struct hv_event {
     enum hv_delivery delivery;
     uint64_t ticket;
     int64_t stamp;
-    const char *reason;  /* static text, with HV_EV_REPORT, HV_EV_BOUNCED, HV_EV_CLIENT_FAILED, HV_EV_REVOKED; or NULL */
+    const char *reason;  /* static text, with HV_EV_BOUNCED, HV_EV_CLIENT_FAILED, HV_EV_REVOKED; or NULL */
     const uint8_t *uuid; /* HV_UUID_BYTES */
     union {
         const struct hv_claimed *rows;

@@ -297,25 +297,21 @@ static void on_left(struct hv_harvest *h, struct hv_actions *out) {
 }
 
 /* While stopping nothing is sent again: what was not acknowledged is left to the next leader. */
-static void on_report(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+static void on_report(struct hv_harvest *h, const struct hv_report *report, struct hv_actions *out) {
     uint32_t in_flight = hv_sender_in_flight(&h->sender);
-    if (hv_sender_report(&h->sender, event, h->now, out)) {
+    if (hv_sender_report(&h->sender, report, h->now, out)) {
         hv_meter_count(&h->meter);
-    } else if (h->stop != RUNNING && event->delivery != HV_REFUSED && hv_sender_in_flight(&h->sender) < in_flight) {
+    } else if (h->stop != RUNNING && report->delivery != HV_REFUSED && hv_sender_in_flight(&h->sender) < in_flight) {
         h->given_up++;
     }
 }
 
 static void on_reports(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
-    struct hv_event one = {.type = HV_EV_REPORT, .lane = event->lane};
     for (size_t i = 0; i < event->count; i++) {
         if (i + AHEAD < event->count) {
             hv_slots_prefetch(&h->slots, event->reports[i + AHEAD].ticket);
         }
-        one.ticket = event->reports[i].ticket;
-        one.delivery = event->reports[i].delivery;
-        one.reason = event->reports[i].reason;
-        on_report(h, &one, out);
+        on_report(h, &event->reports[i], out);
     }
 }
 
@@ -680,9 +676,6 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         break;
     case HV_EV_CLIENT_FAILED:
         hv_sender_client_failed(&h->sender, event->lane, event->reason, h->now, out);
-        break;
-    case HV_EV_REPORT:
-        on_report(h, event, out);
         break;
     case HV_EV_REPORTS:
         on_reports(h, event, out);

@@ -141,7 +141,7 @@ static void acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_
     sender->last_progress = now;
 }
 
-static void not_acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_id lane, const struct hv_event *event,
+static void not_acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_id lane, const struct hv_report *report,
                              hv_time now, struct hv_actions *out) {
     struct hv_slot *slot = hv_slot(sender->slots, index);
     struct hv_shard *shard = &sender->shards->list[slot->shard];
@@ -149,19 +149,19 @@ static void not_acknowledged(struct hv_sender *sender, uint32_t index, enum hv_l
     if (shard->in_flight == 0) {
         hv_shard_rewind(sender->shards, shard);
     }
-    if (event->delivery == HV_REFUSED) {
-        make_suspect(shard, slot->id, event->reason);
+    if (report->delivery == HV_REFUSED) {
+        make_suspect(shard, slot->id, report->reason);
     }
-    if (lane == HV_LANE_SUSPECTS && event->delivery == HV_REFUSED) {
-        shard->reason = event->reason;
+    if (lane == HV_LANE_SUSPECTS && report->delivery == HV_REFUSED) {
+        shard->reason = report->reason;
         hv_sender_block(sender, shard, now, out);
     } else if (sender->lanes[lane].state == HV_LANE_READY) {
-        start_purge(sender, lane, event->reason, now, out); /* nothing is wrong with the record */
+        start_purge(sender, lane, report->reason, now, out); /* nothing is wrong with the record */
     }
 }
 
-bool hv_sender_report(struct hv_sender *sender, const struct hv_event *event, hv_time now, struct hv_actions *out) {
-    uint32_t index = hv_slots_by_ticket(sender->slots, event->ticket);
+bool hv_sender_report(struct hv_sender *sender, const struct hv_report *report, hv_time now, struct hv_actions *out) {
+    uint32_t index = hv_slots_by_ticket(sender->slots, report->ticket);
     if (index == HV_NO_SLOT) {
         return false;
     }
@@ -172,11 +172,11 @@ bool hv_sender_report(struct hv_sender *sender, const struct hv_event *event, hv
     lane->in_flight--;
     lane->in_flight_bytes -= slot->bytes;
     lane->last_used = now;
-    if (event->delivery == HV_DELIVERED) {
+    if (report->delivery == HV_DELIVERED) {
         acknowledged(sender, index, id, now, out);
         return true;
     }
-    not_acknowledged(sender, index, id, event, now, out);
+    not_acknowledged(sender, index, id, report, now, out);
     return false;
 }
 

@@ -44,7 +44,7 @@ void hv_sender_init(struct hv_sender *sender, struct hv_slots *slots, struct hv_
 
 /* What became of a record. Acknowledged ones are in `acked` afterwards. Late reports find nothing. Returns true when one was
  * acknowledged. */
-bool hv_sender_report(struct hv_sender *sender, const struct hv_event *event, hv_time now, struct hv_actions *out);
+bool hv_sender_report(struct hv_sender *sender, const struct hv_report *report, hv_time now, struct hv_actions *out);
 
 /* The client did not take a record that HV_ACT_PRODUCE handed over. */
 void hv_sender_bounced(struct hv_sender *sender, const struct hv_event *event, hv_time now, struct hv_actions *out);

@@ -67,10 +67,8 @@ static void report_first(struct sim_client *client, struct sim_queue *queue, enu
                          const char *reason) {
     struct sim_entry entry = shift(queue);
     client->unreported--;
-    struct hv_event event = {
-        .type = HV_EV_REPORT, .lane = client->lane, .ticket = entry.ticket, .delivery = delivery,
-        .reason = reason};
-    sim_tell_of(client->member, event, client, entry.shard);
+    struct hv_report report = {.ticket = entry.ticket, .delivery = delivery, .reason = reason};
+    sim_tell_report(client->member, report, client, entry.shard);
 }
 
 static void append_entry(struct sim *sim, struct sim_entry *entry) {

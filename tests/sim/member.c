@@ -80,6 +80,11 @@ void sim_tell_of(struct sim_member *member, struct hv_event event, const struct 
     put(member, (struct sim_mail){.event = event, .client = client->uid, .shard = shard});
 }
 
+void sim_tell_report(struct sim_member *member, struct hv_report report, const struct sim_client *client, int shard) {
+    struct hv_event event = {.type = HV_EV_REPORTS, .lane = client->lane, .count = 1};
+    put(member, (struct sim_mail){.event = event, .report = report, .client = client->uid, .shard = shard});
+}
+
 void sim_drop_mail_of(struct sim_member *member, uint64_t client) {
     size_t kept = 0;
     for (size_t i = 0; i < member->inbox_count; i++) {
@@ -164,6 +169,9 @@ static void trace_event(const struct sim_member *member, const struct hv_event *
         for (size_t i = 0; event->type == HV_EV_CLAIMED && i < event->count; i++) {
             sim_trace(member->sim, "      row %lld", (long long)event->rows[i].id);
         }
+        for (size_t i = 0; event->type == HV_EV_REPORTS && i < event->count; i++) {
+            sim_trace(member->sim, "      ticket %llx delivery %d", (unsigned long long)event->reports[i].ticket, (int)event->reports[i].delivery);
+        }
     }
 }
 
@@ -173,6 +181,9 @@ static void tell_all(struct sim_member *member) {
     member->inbox = NULL;
     member->inbox_count = member->inbox_capacity = 0;
     for (size_t i = 0; i < count; i++) {
+        if (inbox[i].event.type == HV_EV_REPORTS) {
+            inbox[i].event.reports = &inbox[i].report; /* it stays where it is from now on */
+        }
         note_told(member, &inbox[i]);
         trace_event(member, &inbox[i].event);
         hv_harvest_step(member->core, &inbox[i].event, member->sim->now, &member->actions);

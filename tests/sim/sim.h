@@ -134,6 +134,7 @@ struct sim_payload {
 
 struct sim_mail {
     struct hv_event event;
+    struct hv_report report; /* of HV_EV_REPORTS */
     void *owned;
     uint64_t client; /* uid of the client that it came from, 0: none */
     int shard;       /* of a report or bounce */
@@ -345,6 +346,7 @@ void sim_member_pause(struct sim_member *member, hv_time span);
 void sim_member_stop(struct sim_member *member, bool hurry);
 /* Puts an event into the inbox; `owned` is freed after it was told. */
 void sim_tell(struct sim_member *member, struct hv_event event, void *owned);
+void sim_tell_report(struct sim_member *member, struct hv_report report, const struct sim_client *client, int shard);
 void sim_tell_of(struct sim_member *member, struct hv_event event, const struct sim_client *client,
                  int shard);
 void sim_drop_mail_of(struct sim_member *member, uint64_t client);

@@ -448,8 +448,8 @@ static void act(struct core *c, const struct hv_action *action) {
         c->sent[row]++;
         bool silent = c->stuck[row] || (row % 2 != 0 && !c->answered[row]);
         if (!silent || c->refused[row]) {
-            tell(c, (struct hv_event){.type = HV_EV_REPORT, .ticket = action->ticket,
-                                      .delivery = c->refused[row] ? HV_REFUSED : HV_DELIVERED});
+            const struct hv_report report = {.ticket = action->ticket, .delivery = c->refused[row] ? HV_REFUSED : HV_DELIVERED};
+            tell(c, (struct hv_event){.type = HV_EV_REPORTS, .reports = &report, .count = 1});
         }
         break;
     }

@@ -179,11 +179,8 @@ static void claimed(struct rig *rig, const int64_t *ids, size_t count) {
 static void report(struct rig *rig, int64_t id, enum hv_delivery delivery) {
     for (size_t i = rig->sent_count; i-- > 0;) {
         if (rig->sent[i].id == id) {
-            feed(rig, (struct hv_event){.type = HV_EV_REPORT,
-                                        .lane = rig->sent[i].lane,
-                                        .ticket = rig->sent[i].ticket,
-                                        .delivery = delivery,
-                                        .reason = "told by the test"});
+            const struct hv_report report = {.ticket = rig->sent[i].ticket, .delivery = delivery, .reason = "told by the test"};
+            feed(rig, (struct hv_event){.type = HV_EV_REPORTS, .lane = rig->sent[i].lane, .reports = &report, .count = 1});
             return;
         }
     }

@@ -96,10 +96,9 @@ static struct hv_slot *add(struct bed *bed, int64_t id, uint32_t shard) {
 }
 
 static void report(struct bed *bed, int64_t id, enum hv_delivery delivery) {
-    struct hv_event event = {.type = HV_EV_REPORT, .ticket = bed->tickets[id], .delivery = delivery,
-                             .reason = "told"};
+    const struct hv_report report = {.ticket = bed->tickets[id], .delivery = delivery, .reason = "told"};
     bed->out.count = 0;
-    hv_sender_report(&bed->sender, &event, bed->now, &bed->out);
+    hv_sender_report(&bed->sender, &report, bed->now, &bed->out);
 }
 
 static void one_shard_does_not_take_the_window(void **state) {
@@ -159,8 +158,8 @@ static void reports_that_do_not_come_are_not_waited_for(void **state) {
     go(bed);
     assert_int_equal(bed->sent[1], 2);
     assert_int_equal(bed->sent[2], 2);
-    struct hv_event event = {.type = HV_EV_REPORT, .ticket = late, .delivery = HV_DELIVERED};
-    assert_false(hv_sender_report(&bed->sender, &event, bed->now, &bed->out));
+    const struct hv_report report = {.ticket = late, .delivery = HV_DELIVERED};
+    assert_false(hv_sender_report(&bed->sender, &report, bed->now, &bed->out));
     assert_int_equal(hv_sender_in_flight(&bed->sender), 2);
 }
 
