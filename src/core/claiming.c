@@ -86,11 +86,12 @@ void hv_claim_refused(struct hv_claim *claim, hv_time now) {
 }
 
 static void adapt_limit(struct hv_claim *claim, const struct hv_claimed *rows, size_t count) {
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, whole = 0;
     for (size_t i = 0; i < count; i++) {
         bytes += rows[i].bytes;
+        whole += !rows[i].bare;
     }
-    uint64_t average = bytes / count + 1;
+    uint64_t average = whole > 0 ? bytes / whole + 1 : claim->average > 0 ? claim->average : 1;
     claim->average = (uint32_t)(claim->average == 0 ? average : (average + claim->average) / 2 + 1);
     uint64_t by_bytes = claim->config->mark_query_bytes / claim->average + 1;
     uint64_t limit = (uint64_t)claim->limit * 2;
@@ -198,19 +199,6 @@ void hv_claim_writers(struct hv_claim *claim, const uint64_t *hashes, size_t cou
     }
 }
 
-void hv_claim_look_at(struct hv_claim *claim, const int64_t *ids, size_t count, hv_time now) {
-    if (count == 0) {
-        return;
-    }
-    claim->not_before = hv_time_min(claim->not_before, now);
-    hv_watermark_lower(&claim->watermark, ids[0]);
-    for (size_t i = 0; i < count && claim->config->by_cursor; i++) {
-        if (ids[i] < claim->next) {
-            hv_gaps_add(&claim->gaps, ids[i], ids[i]);
-        }
-    }
-}
-
 int64_t hv_claim_low(const struct hv_claim *claim) {
     if (!claim->config->by_cursor) {
         return claim->watermark.low;
@@ -244,13 +232,13 @@ static void list(struct hv_claim *claim, uint64_t term, struct hv_actions *out) 
 
 /* Was this id neither seen nor expected? */
 static bool is_strange(const struct hv_claim *claim, const struct hv_claimed *row, const struct hv_slots *slots,
-                       const struct hv_shards *shards) {
-    return row->id < claim->next && !shards->list[row->key_hash % shards->count].spilled &&
+                       const struct hv_isolation *iso) {
+    return row->id < claim->next && !hv_isolation_leaves(iso, row->key, row->key_hash % iso->shards->count) &&
            !hv_gaps_hold(&claim->gaps, row->id) && hv_slots_find(slots, row->id) == HV_NO_SLOT;
 }
 
 void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, uint64_t term,
-                     const struct hv_slots *slots, const struct hv_shards *shards, hv_time now) {
+                     const struct hv_slots *slots, const struct hv_isolation *iso, hv_time now) {
     assert(claim->state == HV_CLAIM_LISTING);
     claim->state = HV_CLAIM_IDLE;
     if (claim->asked_term != term) {
@@ -260,7 +248,7 @@ void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size
     claim->list_from = count > 0 ? rows[count - 1].id + 1 : INT64_MIN;
     bool strange = false;
     for (size_t i = 0; i < count && !strange; i++) {
-        strange = is_strange(claim, &rows[i], slots, shards);
+        strange = is_strange(claim, &rows[i], slots, iso);
     }
     if (strange) {
         /* It was drawn long before it was written, or the sequence began anew: then any id below may still come. What the cursor
@@ -346,8 +334,8 @@ static bool wants_writers(struct hv_claim *claim, hv_time now) {
                                     : hv_watermark_wants_writers(&claim->watermark, now);
 }
 
-void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t room, bool alone, uint64_t term, hv_time now,
-                      struct hv_actions *out) {
+void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t room, bool alone, uint64_t term,
+                      struct hv_isolation *iso, hv_time now, struct hv_actions *out) {
     if (claim->state != HV_CLAIM_IDLE) {
         return;
     }
@@ -365,6 +353,8 @@ void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t
         } else {
             mark(claim, leader_id, alone, now, out);
         }
+        struct hv_action *action = &out->list[out->count - 1];
+        action->keys = hv_keys_hidden(&iso->keys, &action->key_count);
         note_asked(claim, term, now);
     }
 }

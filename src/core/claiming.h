@@ -4,7 +4,7 @@
  * Two strategies; rows come in the order of ids from both, and what follows is the same. They may take turns on one table.
  *
  * *By mark*: rows are written our leader id and returned. An exact book of what was seen is not needed, the table keeps it.
- * A mark whose reply was lost may have taken rows that nobody knows of. So does a shard that spilled. Both are mended by a *refresh*: a
+ * A mark whose reply was lost may have taken rows that nobody knows of. So does a key of which rows were left in the table. Both are mended by a *refresh*: a
  * new leader id, under which every row is marked anew, from the first one on, in the order of ids. What we hold in memory stays there:
  * a row that comes again is known by its id.
  *
@@ -21,7 +21,7 @@
 #include "core/config.h"
 #include "core/event.h"
 #include "core/gaps.h"
-#include "core/shards.h"
+#include "core/isolation.h"
 #include "core/slots.h"
 #include "core/watermark.h"
 
@@ -75,9 +75,9 @@ void hv_claim_refused(struct hv_claim *claim, hv_time now);
  * of another term's; by cursor no more than asked for, the others come again. */
 size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, bool cut, uint64_t term, hv_time now);
 
-/* The reply to HV_ACT_LIST. `slots`: the records that are held. Rows of a shard that spilled are in the table, and no surprise. */
+/* The reply to HV_ACT_LIST. `slots`: the records that are held. Rows that were left in the table are no surprise. */
 void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, uint64_t term,
-                     const struct hv_slots *slots, const struct hv_shards *shards, hv_time now);
+                     const struct hv_slots *slots, const struct hv_isolation *iso, hv_time now);
 
 /* Is a statement out whose snapshot may hold rows that are deleted meanwhile? */
 static inline bool hv_claim_is_reading(const struct hv_claim *claim) {
@@ -98,12 +98,10 @@ void hv_claim_wake(struct hv_claim *claim);
 /* While nothing is claimed, nobody has to be told of rows. */
 void hv_claim_rest(struct hv_claim *claim, struct hv_actions *out);
 
-/* These rows (ascending) are to be read again soon. */
-void hv_claim_look_at(struct hv_claim *claim, const int64_t *ids, size_t count, hv_time now);
-
-/* Sends what is due. `room`: rows that may be taken; less than a full mark halts claiming. */
-void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t room, bool alone, uint64_t term, hv_time now,
-                      struct hv_actions *out);
+/* Sends what is due. `room`: rows that may be taken; less than a full mark halts claiming. The keys of `iso` of which rows are left are
+ * named to claims. */
+void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t room, bool alone, uint64_t term,
+                      struct hv_isolation *iso, hv_time now, struct hv_actions *out);
 
 hv_time hv_claim_deadline(const struct hv_claim *claim, uint32_t room);
 

@@ -12,16 +12,6 @@ void hv_watermark_restart(struct hv_watermark *mark, hv_time now) {
     mark->due = now + REST;
 }
 
-void hv_watermark_lower(struct hv_watermark *mark, int64_t id) {
-    if (id < mark->low) {
-        mark->low = id;
-    }
-    if (mark->phase == HV_MARK_COVER) {
-        mark->phase = HV_MARK_REST; /* a mark that covers must have been sent after this */
-        mark->due = 0;
-    }
-}
-
 void hv_watermark_found_below(struct hv_watermark *mark, int64_t last, hv_time now) {
     hv_watermark_restart(mark, now);
     mark->highest = last; /* not the highest ever: a sequence that starts again would stay below it for long */

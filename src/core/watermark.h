@@ -32,9 +32,6 @@ struct hv_watermark {
 /* Everything may still come. */
 void hv_watermark_restart(struct hv_watermark *mark, hv_time now);
 
-/* An id below the watermark is to be looked at again. */
-void hv_watermark_lower(struct hv_watermark *mark, int64_t id);
-
 /* A mark from the very start returned rows below the watermark, up to `last`: more may come around them. */
 void hv_watermark_found_below(struct hv_watermark *mark, int64_t last, hv_time now);
 

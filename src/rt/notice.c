@@ -23,8 +23,8 @@ static void say_blocked(struct hv_runtime *rt, const struct hv_action *action) {
     const struct hv_record *record = action->payload;
     const char *reason = record->defect != HV_SOUND ? hv_defect_text(record->defect) : action->reason;
     const char *advice = strstr(reason, "authorization failed") != NULL
-                             ? "grant this user WRITE on the topic; the records of its shard wait behind it"
-                             : "mend or delete the row, or mend the topic; the records of its shard wait behind it";
+                             ? "grant this user WRITE on the topic; the records of its key wait behind it"
+                             : "mend or delete the row, or mend the topic; the records of its key wait behind it";
     /* The first time it is news, later tries are detail. */
     enum hv_log_level level = action->count <= 1 ? HV_WARN : HV_DEBUG;
     hv_log(rt->logger, level, "record", "blocked",

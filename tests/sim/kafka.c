@@ -70,7 +70,7 @@ static void report_first(struct sim_client *client, struct sim_queue *queue, enu
     struct hv_event event = {
         .type = HV_EV_REPORT, .lane = client->lane, .ticket = entry.ticket, .delivery = delivery,
         .reason = reason};
-    sim_tell_of(client->member, event, client, entry.shard);
+    sim_tell_of(client->member, event, client, entry.key);
 }
 
 static void append_entry(struct sim *sim, struct sim_entry *entry) {
@@ -249,27 +249,27 @@ void sim_client_open(struct sim_member *member, uint8_t lane) {
                  opened);
 }
 
-static void bounce(struct sim_member *member, const struct hv_action *action, bool for_good, int shard) {
+static void bounce(struct sim_member *member, const struct hv_action *action, bool for_good, int key) {
     member->bounced = true;
     struct hv_event event = {.type = HV_EV_BOUNCED, .lane = action->lane, .ticket = action->ticket,
                              .flag = for_good,
                              .reason = for_good ? "the client refuses it" : NULL};
-    sim_tell_of(member, event, member->clients[action->lane], shard);
+    sim_tell_of(member, event, member->clients[action->lane], key);
 }
 
 void sim_client_produce(struct sim_member *member, const struct hv_action *action) {
     struct sim *sim = member->sim;
     struct sim_payload *payload = action->payload;
     struct sim_client *client = member->clients[action->lane];
-    int shard = (int)(payload->hash % member->config.send_concurrency);
+    int key = payload->key;
     if (client == NULL || !client->ready || client->purged) {
         sim_fail(sim, "a record for a client that is not open");
         return;
     }
     if (member->bounced || client->dead || sim_chance(sim, sim->weather.queue_full)) {
-        bounce(member, action, false, shard);
+        bounce(member, action, false, key);
     } else if (payload->flaw == SIM_OVERSIZE) {
-        bounce(member, action, true, shard);
+        bounce(member, action, true, key);
     } else {
         int partition = sim_partition_of(sim, payload->key);
         client->unreported++;
@@ -278,7 +278,7 @@ void sim_client_produce(struct sim_member *member, const struct hv_action *actio
                                                             .id = payload->id,
                                                             .version = payload->version,
                                                             .flaw = payload->flaw,
-                                                            .shard = (uint8_t)shard});
+                                                            .key = (uint8_t)key});
         dispatch_later(client, partition);
     }
 }
@@ -356,7 +356,7 @@ void sim_client_close(struct sim_member *member, uint8_t lane) {
         }
         while (queue->count > 0) {
             struct sim_entry entry = shift(queue);
-            member->in_flight[entry.shard][lane]--;
+            member->in_flight[entry.key][lane]--;
         }
         free(queue->list);
     }

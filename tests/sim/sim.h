@@ -67,9 +67,10 @@ struct sim_weather {
     int members;
     /* what this weather promises beyond order and completeness */
     bool no_duplicates, no_rewind, no_refresh;
-    /* from commit to append, of keys whose shard has no trouble of its own; 0: no promise */
+    /* from commit to append, of keys that have no trouble of their own; 0: no promise. Where there may be more keys in
+     * trouble than there is room for, those whose shard has none */
     hv_time latency_max;
-    /* ... of the others, once nothing of their shard has a flaw, beyond blocked_backoff_max and the time
+    /* ... of the others, once nothing of their key (or shard) has a flaw, beyond blocked_backoff_max and the time
      * that each row which was bad takes to be read anew, one after the other */
     hv_time recovery_max;
 };
@@ -94,8 +95,12 @@ struct sim_row {
 
 struct sim_key {
     uint32_t hash;
+    uint64_t id; /* what the core knows it by; two keys may have the same */
+    char bytes[4]; /* the key itself */
     bool locked, cached;
     bool troubled;     /* it has, or had, a row with a flaw */
+    uint32_t flaws, flaws_ever; /* rows of it that have one, or had */
+    hv_time mended_at;          /* the last of them */
     int64_t last;      /* drawn */
     int64_t cache_next, cache_end;
 };
@@ -124,7 +129,6 @@ struct sim_payload {
     int64_t id;
     int version;
     uint8_t key, flaw;
-    uint32_t hash;
     bool released;
     int in_clients; /* queues of living clients that it is in */
     struct sim_member *holder; /* whose core holds it; NULL before it was told */
@@ -135,7 +139,7 @@ struct sim_mail {
     struct hv_event event;
     void *owned;
     uint64_t client; /* uid of the client that it came from, 0: none */
-    int shard;       /* of a report or bounce */
+    int key;         /* of a report or bounce; -1 */
 };
 
 /* One of a member's connections to the database. */
@@ -152,7 +156,7 @@ struct sim_entry {
     int64_t id;
     int version;
     uint8_t flaw;
-    uint8_t shard;
+    uint8_t key;
     bool appended;
 };
 
@@ -190,7 +194,7 @@ struct sim_member {
     struct sim_link links[2]; /* claim, settle */
     struct sim_client *clients[HV_LANES];
     bool bounced;
-    uint32_t in_flight[SIM_SHARDS_MAX][HV_LANES];
+    uint32_t in_flight[SIM_KEYS][HV_LANES];
     uint32_t payloads; /* held by the core */
     /* leading, by our own books */
     bool entitled; /* was told that the partition is its */
@@ -261,16 +265,14 @@ struct sim {
     hv_time hang_until[SIM_PARTITIONS];
     bool corrupted;
     int64_t held_back; /* SIM_SWAP_APPENDS */
-    uint32_t flaws[SIM_SHARDS_MAX];    /* rows of a shard with a flaw */
-    uint32_t flaws_ever[SIM_SHARDS_MAX];
-    hv_time mended_at[SIM_SHARDS_MAX]; /* the last of them */
-    bool keyless;      /* there is, or was, a row without a key: shard 0 has trouble */
+    bool crowded;      /* there may be more keys in trouble than there is room for: shards are then */
+    bool keyless;      /* there is, or was, a row without a key: shard 0 has trouble then */
 
     struct sim_group group;
     struct sim_member members[SIM_MEMBERS];
     struct sim_payload *payloads;
     struct {
-        uint64_t committed, appended, duplicates, turns, marks, purges, resets;
+        uint64_t committed, appended, duplicates, turns, marks, purges, fetches;
         uint64_t rewinds, refreshes, blocked, acquired, fenced, kills, stops, late, forced;
     } count;
 };
@@ -302,7 +304,7 @@ void sim_weather_start(struct sim *sim);
 void sim_table_start(struct sim *sim);
 /* The rows that a mark would take now, ascending. */
 uint32_t sim_table_pick(const struct sim *sim, const uint8_t *uuid, int64_t from, uint32_t limit,
-                        int64_t *ids);
+                        const bool *without, int64_t *ids);
 /* Deletes a row that is there; it must have been appended. */
 void sim_table_delete(struct sim *sim, int64_t id);
 /* Mends a row, or an operator deletes it. */
@@ -348,7 +350,7 @@ void sim_member_stop(struct sim_member *member, bool hurry);
 /* Puts an event into the inbox; `owned` is freed after it was told. */
 void sim_tell(struct sim_member *member, struct hv_event event, void *owned);
 void sim_tell_of(struct sim_member *member, struct hv_event event, const struct sim_client *client,
-                 int shard);
+                 int key);
 void sim_drop_mail_of(struct sim_member *member, uint64_t client);
 /* records handed over, and not told what became of them */
 uint32_t sim_in_flight(const struct sim_member *member);

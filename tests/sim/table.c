@@ -54,15 +54,10 @@ static int64_t draw_id(struct sim *sim, struct sim_key *key) {
     return key->cache_next++;
 }
 
-static uint32_t shard_of(const struct sim *sim, const struct sim_row *row) {
-    return (row->keyless ? 0 : sim->keys[row->key].hash) % sim->config.send_concurrency;
-}
-
 static void flaw_is_over(struct sim *sim, struct sim_row *row) {
     if (row->flaw != SIM_SOUND) {
-        sim->flaws[shard_of(sim, row)]--;
-        sim->mended_at[shard_of(sim, row)] = sim->now;
-        sim->mended_at[sim->keys[row->key].hash % sim->config.send_concurrency] = sim->now;
+        sim->keys[row->key].flaws--;
+        sim->keys[row->key].mended_at = sim->now;
     }
 }
 
@@ -84,8 +79,8 @@ static void spoil(struct sim *sim, struct sim_row *row, int64_t id) {
     row->undeletable = sim_chance(sim, sim->weather.undeletable);
     if (row->flaw != SIM_SOUND || row->undeletable) {
         sim->keys[row->key].troubled |= row->flaw != SIM_SOUND;
-        sim->flaws[shard_of(sim, row)] += row->flaw != SIM_SOUND;
-        sim->flaws_ever[shard_of(sim, row)] += row->flaw != SIM_SOUND;
+        sim->keys[row->key].flaws += row->flaw != SIM_SOUND;
+        sim->keys[row->key].flaws_ever += row->flaw != SIM_SOUND;
         struct row_arg *again = sim_later(sim, sim_span(sim, HV_MS(300), HV_SECONDS(8)), repair,
                                           sizeof *again);
         again->id = id;
@@ -195,7 +190,9 @@ void sim_table_start(struct sim *sim) {
     sim->partition_count = (int)sim_between(sim, 1, SIM_PARTITIONS);
     for (int i = 0; i < sim->key_count; i++) {
         sim->keys[i] = (struct sim_key){.hash = (uint32_t)hv_random_next(&sim->dice),
-                                        .cached = sim_chance(sim, sim->weather.cached_keys)};
+                                        .cached = sim_chance(sim, sim->weather.cached_keys),
+                                        .bytes = {'k', (char)('a' + i)}};
+        sim->keys[i].id = sim->keys[i].hash;
     }
     sim->pause_max = sim_coin(sim, 70) || sim->weather.recovery_max > 0 ? HV_MS(400) : HV_MS(40);
     int writers = (int)sim_between(sim, 1, 3);
@@ -205,13 +202,14 @@ void sim_table_start(struct sim *sim) {
 }
 
 uint32_t sim_table_pick(const struct sim *sim, const uint8_t *uuid, int64_t from, uint32_t limit,
-                        int64_t *ids) {
+                        const bool *without, int64_t *ids) {
     uint32_t count = 0;
     int64_t id = from > sim->lowest ? from : sim->lowest;
     for (; id < sim->top && count < limit; id++) {
         const struct sim_row *row = &sim->rows[id];
         bool ours = row->marked && memcmp(row->leader, uuid, HV_UUID_BYTES) == 0;
-        if (row->state == SIM_ROW_COMMITTED && !ours) {
+        bool keyless = row->flaw == SIM_DEFECTIVE && row->keyless;
+        if (row->state == SIM_ROW_COMMITTED && !ours && (keyless || !without[row->key])) {
             ids[count++] = id;
         }
     }

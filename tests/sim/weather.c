@@ -90,6 +90,10 @@ static void configure(struct sim *sim) {
     c->io_error_backoff = sim_span(sim, HV_MS(20), HV_MS(500));
     c->io_error_backoff_max = sim_span(sim, c->io_error_backoff, HV_SECONDS(2));
     c->blocked_backoff_max = sim_span(sim, c->io_error_backoff, HV_SECONDS(4));
+    static const uint32_t keys[] = {0, 1, 2, 4, SIM_KEYS + 1, SIM_KEYS + 1};
+    c->blocked_keys_max = keys[hv_random_below(&sim->dice, 6)];
+    c->blocked_keys_bytes = sim_coin(sim, 20) ? sim_between(sim, 0, 100) : 1 << 16;
+    sim->crowded = c->blocked_keys_max <= SIM_KEYS;
     c->queue_timeout = sim_coin(sim, 30) ? sim_span(sim, HV_SECONDS(1), HV_SECONDS(4)) : HV_SECONDS(30);
     c->rescan_interval = sim_span(sim, HV_SECONDS(1), HV_SECONDS(8));
     c->heartbeat_timeout = sim_span(sim, HV_SECONDS(1), HV_SECONDS(5));

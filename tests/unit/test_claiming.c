@@ -20,6 +20,7 @@ static const struct hv_core_config config = {.gaps_max = 8,
                                              .rescan_interval = HV_SECONDS(3600)};
 static const uint8_t uuid[HV_UUID_BYTES] = {1, 2, 3};
 static struct hv_random dice = {.state = 3};
+static struct hv_isolation nothing_isolated;
 static struct hv_actions out;
 
 static void begin(struct hv_claim *claim) {
@@ -31,7 +32,7 @@ static void begin(struct hv_claim *claim) {
 /* What is sent now; NULL: nothing. */
 static const struct hv_action *advance(struct hv_claim *claim, uint32_t room, hv_time now) {
     out.count = 0;
-    hv_claim_advance(claim, uuid, room, true, 1, now, &out);
+    hv_claim_advance(claim, uuid, room, true, 1, &nothing_isolated, now, &out);
     assert_true(out.count <= 1);
     return out.count == 0 ? NULL : &out.list[0];
 }

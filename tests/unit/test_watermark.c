@@ -96,25 +96,6 @@ static void rows_found_below_begin_it_anew(void **state) {
     assert_int_equal(mark.low, 10);
 }
 
-static void a_row_that_was_reset_is_looked_at_again(void **state) {
-    (void)state;
-    struct hv_watermark mark;
-    begin(&mark);
-    answer(&mark, NULL, 0);
-    hv_watermark_marked(&mark, true, INT64_MIN, 100, true, now);
-    hv_watermark_lower(&mark, 200);
-    assert_int_equal(mark.low, 101);
-    hv_watermark_lower(&mark, 50);
-    assert_int_equal(mark.low, 50);
-    hv_watermark_saw(&mark, 300);
-    now += HV_SECONDS(2);
-    assert_true(hv_watermark_wants_writers(&mark, now));
-    answer(&mark, NULL, 0);
-    hv_watermark_lower(&mark, 30); /* while a mark from 50 on is out */
-    hv_watermark_marked(&mark, true, 50, 300, true, now);
-    assert_int_equal(mark.low, 30);
-}
-
 static void without_an_answer_or_with_too_many_it_stays(void **state) {
     (void)state;
     struct hv_watermark mark;
@@ -139,7 +120,6 @@ int main(void) {
         cmocka_unit_test(only_a_mark_that_was_sent_afterwards_counts),
         cmocka_unit_test(a_mark_covers_when_it_went_past_or_found_nothing_twice),
         cmocka_unit_test(rows_found_below_begin_it_anew),
-        cmocka_unit_test(a_row_that_was_reset_is_looked_at_again),
         cmocka_unit_test(without_an_answer_or_with_too_many_it_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
