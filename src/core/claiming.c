@@ -9,6 +9,8 @@
 
 #define FIRST_LIMIT 4           /* until we know how large rows are: a handful of huge ones must fit into memory */
 #define SOON 8                  /* right after rows the wait is mark_backoff / this */
+#define EMPTY_IN_A_ROW 2
+#define LOOK_AGAIN HV_MS(5)
 #define QUIET HV_SECONDS(1)     /* without rows, before the wait grows above mark_backoff */
 #define WAKE_PACE HV_MS(2)      /* under load a claim is to find more than the one row that was told of */
 #define LISTEN_AGAIN HV_SECONDS(60) /* after it was refused */
@@ -30,6 +32,7 @@ void hv_claim_fini(struct hv_claim *claim) {
 }
 
 void hv_claim_restart(struct hv_claim *claim, hv_time now) {
+    claim->empty_due = claim->config->by_cursor ? 0 : EMPTY_IN_A_ROW;
     hv_watermark_restart(&claim->watermark, now);
     hv_gaps_clear(&claim->gaps);
     claim->next = INT64_MIN;
@@ -108,6 +111,14 @@ static void decide_wait(struct hv_claim *claim, size_t count, bool cut, hv_time 
     if (count > 0 && (cut || count >= claim->asked_limit)) {
         claim->not_before = now;
         return;
+    }
+    if (claim->empty_due > 0) {
+        /* What is deleted under a mark's hands makes its reply short; after a refresh much of what is found is about to be deleted. */
+        claim->empty_due = count > 0 ? EMPTY_IN_A_ROW : claim->empty_due - 1;
+        if (claim->empty_due > 0) {
+            claim->not_before = now + LOOK_AGAIN;
+            return;
+        }
     }
     hv_time usual = claim->config->mark_backoff, quiet = now - claim->busy_at;
     hv_time shortest = hv_time_max(claim->listens ? usual : usual / SOON, (now - claim->asked_at) / 2);

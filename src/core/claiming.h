@@ -41,6 +41,7 @@ struct hv_claim {
     int64_t regain;                /* ... which is here */
     hv_time regain_since;
     const char *refresh; /* why a refresh is due (static text), or NULL */
+    uint32_t empty_due;  /* by mark, since a refresh: so many marks in a row must still come back empty before nothing is left */
     uint32_t limit;      /* rows of the next mark at most; adapts */
     uint32_t average;    /* bytes of a row, as seen lately */
     hv_time asked_at;
