@@ -56,6 +56,7 @@ struct hv_claimed {
     uint64_t key;      /* stands for the key: records of one key have the same. Should two keys have it, they share their troubles */
     const void *key_bytes; /* the key itself, within the payload; NULL: not known */
     uint32_t key_length;
+    uint64_t topic;    /* stands for the topic */
     bool bare;         /* only id and key were read, since HV_ACT_SCAN named the key; the payload is NULL */
     uint32_t bytes;    /* what the payload costs to keep */
     bool defective;    /* cannot be sent as it is */

@@ -296,7 +296,8 @@ static void on_report(struct hv_harvest *h, const struct hv_event *event, struct
     uint32_t in_flight = hv_sender_in_flight(&h->sender);
     if (hv_sender_report(&h->sender, event, h->now, out)) {
         hv_meter_count(&h->meter);
-    } else if (h->stop != RUNNING && event->delivery != HV_REFUSED && hv_sender_in_flight(&h->sender) < in_flight) {
+    } else if (h->stop != RUNNING && event->delivery != HV_REFUSED && event->delivery != HV_UNREACHED &&
+               hv_sender_in_flight(&h->sender) < in_flight) {
         h->given_up++;
     }
 }

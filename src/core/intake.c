@@ -18,6 +18,7 @@ static void fill(struct hv_slot *slot, const struct hv_claimed *row, hv_time now
     slot->bytes = row->bytes;
     slot->key_bytes = row->key_bytes;
     slot->key_length = row->key_length;
+    slot->topic = row->topic;
     slot->since = now;
     slot->defective = row->defective;
 }

@@ -6,6 +6,7 @@
 
 #include "core/backoff.h"
 
+#define TOPIC_RETRY_MAX HV_SECONDS(5) /* between two looks at a topic that is closed */
 #define TRIALS 32 /* at one time: what is read again takes memory */
 
 void hv_isolation_init(struct hv_isolation *iso, struct hv_slots *slots, struct hv_shards *shards, struct hv_random *dice,
@@ -186,13 +187,55 @@ void hv_isolation_other_back(struct hv_isolation *iso, uint32_t index, struct hv
     }
 }
 
+/* ---- topics that take nothing ---- */
+
+const struct hv_closed_topic *hv_isolation_closed(const struct hv_isolation *iso, uint64_t topic) {
+    for (uint32_t i = 0; i < iso->closed_count; i++) {
+        if (iso->closed[i].topic == topic) {
+            return &iso->closed[i];
+        }
+    }
+    return NULL;
+}
+
+/* The key does not probe its topic any more: it went through, or something else is wrong now. All that wait for it are due. */
+static void open_topic_of(struct hv_isolation *iso, uint32_t probe) {
+    for (uint32_t i = 0; i < iso->closed_count; i++) {
+        if (iso->closed[i].probe != probe) {
+            continue;
+        }
+        uint64_t topic = iso->closed[i].topic;
+        iso->closed[i] = iso->closed[--iso->closed_count];
+        for (uint32_t at = hv_keys_next(&iso->keys, HV_NO_KEY); at != HV_NO_KEY; at = hv_keys_next(&iso->keys, at)) {
+            struct hv_key *key = hv_key(&iso->keys, at);
+            if (key->state == HV_KEY_BLOCKED && key->of_topic && key->topic == topic) {
+                iso->due = key->until = INT64_MIN;
+            }
+        }
+        return; /* a key probes one topic */
+    }
+}
+
+/* The first record of the key goes to a topic that takes nothing. Does another key try it already? */
+static bool wait_for_topic(struct hv_isolation *iso, uint32_t index, uint64_t topic, const char *reason) {
+    const struct hv_closed_topic *closed = hv_isolation_closed(iso, topic);
+    if (closed == NULL && iso->closed_count < HV_CLOSED_TOPICS) {
+        iso->closed[iso->closed_count++] = (struct hv_closed_topic){topic, index, reason};
+    }
+    return closed != NULL && closed->probe != index;
+}
+
+/* ---- becoming suspect, and innocent again, continued ---- */
+
 static void end_trial(struct hv_isolation *iso, struct hv_key *key) {
     iso->trials -= key->trial;
     key->trial = false;
 }
 
-static void say_unblocked(struct hv_isolation *iso, struct hv_key *key, bool gone, struct hv_actions *out) {
+static void say_unblocked(struct hv_isolation *iso, uint32_t index, bool gone, struct hv_actions *out) {
+    struct hv_key *key = hv_key(&iso->keys, index);
     end_trial(iso, key);
+    open_topic_of(iso, index);
     if (key->attempts > 0) {
         struct hv_action *action = hv_actions_notify(out, HV_NOTICE_UNBLOCKED);
         action->id = key->id;
@@ -205,7 +248,7 @@ static void say_unblocked(struct hv_isolation *iso, struct hv_key *key, bool gon
 static void end(struct hv_isolation *iso, uint32_t index, struct hv_actions *out) {
     struct hv_key *key = hv_key(&iso->keys, index);
     struct hv_list rest = HV_LIST_EMPTY;
-    say_unblocked(iso, key, true, out);
+    say_unblocked(iso, index, true, out);
     while (key->queue.count > 0) {
         uint32_t slot = key->queue.first;
         take_out(iso, slot);
@@ -225,24 +268,39 @@ static void end(struct hv_isolation *iso, uint32_t index, struct hv_actions *out
 
 /* ---- blocking ---- */
 
+/* How long until it is tried again. */
+static hv_time wait_after(struct hv_isolation *iso, struct hv_key *key) {
+    hv_time max = iso->config->blocked_backoff_max;
+    max = key->of_topic ? hv_time_min(max, TOPIC_RETRY_MAX) : max;
+    struct hv_backoff wait = {.min = hv_time_min(iso->config->io_error_backoff, max), .max = max, .failures = key->attempts};
+    hv_time span = hv_backoff_next(&wait, iso->dice);
+    key->attempts = wait.failures;
+    return span;
+}
+
 /* The first record of the queue cannot go. */
-static void block(struct hv_isolation *iso, uint32_t index, const char *reason, hv_time now, struct hv_actions *out) {
+static void block(struct hv_isolation *iso, uint32_t index, bool because_of_topic, const char *reason, hv_time now,
+                  struct hv_actions *out) {
     struct hv_key *key = hv_key(&iso->keys, index);
     const struct hv_slot *slot = hv_slot(iso->slots, key->queue.first);
-    struct hv_backoff wait = {.min = iso->config->io_error_backoff,
-                              .max = iso->config->blocked_backoff_max,
-                              .failures = key->attempts};
+    if (key->of_topic && !(because_of_topic && key->topic == slot->topic)) {
+        open_topic_of(iso, index);
+    }
     end_trial(iso, key);
     key->id = slot->id;
-    key->until = now + hv_backoff_next(&wait, iso->dice);
-    key->attempts = wait.failures;
+    key->of_topic = because_of_topic;
+    key->topic = slot->topic;
+    key->until = now + wait_after(iso, key);
+    if (because_of_topic && wait_for_topic(iso, index, slot->topic, reason)) {
+        key->until = HV_NEVER;
+    }
     iso->due = hv_time_min(iso->due, key->until);
     hv_keys_keep_bytes(&iso->keys, index, slot->key_bytes, slot->key_length);
     struct hv_action *action = hv_actions_notify(out, HV_NOTICE_BLOCKED);
     action->id = slot->id;
     action->payload = slot->payload;
     action->reason = slot->defective ? NULL : reason;
-    action->duration = key->until - now;
+    action->duration = key->until == HV_NEVER ? TOPIC_RETRY_MAX : key->until - now;
     action->count = key->attempts;
     if (forget_queue(iso, key, out) > 1) {
         hv_keys_set_left(&iso->keys, index, true);
@@ -260,10 +318,13 @@ static uint32_t advance(struct hv_isolation *iso, uint32_t index, hv_time now, s
         return HV_NO_SLOT;
     }
     const struct hv_slot *slot = key->queue.count > 0 ? hv_slot(iso->slots, key->queue.first) : NULL;
-    if (slot == NULL || (slot->state == HV_SLOT_UNSENT && !slot->suspect && !slot->defective && key->attempts == 0)) {
+    const struct hv_closed_topic *closed = slot == NULL ? NULL : hv_isolation_closed(iso, slot->topic);
+    if (closed != NULL && closed->probe != index && slot->state == HV_SLOT_UNSENT && !slot->defective) {
+        block(iso, index, true, closed->reason, now, out);
+    } else if (slot == NULL || (slot->state == HV_SLOT_UNSENT && !slot->suspect && !slot->defective && key->attempts == 0)) {
         end(iso, index, out);
     } else if (slot->state == HV_SLOT_UNSENT && slot->defective) {
-        block(iso, index, NULL, now, out);
+        block(iso, index, false, NULL, now, out);
     } else if (slot->state == HV_SLOT_UNSENT) {
         hv_keys_wait(&iso->keys, index);
         return key->queue.first;
@@ -293,10 +354,10 @@ void hv_isolation_acked(struct hv_isolation *iso, uint32_t index, hv_time now, s
     slot->since = now;
     hv_list_remove(iso->slots, &key->queue, index);
     hv_keys_wait(&iso->keys, slot->trouble);
-    slot->trouble = HV_NO_KEY;
     if (slot->id == key->id) {
-        say_unblocked(iso, key, false, out);
+        say_unblocked(iso, slot->trouble, false, out);
     }
+    slot->trouble = HV_NO_KEY;
 }
 
 void hv_isolation_failed(struct hv_isolation *iso, uint32_t index) {
@@ -307,11 +368,12 @@ void hv_isolation_failed(struct hv_isolation *iso, uint32_t index) {
     hv_keys_wait(&iso->keys, slot->trouble);
 }
 
-void hv_isolation_refused(struct hv_isolation *iso, uint32_t index, const char *reason, hv_time now, struct hv_actions *out) {
+void hv_isolation_refused(struct hv_isolation *iso, uint32_t index, bool because_of_topic, const char *reason, hv_time now,
+                          struct hv_actions *out) {
     uint32_t key = hv_slot(iso->slots, index)->trouble;
     hv_isolation_failed(iso, index);
     assert(hv_key(&iso->keys, key)->queue.first == index);
-    block(iso, key, reason, now, out);
+    block(iso, key, because_of_topic, reason, now, out);
 }
 
 /* ---- forgetting ---- */
@@ -335,6 +397,7 @@ static void forget_key(struct hv_isolation *iso, uint32_t index, struct hv_actio
 }
 
 void hv_isolation_forget_all(struct hv_isolation *iso, struct hv_actions *out) {
+    iso->closed_count = 0;
     each_key(iso, forget_key, out);
     iso->due = HV_NEVER;
 }

@@ -6,7 +6,10 @@
  * rest goes back to the shard. Who is refused alone is *poison*, as is a record that cannot be sent as it is: its key is blocked,
  * nothing of it is held in memory, its later rows are left in the table. Its first row is read again after waits that grow, and
  * tried alone: it may have been mended, or deleted, or Kafka take it now. Then what was left of the key must come before
- * anything newer of it: everything is claimed anew, once for all such keys. */
+ * anything newer of it: everything is claimed anew, once for all such keys.
+ *
+ * A topic that takes nothing at all (there is none, or no right to write) is *closed*: one key, the probe, tries it again every few
+ * seconds, and all others whose next record goes there wait for its success, without being tried. */
 #ifndef HV_CORE_ISOLATION_H
 #define HV_CORE_ISOLATION_H
 
@@ -14,6 +17,14 @@
 #include "core/event.h"
 #include "core/keys.h"
 #include "core/shards.h"
+
+#define HV_CLOSED_TOPICS 64 /* beyond that, each key tries by itself */
+
+struct hv_closed_topic {
+    uint64_t topic;
+    uint32_t probe;     /* the key that tries it */
+    const char *reason; /* static text */
+};
 
 struct hv_isolation {
     struct hv_slots *slots;
@@ -24,6 +35,8 @@ struct hv_isolation {
     uint32_t unsent;       /* records in the queues of keys */
     uint64_t unsent_bytes;
     uint32_t keep;         /* records of one key in memory, when more of its rows come */
+    struct hv_closed_topic closed[HV_CLOSED_TOPICS];
+    uint32_t closed_count;
     uint32_t trials;       /* records that were refused before and are tried again */
     uint32_t first_due;    /* where to begin to look for those that are due */
     hv_time due;           /* no blocked key is due before */
@@ -57,8 +70,11 @@ void hv_isolation_sent(struct hv_isolation *iso, uint32_t index, hv_time now);
 void hv_isolation_acked(struct hv_isolation *iso, uint32_t index, hv_time now, struct hv_actions *out);
 /* ... or not: it is unsent again. */
 void hv_isolation_failed(struct hv_isolation *iso, uint32_t index);
-/* ... because it was refused: it is poison. */
-void hv_isolation_refused(struct hv_isolation *iso, uint32_t index, const char *reason, hv_time now, struct hv_actions *out);
+/* ... because it was refused: it is poison. because_of_topic: all records of its topic are. */
+void hv_isolation_refused(struct hv_isolation *iso, uint32_t index, bool because_of_topic, const char *reason, hv_time now,
+                          struct hv_actions *out);
+/* The closed topic, or NULL. */
+const struct hv_closed_topic *hv_isolation_closed(const struct hv_isolation *iso, uint64_t topic);
 
 /* A record of the lane of all is back: acknowledged (its slot is in no queue), or unsent in its shard's queue, from where it goes to its
  * key if that is in trouble meanwhile. */

@@ -118,10 +118,10 @@ static void acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_
 
 static void not_acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_id lane, const struct hv_event *event,
                              hv_time now, struct hv_actions *out) {
-    bool refused = event->delivery == HV_REFUSED;
+    bool refused = event->delivery == HV_REFUSED || event->delivery == HV_UNREACHED;
     sender->lanes[lane].refused |= refused;
     if (lane == HV_LANE_SUSPECTS && refused) {
-        hv_isolation_refused(sender->iso, index, event->reason, now, out);
+        hv_isolation_refused(sender->iso, index, event->delivery == HV_UNREACHED, event->reason, now, out);
         return;
     }
     if (lane == HV_LANE_SUSPECTS) {
@@ -174,7 +174,7 @@ void hv_sender_bounced(struct hv_sender *sender, const struct hv_event *event, h
         hv_shard_rewind(sender->shards, &sender->shards->list[slot->shard]); /* those behind it bounce as well */
         hv_isolation_other_back(sender->iso, index, out);
     } else if (event->flag) {
-        hv_isolation_refused(sender->iso, index, event->reason, now, out);
+        hv_isolation_refused(sender->iso, index, false, event->reason, now, out);
     } else {
         hv_isolation_failed(sender->iso, index);
     }
@@ -323,7 +323,7 @@ static void feed_suspects(struct hv_sender *sender, hv_time now, struct hv_actio
 static bool needs_isolation(const struct hv_sender *sender, const struct hv_shard *shard) {
     const struct hv_slot *slot = hv_slot(sender->slots, shard->next);
     bool in_order = sender->lanes[HV_LANE_RECORDS].state == HV_LANE_READY || shard->in_flight == 0;
-    return (slot->suspect || slot->defective) && in_order;
+    return (slot->suspect || slot->defective || hv_isolation_closed(sender->iso, slot->topic) != NULL) && in_order;
 }
 
 /* Sends up to `limit` records of one shard. Returns how many. */

@@ -42,6 +42,7 @@ struct hv_slot {
     uint64_t key;        /* see struct hv_claimed */
     const void *key_bytes; /* within the payload */
     uint32_t key_length;
+    uint64_t topic;
     uint32_t trouble;    /* the key in whose queue it is (keys.h), HV_NO_SLOT: not in one */
 };
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/memory.h"
 #include "rt/state.h"
 
@@ -72,6 +73,7 @@ static void tell_rows(struct hv_rt_database *db, enum hv_event_type type, struct
         }
         rows[i].key_bytes = record->key;
         rows[i].key_length = record->key_length > 0 ? (uint32_t)record->key_length : 0;
+        rows[i].topic = hv_hash64(HV_HASH64_START, record->topic, strlen(record->topic));
         rows[i].bytes = record->size;
         rows[i].defective = record->defect != HV_SOUND;
         rows[i].payload = records[i];

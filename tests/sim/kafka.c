@@ -141,9 +141,9 @@ static void not_taken(struct sim_client *client, struct sim_queue *queue, enum h
     }
 }
 
-static void refuse(struct sim_client *client, struct sim_queue *queue) {
+static void refuse(struct sim_client *client, struct sim_queue *queue, enum hv_delivery how) {
     struct sim *sim = client->member->sim;
-    not_taken(client, queue, HV_REFUSED, "the broker refuses the batch");
+    not_taken(client, queue, how, how == HV_REFUSED ? "the broker refuses the batch" : "there is no such topic");
     if (client->lane == HV_LANE_RECORDS) {
         queue->gapped = true;
     }
@@ -176,8 +176,8 @@ static void arrive(struct sim *sim, void *arg) {
     hv_time hang = sim->hang_until[a->partition];
     if (hang > sim->now) {
         client_later(client, a->partition, hang - sim->now + sim_span(sim, 0, HV_MS(5)), arrive);
-    } else if (has_poison(queue)) {
-        refuse(client, queue);
+    } else if (has_poison(queue) || sim->closed_until[a->partition] > sim->now) {
+        refuse(client, queue, sim->closed_until[a->partition] > sim->now ? HV_UNREACHED : HV_REFUSED);
         dispatch_later(client, a->partition);
     } else if (sim_chance(sim, sim->weather.batch_fails)) {
         fail_batch(client, queue);

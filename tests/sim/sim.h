@@ -55,7 +55,7 @@ struct sim_weather {
     /* a batch, a hand-over, a client */
     uint32_t batch_fails, queue_full, open_fails, slow_purges;
     /* a tick */
-    uint32_t client_fatal, hangs;
+    uint32_t client_fatal, hangs, closes;
     /* a row */
     uint32_t poison, defective, oversize, undeletable;
     /* a tick */
@@ -263,6 +263,7 @@ struct sim {
     struct sim_tx txs[SIM_TXS];
     int tx_count;
     hv_time hang_until[SIM_PARTITIONS];
+    hv_time closed_until[SIM_PARTITIONS]; /* each is a topic, which takes nothing until then */
     bool corrupted;
     int64_t held_back; /* SIM_SWAP_APPENDS */
     bool crowded;      /* there may be more keys in trouble than there is room for: shards are then */

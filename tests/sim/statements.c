@@ -97,7 +97,8 @@ static struct hv_claimed describe(const struct sim *sim, const struct statement 
         return (struct hv_claimed){.id = s->ids[at], .key = UINT64_MAX};
     }
     return (struct hv_claimed){.id = s->ids[at], .key_hash = key->hash, .key = key->id, .key_bytes = key->bytes,
-                               .key_length = (uint32_t)strlen(key->bytes), .bare = s->bare[at]};
+                               .key_length = (uint32_t)strlen(key->bytes), .topic = (uint64_t)sim_partition_of(sim, row->key),
+                               .bare = s->bare[at]};
 }
 
 static void reply_listed(struct sim_member *member, const struct statement *s) {

@@ -57,7 +57,7 @@ static int64_t draw_id(struct sim *sim, struct sim_key *key) {
 static void flaw_is_over(struct sim *sim, struct sim_row *row) {
     if (row->flaw != SIM_SOUND) {
         sim->keys[row->key].flaws--;
-        sim->keys[row->key].mended_at = sim->now;
+        sim->keys[row->key].mended_at = hv_time_max(sim->keys[row->key].mended_at, sim->now);
     }
 }
 
