@@ -102,11 +102,12 @@ void hv_claim_refused(struct hv_claim *claim, hv_time now) {
 }
 
 static void adapt_limit(struct hv_claim *claim, const struct hv_claimed *rows, size_t count) {
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, whole = 0;
     for (size_t i = 0; i < count; i++) {
         bytes += rows[i].bytes;
+        whole += !rows[i].bare;
     }
-    uint64_t average = bytes / count + 1;
+    uint64_t average = whole > 0 ? bytes / whole + 1 : claim->average > 0 ? claim->average : 1;
     claim->average = (uint32_t)(claim->average == 0 ? average : (average + claim->average) / 2 + 1);
     uint64_t by_bytes = claim->config->mark_query_bytes / claim->average + 1;
     uint64_t limit = (uint64_t)claim->limit * 2;
@@ -221,7 +222,7 @@ void hv_claim_took(struct hv_claim *claim, size_t kept, size_t come_again, int64
         claim->crowded_since = now; /* the gaps may be gone soon */
     } else if (now - claim->crowded_since >= CROWDED && claim->refresh == NULL) {
         claim->crowded = true;
-        claim->refresh = "too many rows of a shard that waits lie between ids that may still come: they are marked";
+        claim->refresh = "too many rows of keys that wait lie between ids that may still come: they are marked";
     }
 }
 
@@ -234,18 +235,6 @@ void hv_claim_writers(struct hv_claim *claim, const uint64_t *hashes, size_t cou
     claim->state = HV_CLAIM_IDLE;
     claim->empty_before = false; /* only what was sent after this decides */
     hv_gaps_writers(&claim->gaps, hashes, count, now);
-}
-
-void hv_claim_look_at(struct hv_claim *claim, const int64_t *ids, size_t count, hv_time now) {
-    if (count == 0) {
-        return;
-    }
-    claim->not_before = hv_time_min(claim->not_before, now);
-    for (size_t i = 0; i < count; i++) {
-        if (ids[i] < claim->next) {
-            hv_gaps_add(&claim->gaps, ids[i], ids[i]);
-        }
-    }
 }
 
 int64_t hv_claim_low(const struct hv_claim *claim) {
@@ -278,13 +267,13 @@ static void list(struct hv_claim *claim, uint64_t term, hv_time now, struct hv_a
 
 /* Was this id neither seen nor expected? */
 static bool is_strange(const struct hv_claim *claim, const struct hv_claimed *row, const struct hv_slots *slots,
-                       const struct hv_shards *shards) {
-    return row->id < claim->next && !shards->list[row->key_hash % shards->count].spilled &&
+                       const struct hv_isolation *iso) {
+    return row->id < claim->next && !hv_isolation_leaves(iso, row->key, row->key_hash % iso->shards->count) &&
            !hv_gaps_hold(&claim->gaps, row->id) && hv_slots_find(slots, row->id) == HV_NO_SLOT;
 }
 
 void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, uint64_t term,
-                     const struct hv_slots *slots, const struct hv_shards *shards, hv_time now) {
+                     const struct hv_slots *slots, const struct hv_isolation *iso, hv_time now) {
     assert(claim->state == HV_CLAIM_LISTING);
     claim->state = HV_CLAIM_IDLE;
     if (claim->asked_term != term) {
@@ -296,7 +285,7 @@ void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size
     }
     bool strange = false;
     for (size_t i = 0; i < count && !strange; i++) {
-        strange = is_strange(claim, &rows[i], slots, shards);
+        strange = is_strange(claim, &rows[i], slots, iso);
     }
     if (strange) {
         /* It was drawn long before it was written, or the sequence began anew: then any id below may still come. */
@@ -349,18 +338,19 @@ static void note_asked(struct hv_claim *claim, uint64_t term, hv_time now) {
     claim->woken = false;
 }
 
-static void claim_rows(struct hv_claim *claim, const uint8_t *leader_id, bool alone, struct hv_actions *out) {
+static void claim_rows(struct hv_claim *claim, const uint8_t *leader_id, bool alone, struct hv_isolation *iso, struct hv_actions *out) {
     struct hv_action *action = hv_actions_add(out, claim->by_mark ? HV_ACT_MARK : HV_ACT_SCAN);
     memcpy(action->uuid, leader_id, HV_UUID_BYTES);
     action->from_id = claim->next;
     action->limit = claim->limit;
     action->gaps = claim->gaps.list;
     action->gap_count = claim->gaps.count;
+    action->keys = hv_keys_hidden(&iso->keys, &action->key_count);
     claim->asked_alone = alone;
 }
 
-void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t room, bool alone, uint64_t term, hv_time now,
-                      struct hv_actions *out) {
+void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t room, bool alone, uint64_t term,
+                      struct hv_isolation *iso, hv_time now, struct hv_actions *out) {
     if (claim->state != HV_CLAIM_IDLE) {
         return;
     }
@@ -373,7 +363,7 @@ void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t
     } else if (wants_list(claim, now) && !(claim->listed && due)) { /* a long list does not hold up the claims */
         list(claim, term, now, out);
     } else if (due) {
-        claim_rows(claim, leader_id, alone, out);
+        claim_rows(claim, leader_id, alone, iso, out);
         note_asked(claim, term, now);
     }
 }

@@ -8,11 +8,12 @@
  * Two strategies; rows come in the order of ids from both, and what follows is the same. They may take turns on one table.
  *
  * *By mark*: rows are written our leader id and returned; those that carry it already are passed over. A mark whose reply was lost may
- * have taken rows that nobody knows of; so does a shard that spilled. Both are mended by a refresh.
+ * have taken rows that nobody knows of; so does a key of which rows were left in the table. Both are mended by a refresh.
  *
  * *By cursor*: nothing is written. A reply that is lost costs nothing: the cursor did not move. But gaps that had to become one hold rows
- * that were seen. Those that we hold are left out of the scan. Those of a shard that spilled cannot be told, and come again and again:
- * when they are most of what comes (*crowded*), a refresh goes over to marks, with which the table keeps the book, until the next one.
+ * that were seen. Those that we hold are left out of the scan, and so are those of keys that are named to it, since rows of them are left in
+ * the table. Should there be more such keys than can be named (keys.h), their rows come again and again: when they are most of what
+ * comes (*crowded*), a refresh goes over to marks, with which the table keeps the book, until the next one.
  *
  * Ids that were drawn before their INSERT began (sequence caches, hi/lo generators), and those of a sequence that starts again, escape the
  * gaps. Every `rescan_interval` a look at all ids (look.h) finds them. Claims go on between its pages. What appears behind its back is found
@@ -27,8 +28,8 @@
 #include "core/config.h"
 #include "core/event.h"
 #include "core/gaps.h"
+#include "core/isolation.h"
 #include "core/look.h"
-#include "core/shards.h"
 #include "core/slots.h"
 
 enum hv_claim_state { HV_CLAIM_DOWN, HV_CLAIM_IDLE, HV_CLAIM_CLAIMING, HV_CLAIM_ASKING, HV_CLAIM_LISTING, HV_CLAIM_SUBSCRIBING };
@@ -87,9 +88,9 @@ size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, si
 /* We delete rows, or did so since the claim was sent. */
 void hv_claim_deleting(struct hv_claim *claim);
 
-/* The reply to HV_ACT_LIST. `slots`: the records that are held. Rows of a shard that spilled are in the table, and no surprise. */
+/* The reply to HV_ACT_LIST. `slots`: the records that are held. Rows that were left in the table are no surprise. */
 void hv_claim_listed(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, uint64_t term,
-                     const struct hv_slots *slots, const struct hv_shards *shards, hv_time now);
+                     const struct hv_slots *slots, const struct hv_isolation *iso, hv_time now);
 
 /* What became of the rows that hv_claim_marked counted, up to one with the id `last`: so many were new and are kept, so many were not kept,
  * and will come again. */
@@ -124,12 +125,10 @@ void hv_claim_wake(struct hv_claim *claim);
 /* While nothing is claimed, nobody has to be told of rows. */
 void hv_claim_rest(struct hv_claim *claim, struct hv_actions *out);
 
-/* These rows (ascending) are to be read again soon. */
-void hv_claim_look_at(struct hv_claim *claim, const int64_t *ids, size_t count, hv_time now);
-
-/* Sends what is due. `room`: rows that may be taken; less than a full mark halts claiming. `alone`: nothing is being deleted by us. */
-void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t room, bool alone, uint64_t term, hv_time now,
-                      struct hv_actions *out);
+/* Sends what is due. `room`: rows that may be taken; less than a full mark halts claiming. `alone`: nothing is being deleted by us. The keys of `iso` of which rows are left are
+ * named to claims. */
+void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t room, bool alone, uint64_t term,
+                      struct hv_isolation *iso, hv_time now, struct hv_actions *out);
 
 hv_time hv_claim_deadline(const struct hv_claim *claim, uint32_t room);
 

@@ -23,6 +23,8 @@ struct hv_core_config {
     bool listen; /* have the database tell when rows were written; claims go on without that, too */
     hv_time io_error_backoff, io_error_backoff_max;
     hv_time blocked_backoff_max;
+    uint32_t blocked_keys_max;   /* keys in trouble; beyond that, the trouble of a key is that of its shard */
+    uint64_t blocked_keys_bytes; /* of keys that claims name, so that their rows are not read; at least one key's */
     hv_time queue_timeout;
     hv_time rescan_interval;
     hv_time heartbeat_interval, heartbeat_timeout;

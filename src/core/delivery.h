@@ -8,7 +8,8 @@ enum hv_delivery {
     HV_DELIVERED, /* acknowledged by Kafka */
     HV_PURGED,    /* given up by us: it may have been written or not */
     HV_FAILED,    /* not acknowledged: time-out, fatal client error...; it may have been written or not; may pass when repeated */
-    HV_REFUSED,   /* Kafka refuses this record or its batch for good as things stand: size, topic, authorisation, invalid record */
+    HV_REFUSED,   /* Kafka refuses this record or its batch for good as things stand: size, invalid record */
+    HV_UNREACHED, /* Kafka refuses all records of its topic as things stand: there is no such topic, or no authorisation */
 };
 
 struct hv_report {

@@ -1,7 +1,7 @@
 /* What the core is told (events) and what it wants done (actions). Plain data; nothing here points into a library.
  *
  * Who owns what: arrays of an event are lent for the call. A claimed row's payload passes to the core with HV_EV_CLAIMED and comes
- * back, exactly once, with HV_ACT_RELEASE. Arrays of an action (ids) are lent until the next call of hv_harvest_step. */
+ * back, exactly once, with HV_ACT_RELEASE. Arrays of an action (ids, gaps, keys) are lent until the next call of hv_harvest_step. */
 #ifndef HV_CORE_EVENT_H
 #define HV_CORE_EVENT_H
 
@@ -30,7 +30,7 @@ enum hv_event_type {
     HV_EV_CLAIM_REFUSED, /* the database refused the statement, which did nothing */
     HV_EV_CLAIMED,      /* rows, count: the whole reply to HV_ACT_MARK or HV_ACT_SCAN, ids ascending; flag: it may have ended before the
                          * limit, because it grew large */
-    HV_EV_LISTED,       /* rows (id and key_hash only), count: the reply to HV_ACT_LIST, ids ascending */
+    HV_EV_LISTED,       /* rows (id, key_hash and key only), count: the reply to HV_ACT_LIST, ids ascending */
     HV_EV_WRITERS,      /* hashes, count: the reply to HV_ACT_WRITERS */
     HV_EV_LISTENING,    /* the reply to HV_ACT_LISTEN */
     HV_EV_WAKE,         /* rows may have been written. May come for nothing, and may be missing */
@@ -38,21 +38,28 @@ enum hv_event_type {
     HV_EV_SETTLE_DOWN,
     HV_EV_SETTLE_REFUSED, /* flag: because of one of the rows (true) or of the table as a whole (rights, missing...) */
     HV_EV_PURGED,       /* the reply to HV_ACT_PURGE */
-    HV_EV_RESET,        /* ids, count: the reply to HV_ACT_RESET or HV_ACT_LOOK, the ids that were still in the table, ascending */
+    HV_EV_FETCHED,      /* rows, count: the reply to HV_ACT_FETCH, those that were still in the table, ids ascending; flag: it ended with the last
+                         * one because it grew large */
     HV_EV_CLIENT_READY, /* lane: the reply to HV_ACT_OPEN_CLIENT */
     HV_EV_CLIENT_FAILED, /* lane: it could not be made, or is finished (fatal error) */
     HV_EV_REPORTS,      /* lane, reports, count: what became of records handed over */
     HV_EV_BOUNCED,      /* ticket, flag: the client did not take it; refused for good (true) or just full (false) */
+    HV_EV_RETRY,        /* what keeps records from going may have been mended: try all of them now */
     HV_EV_STOP,         /* drain, purge, leave */
     HV_EV_HURRY,        /* ... without waiting any more */
 };
 
 struct hv_claimed {
     int64_t id;
-    uint32_t key_hash; /* records of one key have one hash */
+    uint32_t key_hash; /* records of one key have one hash, which decides on their shard */
+    uint64_t key;      /* stands for the key: records of one key have the same. Should two keys have it, they share their troubles */
+    const void *key_bytes; /* the key itself, within the payload; NULL: not known */
+    uint32_t key_length;
+    uint64_t topic;    /* stands for the topic */
+    bool bare;         /* only id and key were read, since the claim named the key; the payload is NULL */
     uint32_t bytes;    /* what the payload costs to keep */
     bool defective;    /* cannot be sent as it is */
-    void *payload;     /* not NULL (HV_EV_LISTED: NULL); means nothing to the core */
+    void *payload;     /* not NULL (bare and HV_EV_LISTED: NULL); means nothing to the core */
 };
 
 struct hv_event {
@@ -78,16 +85,16 @@ enum hv_action_type {
     HV_ACT_HEARTBEAT,      /* stamp */
     HV_ACT_ANSWER,         /* let the pending revoke go through */
     HV_ACT_LEAVE,          /* leave the group, then HV_EV_LEFT */
-    HV_ACT_MARK,           /* uuid, from_id, gaps, limit: mark, in one snapshot, up to `limit` rows of the lowest ids in the gaps and
-                            * >= from_id that do not carry the mark; on the claiming connection */
-    HV_ACT_SCAN,           /* from_id, gaps, limit; ids, count: read, in one snapshot, up to `limit` rows of the lowest ids >= from_id,
-                            * and as many out of each gap, but none of `ids`; on the claiming connection */
+    HV_ACT_MARK,           /* uuid, from_id, gaps, limit, keys: mark, in one snapshot, up to `limit` rows of the lowest ids in the gaps and
+                            * >= from_id that do not carry the mark. Rows of `keys` in gaps may be left out, and the others be bare, and not
+                            * marked; on the claiming connection */
+    HV_ACT_SCAN,           /* from_id, gaps, limit, keys; ids, count: read, in one snapshot, up to `limit` rows of the lowest ids >= from_id,
+                            * and as many out of each gap, but none of `ids`. Of `keys` as above; on the claiming connection */
     HV_ACT_LIST,           /* from_id, to_id, limit: read the highest ids between these, both inclusive; on the claiming connection */
     HV_ACT_WRITERS,        /* ask for the writing transactions on the claiming connection */
     HV_ACT_LISTEN,         /* flag: from now on this session of the claiming connection is told of rows (true) or not any more (false) */
     HV_ACT_PURGE,          /* ids, count: on the settling connection */
-    HV_ACT_RESET,          /* ids, count: take the marks away; on the settling connection */
-    HV_ACT_LOOK,           /* ids, count: see which are there, answered as HV_ACT_RESET; on the settling connection */
+    HV_ACT_FETCH,          /* ids, count: read these rows; on the settling connection */
     HV_ACT_OPEN_CLIENT,    /* lane: make a client; answer HV_EV_CLIENT_READY or HV_EV_CLIENT_FAILED */
     HV_ACT_PURGE_CLIENT,   /* lane: give up all that is in flight; reports follow */
     HV_ACT_CLOSE_CLIENT,   /* lane: destroy the client; no event of it may follow */
@@ -105,7 +112,8 @@ enum hv_notice {
     HV_NOTICE_REWINDING, /* reason */
     HV_NOTICE_STALLED,   /* duration: nothing was acknowledged for so long though records are in flight */
     HV_NOTICE_FLOWING,   /* ... and now it is; duration: how long it lasted */
-    HV_NOTICE_BLOCKED,   /* id, payload (valid while the actions are carried out): its shard waits; duration: until tried again */
+    HV_NOTICE_BLOCKED,   /* id, payload (valid while the actions are carried out): its key waits; reason, unless the record is defective;
+                          * duration: until tried again; count: how often in a row */
     HV_NOTICE_UNBLOCKED, /* id: it went through, or (flag) was taken out of the table */
     HV_NOTICE_UNPURGEABLE, /* id: acknowledged, but the database refuses to delete it; duration: until tried again */
     HV_NOTICE_METER,     /* meter */
@@ -120,6 +128,11 @@ struct hv_meter_reading {
 };
 
 struct hv_gap;
+
+struct hv_key_bytes {
+    const void *bytes;
+    uint32_t length;
+};
 
 struct hv_action {
     enum hv_action_type type;
@@ -144,6 +157,8 @@ struct hv_action {
             int64_t from_id, to_id;
             const struct hv_gap *gaps; /* apart from each other, ascending, below from_id; as many as gap_count */
             size_t gap_count;
+            const struct hv_key_bytes *keys;
+            size_t key_count;
         };
         struct hv_meter_reading meter;
     };

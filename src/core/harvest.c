@@ -6,11 +6,12 @@
 
 #include "base/memory.h"
 #include "core/claiming.h"
+#include "core/intake.h"
 #include "core/meter.h"
 #include "core/settling.h"
 
 #define QUEUE_CHECK HV_SECONDS(1)   /* how often the age of queued records is looked at */
-#define SPILL_REFRESH HV_SECONDS(1) /* two refreshes for spilled shards are at least that far apart */
+#define LEFT_REFRESH HV_SECONDS(1)  /* two refreshes for rows that were left in the table are at least that far apart */
 #define LEAVE_LIMIT HV_SECONDS(10)
 #define AHEAD 8                     /* reports: slots are scattered, and each would have to be waited for */
 
@@ -21,8 +22,10 @@ struct hv_harvest {
     struct hv_random dice;
     struct hv_slots slots;
     struct hv_shards shards;
+    struct hv_isolation isolation;
     struct hv_sender sender;
     struct hv_settle settle;
+    struct hv_intake intake;
     struct hv_claim claim;
     struct hv_leading leading;
     struct hv_meter meter;
@@ -36,14 +39,9 @@ struct hv_harvest {
     hv_time hand_over_until;
     uint32_t given_up; /* records whose outcome stayed unknown while stopping */
     int64_t *known_ids;  /* room for those that a claim leaves out */
-    hv_time queue_check, spill_refresh;
+    hv_time queue_check, left_refresh;
     hv_time now, deadline;
 };
-
-static uint32_t keep_of(const struct hv_core_config *config) {
-    uint32_t keep = config->max_in_flight_records / (4 * config->send_concurrency);
-    return keep > 4 ? keep : 4;
-}
 
 struct hv_harvest *hv_harvest_new(const struct hv_core_config *config, hv_time now) {
     struct hv_harvest *h = hv_calloc(1, sizeof *h);
@@ -51,12 +49,13 @@ struct hv_harvest *hv_harvest_new(const struct hv_core_config *config, hv_time n
     h->dice.state = config->seed;
     h->now = now;
     h->deadline = now;
-    uint32_t keep = keep_of(config);
-    uint32_t capacity = 2 * config->max_in_flight_records + 2 * config->mark_query_records + config->send_concurrency * keep;
+    uint32_t capacity = 2 * config->max_in_flight_records + 2 * config->mark_query_records + 4 * config->send_concurrency;
     hv_slots_init(&h->slots, capacity);
-    hv_shards_init(&h->shards, &h->slots, config->send_concurrency, keep);
-    hv_sender_init(&h->sender, &h->slots, &h->shards, &h->dice, &h->config);
-    hv_settle_init(&h->settle, &h->slots, &h->shards, &h->sender, &h->dice, &h->config);
+    hv_shards_init(&h->shards, &h->slots, config->send_concurrency);
+    hv_isolation_init(&h->isolation, &h->slots, &h->shards, &h->dice, &h->config);
+    hv_sender_init(&h->sender, &h->slots, &h->shards, &h->isolation, &h->dice, &h->config);
+    hv_settle_init(&h->settle, &h->slots, &h->sender, &h->isolation, &h->dice, &h->config);
+    h->intake = (struct hv_intake){&h->slots, &h->shards, &h->isolation, &h->sender};
     hv_claim_init(&h->claim, &h->config, &h->dice);
     hv_leading_init(&h->leading, &h->config);
     hv_meter_init(&h->meter, config->min_metrics_interval, now);
@@ -76,6 +75,7 @@ void hv_harvest_free(struct hv_harvest *h, void (*release)(void *user, void *pay
     hv_claim_fini(&h->claim);
     free(h->known_ids);
     hv_settle_fini(&h->settle);
+    hv_isolation_fini(&h->isolation);
     hv_shards_fini(&h->shards);
     hv_slots_fini(&h->slots);
     free(h);
@@ -89,14 +89,9 @@ static bool leads(const struct hv_harvest *h) {
 
 static void forget_all_unsent(struct hv_harvest *h, struct hv_actions *out) {
     for (uint32_t i = 0; i < h->shards.count; i++) {
-        struct hv_shard *shard = &h->shards.list[i];
-        hv_sender_forget_unsent(&h->sender, shard, 0, out);
-        if (shard->mode != HV_SHARD_OPEN) {
-            hv_sender_unblock(&h->sender, shard);
-        }
-        shard->suspect = shard->spilled = false;
-        shard->failures = 0;
+        hv_sender_forget_unsent(&h->sender, &h->shards.list[i], out);
     }
+    hv_isolation_forget_all(&h->isolation, out);
 }
 
 /* Sending ends. What is in flight is drained (give_up is NULL) or given up, for that reason. */
@@ -301,7 +296,8 @@ static void on_report(struct hv_harvest *h, const struct hv_report *report, stru
     uint32_t in_flight = hv_sender_in_flight(&h->sender);
     if (hv_sender_report(&h->sender, report, h->now, out)) {
         hv_meter_count(&h->meter);
-    } else if (h->stop != RUNNING && report->delivery != HV_REFUSED && hv_sender_in_flight(&h->sender) < in_flight) {
+    } else if (h->stop != RUNNING && report->delivery != HV_REFUSED && report->delivery != HV_UNREACHED &&
+               hv_sender_in_flight(&h->sender) < in_flight) {
         h->given_up++;
     }
 }
@@ -317,103 +313,44 @@ static void on_reports(struct hv_harvest *h, const struct hv_event *event, struc
 
 /* ---- claimed rows ---- */
 
-static void release(struct hv_actions *out, void *payload) {
-    hv_actions_add(out, HV_ACT_RELEASE)->payload = payload;
-}
-
-/* The row of a blocked shard's first record came again: that record is tried, alone. It may come before the answer to the statement
- * that reset it. */
-static void reread(struct hv_harvest *h, struct hv_shard *shard, uint32_t index) {
-    if ((shard->mode == HV_SHARD_REREADING || shard->mode == HV_SHARD_RESETTING) && shard->next == index) {
-        hv_sender_unblock(&h->sender, shard);
-    }
-}
-
-/* False: it was not kept. */
-static bool take_row(struct hv_harvest *h, const struct hv_claimed *row, struct hv_actions *out) {
-    uint32_t number = row->key_hash % h->shards.count;
-    struct hv_shard *shard = &h->shards.list[number];
-    if (shard->spilled || (shard->mode != HV_SHARD_OPEN && hv_shard_unsent(shard) >= h->shards.keep)) {
-        shard->spilled = true;
-        release(out, row->payload);
-        return false;
-    }
-    if (hv_slots_left(&h->slots) == 0) {
-        /* A server that returns more than it was asked for. */
-        h->claim.refresh = "a mark returned more rows than there is room for";
-        release(out, row->payload);
-        return false;
-    }
-    uint32_t index = hv_slots_take(&h->slots, row->id);
-    struct hv_slot *slot = hv_slot(&h->slots, index);
-    slot->payload = row->payload;
-    slot->bytes = row->bytes;
-    slot->shard = number;
-    slot->since = h->now;
-    slot->defective = row->defective;
-    hv_shards_insert(&h->shards, index);
-    return true;
-}
-
-/* A row that we hold comes again after a refresh or a reset. If it was not sent yet its content is taken anew. */
-static void take_known_row(struct hv_harvest *h, uint32_t index, const struct hv_claimed *row, struct hv_actions *out) {
-    struct hv_slot *slot = hv_slot(&h->slots, index);
-    if (slot->state != HV_SLOT_UNSENT) {
-        release(out, row->payload);
-        return;
-    }
-    struct hv_shard *shard = &h->shards.list[slot->shard];
-    reread(h, shard, index);
-    if (row->key_hash % h->shards.count != slot->shard) {
-        if (shard->mode != HV_SHARD_OPEN && shard->next == index) {
-            hv_sender_unblock(&h->sender, shard);
-        }
-        hv_sender_forget(&h->sender, index, out);
-        take_row(h, row, out);
-        return;
-    }
-    release(out, slot->payload);
-    h->shards.unsent_bytes += row->bytes;
-    h->shards.unsent_bytes -= slot->bytes;
-    slot->payload = row->payload;
-    slot->bytes = row->bytes;
-    slot->since = h->now;
-    slot->defective = row->defective;
-}
-
 static void on_claimed(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
     if (hv_settle_pending(&h->settle) > 0) {
         hv_claim_deleting(&h->claim);
     }
     size_t claimed = hv_claim_marked(&h->claim, event->rows, event->count, event->flag, h->term, h->now);
     bool ours = leads(h) && h->claim.asked_term == h->term;
-    size_t kept = 0, come_again = 0;
+    size_t took = 0, come_again = 0;
     for (size_t i = 0; i < event->count; i++) {
         const struct hv_claimed *row = &event->rows[i];
-        assert(row->payload != NULL);
         assert(i == 0 || event->rows[i - 1].id <= row->id);
         if (!ours || i >= claimed) {
-            release(out, row->payload);
+            hv_intake_release(row, out);
             continue;
         }
-        uint32_t known = hv_slots_find(&h->slots, row->id);
-        if (known != HV_NO_SLOT) {
-            take_known_row(h, known, row, out);
-        } else if (take_row(h, row, out)) {
-            kept++;
-        } else {
+        switch (hv_intake_row(&h->intake, row, h->now, out)) {
+        case HV_INTAKE_TOOK:
+            took++;
+            break;
+        case HV_INTAKE_HAD:
+            break;
+        case HV_INTAKE_LEFT:
             come_again += hv_claim_comes_again(&h->claim, row->id);
+            break;
+        case HV_INTAKE_FULL: /* a server that returns more than it was asked for */
+            h->claim.refresh = "a claim returned more rows than there is room for";
+            break;
         }
     }
     if (ours && claimed > 0) {
-        hv_claim_took(&h->claim, kept, come_again, event->rows[claimed - 1].id, h->now);
+        hv_claim_took(&h->claim, took, come_again, event->rows[claimed - 1].id, h->now);
     }
 }
 
-static bool is_to_be_reread(const struct hv_harvest *h, uint32_t index, const struct hv_slot *slot) {
-    const struct hv_shard *shard = &h->shards.list[slot->shard];
-    bool rereading = shard->mode == HV_SHARD_RESETTING || shard->mode == HV_SHARD_REREADING;
-    return slot->state == HV_SLOT_UNSENT && rereading && shard->next == index;
+static void on_fetched(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+    hv_settle_fetched(&h->settle); /* if leadership ended since, no key waits for these rows */
+    if (!hv_intake_fetched(&h->intake, event->rows, event->count, event->flag, h->now, out)) {
+        h->claim.refresh = "a row that was read again has another key, and there is no room for it";
+    }
 }
 
 /* Gaps that had to be made one hold records that we know. Should there be many, and should they stay for long, a scan might find nothing
@@ -432,7 +369,7 @@ static void leave_out_known(struct hv_harvest *h, struct hv_action *scan) {
     count = 0;
     for (uint32_t i = 0; i < h->slots.capacity; i++) {
         const struct hv_slot *slot = &h->slots.table[i];
-        if (slot->state != HV_SLOT_FREE && hv_gaps_hold(&h->claim.gaps, slot->id) && !is_to_be_reread(h, i, slot)) {
+        if (slot->state != HV_SLOT_FREE && hv_gaps_hold(&h->claim.gaps, slot->id)) {
             h->known_ids[count++] = slot->id;
         }
     }
@@ -444,18 +381,18 @@ static void leave_out_known(struct hv_harvest *h, struct hv_action *scan) {
 static uint32_t claim_room(const struct hv_harvest *h) {
     uint32_t waiting = 0;
     for (uint32_t i = 0; i < h->shards.count; i++) {
-        const struct hv_shard *shard = &h->shards.list[i];
-        if (shard->mode != HV_SHARD_OPEN) {
-            continue;
-        }
-        uint32_t unsent = hv_shard_unsent(shard);
+        uint32_t unsent = hv_shard_unsent(&h->shards.list[i]);
         if (unsent >= h->config.send_buffer) {
             return 0;
         }
         waiting += unsent;
     }
     uint32_t enough = h->config.max_in_flight_records / 2;
-    if (waiting > 0 && (waiting >= enough || h->shards.unsent_bytes >= h->config.max_in_flight_bytes)) {
+    if (waiting > 0 && waiting >= enough) {
+        return 0;
+    }
+    uint64_t bytes = h->shards.unsent_bytes + h->isolation.unsent_bytes;
+    if (waiting + h->isolation.unsent > 0 && bytes >= h->config.max_in_flight_bytes) {
         return 0;
     }
     return hv_slots_left(&h->slots);
@@ -472,16 +409,11 @@ static void refresh_if_due(struct hv_harvest *h, struct hv_actions *out) {
     take_spare_id(h);
     memcpy(action->uuid, h->leader_id, HV_UUID_BYTES);
     hv_claim_restart(&h->claim, h->now);
-    for (uint32_t i = 0; i < h->shards.count; i++) {
-        h->shards.list[i].spilled = false;
-    }
+    hv_isolation_claimed_anew(&h->isolation);
 }
 
 static bool queued_too_long(const struct hv_harvest *h, const struct hv_shard *shard) {
-    if (shard->mode != HV_SHARD_OPEN || shard->next == HV_NO_SLOT) {
-        return false;
-    }
-    return h->now - h->slots.table[shard->next].since >= h->config.queue_timeout;
+    return shard->next != HV_NO_SLOT && h->now - h->slots.table[shard->next].since >= h->config.queue_timeout;
 }
 
 /* A record that waited for long is not sent from an old copy: what is unsent is forgotten and marked anew. */
@@ -495,23 +427,19 @@ static void check_queues(struct hv_harvest *h, struct hv_actions *out) {
     if (h->claim.refresh != NULL || h->claim.state != HV_CLAIM_IDLE || hv_sender_is_purging(&h->sender)) {
         return;
     }
-    bool any = false, moving_again = false;
+    bool any = hv_isolation_holds_since(&h->isolation, h->now - h->config.queue_timeout);
     for (uint32_t i = 0; i < h->shards.count; i++) {
-        const struct hv_shard *shard = &h->shards.list[i];
-        any = any || queued_too_long(h, shard);
-        moving_again = moving_again || (shard->spilled && shard->mode == HV_SHARD_OPEN &&
-                                        hv_shard_unsent(shard) <= h->shards.keep / 2);
+        any = any || queued_too_long(h, &h->shards.list[i]);
     }
     if (any) {
         for (uint32_t i = 0; i < h->shards.count; i++) {
-            if (h->shards.list[i].mode == HV_SHARD_OPEN) {
-                hv_sender_forget_unsent(&h->sender, &h->shards.list[i], 0, out);
-            }
+            hv_sender_forget_unsent(&h->sender, &h->shards.list[i], out);
         }
+        hv_isolation_forget_unsent(&h->isolation, out);
         h->claim.refresh = "a record was queued for longer than queue_timeout";
-    } else if (moving_again && h->now >= h->spill_refresh) {
-        h->spill_refresh = h->now + SPILL_REFRESH;
-        h->claim.refresh = "a shard moves again that had more rows than are kept";
+    } else if (hv_isolation_wants_claim_anew(&h->isolation) && h->now >= h->left_refresh) {
+        h->left_refresh = h->now + LEFT_REFRESH;
+        h->claim.refresh = "a key moves again of which rows were left in the table";
     }
 }
 
@@ -583,15 +511,14 @@ static void turn(struct hv_harvest *h, struct hv_actions *out) {
     if (may_claim(h)) {
         bool alone = hv_settle_pending(&h->settle) + h->settle.stuck.count == 0;
         size_t before = out->count;
-        hv_claim_advance(&h->claim, h->leader_id, claim_room(h), alone, h->term, h->now, out);
+        hv_claim_advance(&h->claim, h->leader_id, claim_room(h), alone, h->term, &h->isolation, h->now, out);
         if (out->count > before && out->list[before].type == HV_ACT_SCAN) {
             leave_out_known(h, &out->list[before]);
         }
     } else if (!leads(h) && h->stop == RUNNING) {
         hv_claim_rest(&h->claim, out);
     }
-    h->settle.by_mark = h->claim.by_mark;
-    hv_settle_advance(&h->settle, h->stop != RUNNING || h->leading.role == HV_REVOKING, h->now, out);
+    hv_settle_advance(&h->settle, leads(h), h->stop != RUNNING || h->leading.role == HV_REVOKING, h->now, out);
     if (leads(h)) {
         more = hv_sender_feed(&h->sender, h->now, out);
         /* Feeding may have found suspects, or blocked what purging could go on with. */
@@ -642,7 +569,7 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         hv_settle_mark_answered(&h->settle);
         break;
     case HV_EV_LISTED:
-        hv_claim_listed(&h->claim, event->rows, event->count, h->term, &h->slots, &h->shards, h->now);
+        hv_claim_listed(&h->claim, event->rows, event->count, h->term, &h->slots, &h->isolation, h->now);
         hv_settle_mark_answered(&h->settle);
         break;
     case HV_EV_WRITERS:
@@ -667,9 +594,8 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         hv_settle_purged(&h->settle, hv_claim_is_reading(&h->claim));
         hv_claim_deleting(&h->claim);
         break;
-    case HV_EV_RESET:
-        hv_settle_was_reset(&h->settle, event->ids, event->count, h->now, out);
-        hv_claim_look_at(&h->claim, event->ids, event->count, h->now);
+    case HV_EV_FETCHED:
+        on_fetched(h, event, out);
         break;
     case HV_EV_CLIENT_READY:
         hv_sender_client_ready(&h->sender, event->lane);
@@ -682,6 +608,9 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         break;
     case HV_EV_BOUNCED:
         hv_sender_bounced(&h->sender, event, h->now, out);
+        break;
+    case HV_EV_RETRY:
+        hv_isolation_retry_all(&h->isolation, h->now);
         break;
     case HV_EV_STOP:
         begin_stop(h, out);
@@ -709,11 +638,11 @@ void hv_harvest_look(const struct hv_harvest *h, struct hv_harvest_figures *ret)
         .lease = hv_leading_lease(&h->leading, h->now),
         .lease_end = h->leading.lease_end,
         .held = h->slots.used - h->settle.gone.count,
-        .unsent = h->shards.unsent,
+        .unsent = h->shards.unsent + h->isolation.unsent,
         .in_flight = hv_sender_in_flight(&h->sender),
         .unpurged = hv_settle_pending(&h->settle) + h->settle.stuck.count,
         .given_up = h->given_up,
-        .blocked_shards = h->sender.blocked,
+        .blocked_keys = hv_isolation_blocked(&h->isolation),
         .watermark = hv_claim_low(&h->claim),
         .acknowledged = h->meter.total,
         .stopping = h->stop != RUNNING,

@@ -30,7 +30,7 @@ struct hv_harvest_figures {
     uint32_t held;             /* records in memory: unsent + in_flight + unpurged */
     uint32_t unsent, in_flight, unpurged;
     uint32_t given_up;         /* while stopping: neither acknowledged nor refused, so they may have been written */
-    uint32_t blocked_shards;
+    uint32_t blocked_keys; /* of which a record was refused, and is not being tried now */
     int64_t watermark;
     uint64_t acknowledged;     /* since the start */
     uint8_t leader_id[HV_UUID_BYTES]; /* of the current or last leadership */

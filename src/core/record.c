@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/hash.h"
 
 #define SMALL (HV_RECORD_BLOCK / 4) /* larger records have blocks of their own */
 
@@ -302,6 +303,7 @@ int hv_record_make(struct hv_record_maker *maker, const struct hv_row *row, stru
     *record = (struct hv_record){
         .id = row->id,
         .key_hash = hv_fnv1a(row->key.data, column_bytes(&row->key)),
+        .key_id = hv_record_key_id(row->key.data, row->key.length),
         .size = is.size < UINT32_MAX ? (uint32_t)is.size : UINT32_MAX,
         .defect = is.defect,
         .key_length = length_or_null(&row->key),
@@ -330,6 +332,10 @@ int hv_record_build(const struct hv_row *row, struct hv_record **ret) {
     int result = hv_record_make(&maker, row, ret);
     hv_record_maker_fini(&maker);
     return result;
+}
+
+uint64_t hv_record_key_id(const void *key, int32_t length) {
+    return length < 0 ? ~HV_HASH64_START : hv_hash64(HV_HASH64_START, key, (size_t)length);
 }
 
 const char *hv_defect_text(enum hv_defect defect) {

@@ -37,6 +37,8 @@ struct hv_record {
     /* FNV-1a 32 of the key's bytes (goharvest's shard hash); of nothing when the key is NULL */
     uint32_t key_hash;
     uint32_t size;     /* bytes of all this: what it costs to keep; UINT32_MAX also stands for more */
+    uint64_t key_id;   /* see hv_record_key_id */
+    bool bare;         /* only id and key were read */
     enum hv_defect defect; /* the first found, in the order topic, key, headers */
     int32_t key_length;   /* -1 for NULL (then defect is set) */
     int32_t value_length; /* -1 for NULL: a tombstone; 0 is an empty value */
@@ -83,6 +85,9 @@ void hv_record_maker_fini(struct hv_record_maker *maker); /* records that were m
 int hv_record_make(struct hv_record_maker *maker, const struct hv_row *row, struct hv_record **ret);
 int hv_record_build(const struct hv_row *row, struct hv_record **ret); /* by itself */
 void hv_record_free(struct hv_record *record); /* NULL is fine */
+
+/* Stands for a key, as good as unique. NULL (length -1) is a key of its own. */
+uint64_t hv_record_key_id(const void *key, int32_t length);
 
 /* 1 to 249 of a-z A-Z 0-9 . _ - and not "." or "..". */
 bool hv_topic_is_legal(const char *topic, size_t length);

@@ -24,11 +24,12 @@ static void lane_move(struct hv_lane *lane, enum hv_lane_state to) {
     lane->state = hv_fsm_move("lane", lane_states, lane->state, to);
 }
 
-void hv_sender_init(struct hv_sender *sender, struct hv_slots *slots, struct hv_shards *shards, struct hv_random *dice,
-                    const struct hv_core_config *config) {
+void hv_sender_init(struct hv_sender *sender, struct hv_slots *slots, struct hv_shards *shards, struct hv_isolation *iso,
+                    struct hv_random *dice, const struct hv_core_config *config) {
     *sender = (struct hv_sender){
         .slots = slots,
         .shards = shards,
+        .iso = iso,
         .dice = dice,
         .config = config,
         .acked = HV_LIST_EMPTY,
@@ -60,80 +61,55 @@ static void start_purge(struct hv_sender *sender, enum hv_lane_id id, const char
     }
 }
 
-static void make_suspect(struct hv_shard *shard, int64_t id, const char *reason) {
-    if (!shard->suspect || id > shard->suspect_until) {
-        shard->suspect_until = id;
-    }
-    shard->suspect = true;
-    shard->reason = reason;
-}
-
-void hv_sender_block(struct hv_sender *sender, struct hv_shard *shard, hv_time now, struct hv_actions *out) {
-    const struct hv_slot *slot = hv_slot(sender->slots, shard->next);
-    struct hv_backoff wait = {.min = sender->config->io_error_backoff,
-                              .max = sender->config->blocked_backoff_max,
-                              .failures = shard->failures};
-    hv_shard_move(shard, HV_SHARD_BLOCKED);
-    sender->blocked++;
-    make_suspect(shard, slot->id, shard->reason);
-    shard->until = now + hv_backoff_next(&wait, sender->dice);
-    shard->failures = wait.failures;
-    struct hv_action *action = hv_actions_notify(out, HV_NOTICE_BLOCKED);
-    action->id = slot->id;
-    action->payload = slot->payload;
-    action->reason = slot->defective ? NULL : shard->reason;
-    action->duration = shard->until - now;
-    action->count = shard->failures;
-    if (hv_sender_forget_unsent(sender, shard, sender->shards->keep, out) > 0) {
-        shard->spilled = true;
-    }
-}
-
-void hv_sender_unblock(struct hv_sender *sender, struct hv_shard *shard) {
-    assert(shard->mode != HV_SHARD_OPEN && sender->blocked > 0);
-    hv_shard_move(shard, HV_SHARD_OPEN);
-    shard->reset_asked = false;
-    sender->blocked--;
-}
-
 void hv_sender_forget(struct hv_sender *sender, uint32_t index, struct hv_actions *out) {
     struct hv_slot *slot = hv_slot(sender->slots, index);
+    if (slot->trouble != HV_NO_KEY) {
+        hv_isolation_forget(sender->iso, index, out);
+        return;
+    }
     hv_shards_remove_unsent(sender->shards, index);
     hv_actions_add(out, HV_ACT_RELEASE)->payload = slot->payload;
     slot->payload = NULL;
     hv_slots_give(sender->slots, index);
 }
 
-uint32_t hv_sender_forget_unsent(struct hv_sender *sender, struct hv_shard *shard, uint32_t keep,
-                                 struct hv_actions *out) {
-    uint32_t forgotten = 0;
-    while (hv_shard_unsent(shard) > keep) {
+void hv_sender_forget_unsent(struct hv_sender *sender, struct hv_shard *shard, struct hv_actions *out) {
+    while (hv_shard_unsent(shard) > 0) {
         uint32_t index = shard->queue.last;
         while (hv_slot(sender->slots, index)->state != HV_SLOT_UNSENT) {
             index = hv_slot(sender->slots, index)->prev; /* only while failed reports are still to come */
         }
         hv_sender_forget(sender, index, out);
-        forgotten++;
     }
-    return forgotten;
+}
+
+/* A record of the lane of all is unsent again. */
+static void back_to_shard(struct hv_sender *sender, uint32_t index, struct hv_actions *out) {
+    struct hv_shard *shard = &sender->shards->list[hv_slot(sender->slots, index)->shard];
+    hv_shards_failed(sender->shards, index);
+    if (shard->in_flight == 0) {
+        hv_shard_rewind(sender->shards, shard);
+    }
+    hv_isolation_other_back(sender->iso, index, out);
 }
 
 static void acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_id lane, hv_time now,
                          struct hv_actions *out) {
     struct hv_slot *slot = hv_slot(sender->slots, index);
-    struct hv_shard *shard = &sender->shards->list[slot->shard];
-    hv_shards_acked(sender->shards, index, now);
-    if (shard->in_flight == 0) {
-        hv_shard_rewind(sender->shards, shard); /* earlier ones may have failed, and be tried alone now */
+    if (lane == HV_LANE_SUSPECTS) {
+        hv_isolation_acked(sender->iso, index, now, out);
+    } else {
+        struct hv_shard *shard = &sender->shards->list[slot->shard];
+        hv_shards_acked(sender->shards, index, now);
+        if (shard->in_flight == 0) {
+            hv_shard_rewind(sender->shards, shard); /* earlier ones may have failed */
+        }
+        hv_isolation_other_back(sender->iso, index, out);
     }
     hv_list_append(sender->slots, &sender->acked, index);
     hv_actions_add(out, HV_ACT_RELEASE)->payload = slot->payload;
     slot->payload = NULL;
     hv_backoff_reset(&sender->lanes[lane].backoff);
-    if (lane == HV_LANE_SUSPECTS && shard->failures > 0) {
-        shard->failures = 0;
-        hv_actions_notify(out, HV_NOTICE_UNBLOCKED)->id = slot->id;
-    }
     if (sender->stalled) {
         sender->stalled = false;
         hv_actions_notify(out, HV_NOTICE_FLOWING)->duration = now - sender->last_progress;
@@ -143,19 +119,19 @@ static void acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_
 
 static void not_acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_id lane, const struct hv_report *report,
                              hv_time now, struct hv_actions *out) {
-    struct hv_slot *slot = hv_slot(sender->slots, index);
-    struct hv_shard *shard = &sender->shards->list[slot->shard];
-    hv_shards_failed(sender->shards, index);
-    if (shard->in_flight == 0) {
-        hv_shard_rewind(sender->shards, shard);
+    bool refused = report->delivery == HV_REFUSED || report->delivery == HV_UNREACHED;
+    sender->lanes[lane].refused |= refused;
+    if (lane == HV_LANE_SUSPECTS && refused) {
+        hv_isolation_refused(sender->iso, index, report->delivery == HV_UNREACHED, report->reason, now, out);
+        return;
     }
-    if (report->delivery == HV_REFUSED) {
-        make_suspect(shard, slot->id, report->reason);
+    if (lane == HV_LANE_SUSPECTS) {
+        hv_isolation_failed(sender->iso, index);
+    } else {
+        hv_slot(sender->slots, index)->suspect |= refused;
+        back_to_shard(sender, index, out);
     }
-    if (lane == HV_LANE_SUSPECTS && report->delivery == HV_REFUSED) {
-        shard->reason = report->reason;
-        hv_sender_block(sender, shard, now, out);
-    } else if (sender->lanes[lane].state == HV_LANE_READY) {
+    if (sender->lanes[lane].state == HV_LANE_READY) {
         start_purge(sender, lane, report->reason, now, out); /* nothing is wrong with the record */
     }
 }
@@ -186,20 +162,22 @@ void hv_sender_bounced(struct hv_sender *sender, const struct hv_event *event, h
         return;
     }
     struct hv_slot *slot = hv_slot(sender->slots, index);
-    struct hv_shard *shard = &sender->shards->list[slot->shard];
     enum hv_lane_id id = slot->lane;
     struct hv_lane *lane = &sender->lanes[id];
     lane->in_flight--;
     lane->in_flight_bytes -= slot->bytes;
-    hv_shards_failed(sender->shards, index);
-    hv_shard_rewind(sender->shards, shard);
     if (!event->flag) {
         sender->pause_until = now + FULL_PAUSE; /* the client is full or finished: again later, without spinning */
-        return;
     }
-    make_suspect(shard, slot->id, event->reason);
-    if (id == HV_LANE_SUSPECTS) {
-        hv_sender_block(sender, shard, now, out);
+    if (id == HV_LANE_RECORDS) {
+        slot->suspect |= event->flag;
+        hv_shards_failed(sender->shards, index);
+        hv_shard_rewind(sender->shards, &sender->shards->list[slot->shard]); /* those behind it bounce as well */
+        hv_isolation_other_back(sender->iso, index, out);
+    } else if (event->flag) {
+        hv_isolation_refused(sender->iso, index, false, event->reason, now, out);
+    } else {
+        hv_isolation_failed(sender->iso, index);
     }
 }
 
@@ -211,6 +189,11 @@ void hv_sender_client_ready(struct hv_sender *sender, enum hv_lane_id lane) {
 
 static void wait_and_reopen(struct hv_sender *sender, struct hv_lane *lane, hv_time now) {
     lane_move(lane, HV_LANE_WAITING);
+    lane->until = now;
+    if (lane->refused) {
+        lane->refused = false; /* Kafka is well, the record is not: that is no failure of the client */
+        return;
+    }
     /* The first failure in a row goes on at once: making a client takes 2 ms and Kafka may be well. */
     bool first = lane->backoff.failures == 0;
     hv_time wait = hv_backoff_next(&lane->backoff, sender->dice);
@@ -236,14 +219,19 @@ void hv_sender_give_up(struct hv_sender *sender, const char *reason, hv_time now
 }
 
 /* Reports that did not come in time will not be waited for: the client goes, so they cannot come any more. */
-static void force_unsent(struct hv_sender *sender, enum hv_lane_id id) {
+static void force_unsent(struct hv_sender *sender, enum hv_lane_id id, struct hv_actions *out) {
     struct hv_lane *lane = &sender->lanes[id];
     for (uint32_t i = 0; i < sender->slots->capacity && lane->in_flight > 0; i++) {
         struct hv_slot *slot = hv_slot(sender->slots, i);
-        if (slot->state == HV_SLOT_IN_FLIGHT && slot->lane == id) {
-            hv_shards_failed(sender->shards, i);
-            lane->in_flight--;
-            lane->in_flight_bytes -= slot->bytes;
+        if (slot->state != HV_SLOT_IN_FLIGHT || slot->lane != id) {
+            continue;
+        }
+        lane->in_flight--;
+        lane->in_flight_bytes -= slot->bytes;
+        if (id == HV_LANE_SUSPECTS) {
+            hv_isolation_failed(sender->iso, i);
+        } else {
+            back_to_shard(sender, i, out);
         }
     }
     assert(lane->in_flight == 0 && lane->in_flight_bytes == 0);
@@ -252,23 +240,13 @@ static void force_unsent(struct hv_sender *sender, enum hv_lane_id id) {
 static void end_purge(struct hv_sender *sender, enum hv_lane_id id, hv_time now, struct hv_actions *out) {
     struct hv_lane *lane = &sender->lanes[id];
     if (lane->in_flight > 0) {
-        force_unsent(sender, id);
+        force_unsent(sender, id, out);
     }
     hv_actions_add(out, HV_ACT_CLOSE_CLIENT)->lane = (uint8_t)id;
     for (uint32_t i = 0; i < sender->shards->count; i++) {
         hv_shard_rewind(sender->shards, &sender->shards->list[i]);
     }
     wait_and_reopen(sender, lane, now);
-}
-
-static bool suspects_wanted(const struct hv_sender *sender) {
-    for (uint32_t i = 0; i < sender->shards->count; i++) {
-        const struct hv_shard *shard = &sender->shards->list[i];
-        if (shard->suspect && hv_shard_may_send(shard, sender->shard_limit, sender->shard_byte_limit)) {
-            return true;
-        }
-    }
-    return false;
 }
 
 static void watch_for_stall(struct hv_sender *sender, hv_time now, struct hv_actions *out) {
@@ -290,7 +268,7 @@ void hv_sender_advance(struct hv_sender *sender, bool leading, hv_time now, stru
         if (lane->state == HV_LANE_WAITING && now >= lane->until) {
             lane_move(lane, HV_LANE_CLOSED);
         }
-        if (lane->state == HV_LANE_CLOSED && leading && (id == HV_LANE_RECORDS || suspects_wanted(sender))) {
+        if (lane->state == HV_LANE_CLOSED && leading && (id == HV_LANE_RECORDS || sender->iso->unsent > 0)) {
             lane_move(lane, HV_LANE_OPENING);
             lane->last_used = now;
             hv_actions_add(out, HV_ACT_OPEN_CLIENT)->lane = (uint8_t)id;
@@ -310,14 +288,15 @@ static bool window_full(const struct hv_sender *sender) {
            records->in_flight_bytes + suspects->in_flight_bytes >= sender->config->max_in_flight_bytes;
 }
 
-static void hand_over(struct hv_sender *sender, struct hv_shard *shard, enum hv_lane_id id, hv_time now,
-                      struct hv_actions *out) {
-    uint32_t index = shard->next;
+static void hand_over(struct hv_sender *sender, uint32_t index, enum hv_lane_id id, hv_time now, struct hv_actions *out) {
     struct hv_slot *slot = hv_slot(sender->slots, index);
     struct hv_lane *lane = &sender->lanes[id];
     assert(!slot->defective && lane->state == HV_LANE_READY);
-    assert(id == HV_LANE_RECORDS ? !shard->suspect : shard->in_flight == 0);
-    hv_shards_sent(sender->shards, shard, now);
+    if (id == HV_LANE_SUSPECTS) {
+        hv_isolation_sent(sender->iso, index, now);
+    } else {
+        hv_shards_sent(sender->shards, &sender->shards->list[slot->shard], now);
+    }
     slot->lane = (uint8_t)id;
     lane->in_flight++;
     lane->in_flight_bytes += slot->bytes;
@@ -328,27 +307,43 @@ static void hand_over(struct hv_sender *sender, struct hv_shard *shard, enum hv_
     action->payload = slot->payload;
 }
 
+/* Those that go alone: each as soon as it may, but they leave most of the window to all others. */
+static void feed_suspects(struct hv_sender *sender, hv_time now, struct hv_actions *out) {
+    struct hv_lane *lane = &sender->lanes[HV_LANE_SUSPECTS];
+    for (;;) {
+        uint32_t index = hv_isolation_next(sender->iso, now, out); /* it may have other things to do, too */
+        if (index == HV_NO_SLOT || lane->state != HV_LANE_READY || lane->in_flight >= sender->shard_limit || window_full(sender)) {
+            return;
+        }
+        hand_over(sender, index, HV_LANE_SUSPECTS, now, out);
+    }
+}
+
+/* The first unsent record of the shard cannot go the way of all. Until those before it are known to be in flight or through (they may be
+ * about to fail), it stays where it is. */
+static bool needs_isolation(const struct hv_sender *sender, const struct hv_shard *shard) {
+    const struct hv_slot *slot = hv_slot(sender->slots, shard->next);
+    bool in_order = sender->lanes[HV_LANE_RECORDS].state == HV_LANE_READY || shard->in_flight == 0;
+    return (slot->suspect || slot->defective || hv_isolation_closed(sender->iso, slot->topic) != NULL) && in_order;
+}
+
+static bool is_full(const struct hv_sender *sender, const struct hv_shard *shard) {
+    return shard->in_flight >= sender->shard_limit || shard->in_flight_bytes >= sender->shard_byte_limit;
+}
+
 /* Sends up to `limit` records of one shard. Returns how many. */
 static uint32_t feed_shard(struct hv_sender *sender, struct hv_shard *shard, uint32_t limit, hv_time now,
                            struct hv_actions *out) {
     uint32_t sent = 0;
-    while (sent < limit && !window_full(sender) && hv_shard_may_send(shard, sender->shard_limit, sender->shard_byte_limit)) {
-        const struct hv_slot *slot = hv_slot(sender->slots, shard->next);
-        if (shard->suspect && slot->id > shard->suspect_until) {
-            shard->suspect = false;
-            shard->failures = 0;
+    while (sent < limit && shard->next != HV_NO_SLOT) {
+        if (needs_isolation(sender, shard)) {
+            hv_isolation_begin(sender->iso, shard);
+            continue;
         }
-        if (slot->defective) {
-            if (shard->in_flight == 0) {
-                hv_sender_block(sender, shard, now, out);
-            }
+        if (sender->lanes[HV_LANE_RECORDS].state != HV_LANE_READY || window_full(sender) || is_full(sender, shard)) {
             break;
         }
-        enum hv_lane_id id = shard->suspect ? HV_LANE_SUSPECTS : HV_LANE_RECORDS;
-        if (sender->lanes[id].state != HV_LANE_READY) {
-            break;
-        }
-        hand_over(sender, shard, id, now, out);
+        hand_over(sender, shard->next, HV_LANE_RECORDS, now, out);
         sent++;
     }
     return sent;
@@ -361,13 +356,16 @@ bool hv_sender_feed(struct hv_sender *sender, hv_time now, struct hv_actions *ou
         return false;
     }
     sender->pause_until = 0;
+    feed_suspects(sender, now, out);
     while (total < FEED_MAX && idle_in_a_row < shards->count && shards->unsent > 0) {
         uint32_t sent = feed_shard(sender, &shards->list[shards->cursor], QUANTUM, now, out);
         idle_in_a_row = sent > 0 ? 0 : idle_in_a_row + 1;
         total += sent;
         shards->cursor = (shards->cursor + 1) % shards->count;
     }
-    return total >= FEED_MAX;
+    uint32_t unsent = shards->unsent;
+    feed_suspects(sender, now, out);                          /* those that were found just now, */
+    return total >= FEED_MAX || shards->unsent > unsent; /* some of which may be no suspects any more */
 }
 
 hv_time hv_sender_deadline(const struct hv_sender *sender, bool leading) {
@@ -382,7 +380,7 @@ hv_time hv_sender_deadline(const struct hv_sender *sender, bool leading) {
     if (suspects->state == HV_LANE_READY && suspects->in_flight == 0) {
         deadline = hv_time_min(deadline, suspects->last_used + SUSPECTS_IDLE);
     }
-    if (sender->pause_until != 0 && sender->shards->unsent > 0) {
+    if (leading && sender->pause_until != 0 && (sender->shards->unsent > 0 || sender->iso->keys.first_waiting != HV_NO_KEY)) {
         deadline = hv_time_min(deadline, sender->pause_until);
     }
     if (hv_sender_in_flight(sender) > 0 && !sender->stalled) {

@@ -1,6 +1,7 @@
 /* Sending: two lanes (Kafka clients) over the shards, the window, and the failure rule: on the first failed report or fatal error of
  * the record lane, and on nothing else, stop feeding, purge the client, wait until nothing is in flight, make a new client, rewind
- * every shard. Records that were refused go one at a time through the suspects' lane.
+ * every shard. Records that were refused go alone through the suspects' lane (isolation.h). That a client ended because a record was
+ * refused does not make the next one wait.
  *
  *   CLOSED ──wanted──► OPENING ──ready──► READY ──failure, end of lease──► PURGING ──nothing in flight──► WAITING ──time──► CLOSED
  *                         └──────────────── could not be made ────────────────────────────────────────────►┘
@@ -11,6 +12,7 @@
 #include "core/backoff.h"
 #include "core/config.h"
 #include "core/event.h"
+#include "core/isolation.h"
 #include "core/shards.h"
 
 enum hv_lane_state { HV_LANE_CLOSED, HV_LANE_OPENING, HV_LANE_READY, HV_LANE_PURGING, HV_LANE_WAITING };
@@ -21,12 +23,14 @@ struct hv_lane {
     uint64_t in_flight_bytes;
     hv_time until;      /* PURGING: when waiting for reports ends by force; WAITING: when it may be opened again */
     hv_time last_used;
+    bool refused;       /* a record was refused since the client was made */
     struct hv_backoff backoff;
 };
 
 struct hv_sender {
     struct hv_slots *slots;
     struct hv_shards *shards;
+    struct hv_isolation *iso;
     struct hv_random *dice;
     const struct hv_core_config *config;
     struct hv_lane lanes[HV_LANES];
@@ -36,11 +40,10 @@ struct hv_sender {
     hv_time last_progress;  /* the latest acknowledgement, or when the window stopped being empty */
     bool stalled;
     hv_time pause_until;    /* the client's queue was full; 0: not */
-    uint32_t blocked;       /* shards that are not open */
 };
 
-void hv_sender_init(struct hv_sender *sender, struct hv_slots *slots, struct hv_shards *shards, struct hv_random *dice,
-                    const struct hv_core_config *config);
+void hv_sender_init(struct hv_sender *sender, struct hv_slots *slots, struct hv_shards *shards, struct hv_isolation *iso,
+                    struct hv_random *dice, const struct hv_core_config *config);
 
 /* What became of a record. Acknowledged ones are in `acked` afterwards. Late reports find nothing. Returns true when one was
  * acknowledged. */
@@ -63,15 +66,10 @@ void hv_sender_advance(struct hv_sender *sender, bool leading, hv_time now, stru
  * the bound, with more to send at once. */
 bool hv_sender_feed(struct hv_sender *sender, hv_time now, struct hv_actions *out);
 
-/* The first record of a shard cannot go: the shard waits. */
-void hv_sender_block(struct hv_sender *sender, struct hv_shard *shard, hv_time now, struct hv_actions *out);
-/* ... and goes on. gone: because its row is no more. */
-void hv_sender_unblock(struct hv_sender *sender, struct hv_shard *shard);
-
 /* Forgets an unsent record: its slot is free, its payload released. */
 void hv_sender_forget(struct hv_sender *sender, uint32_t index, struct hv_actions *out);
-/* ... all unsent ones of a shard behind the first `keep`. Returns how many. */
-uint32_t hv_sender_forget_unsent(struct hv_sender *sender, struct hv_shard *shard, uint32_t keep, struct hv_actions *out);
+/* ... all unsent ones of a shard's queue. */
+void hv_sender_forget_unsent(struct hv_sender *sender, struct hv_shard *shard, struct hv_actions *out);
 
 uint32_t hv_sender_in_flight(const struct hv_sender *sender);
 /* Is a client being purged? Then records in flight may be behind others of their shard that are unsent again. */

@@ -5,23 +5,19 @@
 
 #include "base/memory.h"
 
-#define REREAD_LIMIT HV_SECONDS(5) /* a row that was reset and is not claimed again by then is reset anew */
-
-void hv_settle_init(struct hv_settle *settle, struct hv_slots *slots, struct hv_shards *shards, struct hv_sender *sender,
+void hv_settle_init(struct hv_settle *settle, struct hv_slots *slots, struct hv_sender *sender, struct hv_isolation *iso,
                     struct hv_random *dice, const struct hv_core_config *config) {
-    uint32_t ids_max = config->purge_query_records > shards->count ? config->purge_query_records : shards->count;
     *settle = (struct hv_settle){
         .slots = slots,
-        .shards = shards,
         .sender = sender,
+        .iso = iso,
         .dice = dice,
         .config = config,
         .purging = HV_LIST_EMPTY,
         .stuck = HV_LIST_EMPTY,
         .gone = HV_LIST_EMPTY,
         .batch = config->purge_query_records,
-        .ids = hv_calloc(ids_max, sizeof(int64_t)),
-        .ids_max = ids_max,
+        .ids = hv_calloc(config->purge_query_records, sizeof(int64_t)),
     };
     hv_backoff_init(&settle->backoff, config->io_error_backoff, config->io_error_backoff_max);
     hv_backoff_init(&settle->stuck_backoff, config->io_error_backoff, config->blocked_backoff_max);
@@ -56,20 +52,9 @@ static void put_back(struct hv_settle *settle) {
     }
 }
 
-static void block_asked_shards(struct hv_settle *settle, hv_time until) {
-    for (uint32_t i = 0; i < settle->shards->count; i++) {
-        struct hv_shard *shard = &settle->shards->list[i];
-        if (shard->mode == HV_SHARD_RESETTING && shard->reset_asked) {
-            hv_shard_move(shard, HV_SHARD_BLOCKED);
-            shard->reset_asked = false;
-            shard->until = until;
-        }
-    }
-}
-
 void hv_settle_down(struct hv_settle *settle, hv_time now) {
     put_back(settle);
-    block_asked_shards(settle, now + settle->config->io_error_backoff);
+    hv_isolation_not_fetched(settle->iso, now + settle->config->io_error_backoff);
     settle->state = HV_SETTLE_DOWN;
 }
 
@@ -87,12 +72,12 @@ static void set_aside(struct hv_settle *settle, hv_time now, struct hv_actions *
 
 void hv_settle_refused(struct hv_settle *settle, bool because_of_a_row, hv_time now, struct hv_actions *out) {
     bool purge = settle->state == HV_SETTLE_PURGING;
-    assert(purge || settle->state == HV_SETTLE_RESETTING);
+    assert(purge || settle->state == HV_SETTLE_FETCHING);
     settle->state = HV_SETTLE_IDLE;
     if (!purge || !because_of_a_row) {
         put_back(settle);
         settle->retry_at = now + hv_backoff_next(&settle->backoff, settle->dice);
-        block_asked_shards(settle, settle->retry_at);
+        hv_isolation_not_fetched(settle->iso, settle->retry_at);
     } else if (settle->purging.count == 1) {
         set_aside(settle, now, out);
     } else {
@@ -126,68 +111,22 @@ void hv_settle_purged(struct hv_settle *settle, bool mark_is_out) {
     }
 }
 
-static bool contains(const int64_t *ids, size_t count, int64_t id) {
-    size_t low = 0, high = count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (ids[middle] < id) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low < count && ids[low] == id;
-}
-
-void hv_settle_was_reset(struct hv_settle *settle, const int64_t *ids, size_t count, hv_time now,
-                         struct hv_actions *out) {
-    assert(settle->state == HV_SETTLE_RESETTING);
+void hv_settle_fetched(struct hv_settle *settle) {
+    assert(settle->state == HV_SETTLE_FETCHING);
     settle->state = HV_SETTLE_IDLE;
     hv_backoff_reset(&settle->backoff);
-    for (uint32_t i = 0; i < settle->shards->count; i++) {
-        struct hv_shard *shard = &settle->shards->list[i];
-        if (shard->mode != HV_SHARD_RESETTING || !shard->reset_asked) {
-            continue;
-        }
-        int64_t id = hv_slot(settle->slots, shard->next)->id;
-        shard->reset_asked = false;
-        if (contains(ids, count, id)) {
-            hv_shard_move(shard, HV_SHARD_REREADING);
-            shard->until = now + REREAD_LIMIT;
-        } else {
-            struct hv_action *action = hv_actions_notify(out, HV_NOTICE_UNBLOCKED);
-            action->id = id;
-            action->flag = true;
-            hv_sender_unblock(settle->sender, shard);
-            shard->failures = 0;
-            hv_sender_forget(settle->sender, shard->next, out);
-        }
-    }
 }
 
-static bool reset_due_shards(struct hv_settle *settle, hv_time now, struct hv_actions *out) {
-    uint32_t count = 0;
-    if (settle->sender->blocked == 0) {
-        return false;
-    }
-    for (uint32_t i = 0; i < settle->shards->count && count < settle->ids_max; i++) {
-        struct hv_shard *shard = &settle->shards->list[i];
-        if ((shard->mode == HV_SHARD_BLOCKED || shard->mode == HV_SHARD_REREADING) && now >= shard->until) {
-            if (shard->mode == HV_SHARD_REREADING) {
-                hv_shard_move(shard, HV_SHARD_BLOCKED);
-            }
-            hv_shard_move(shard, HV_SHARD_RESETTING);
-            shard->reset_asked = true;
-            settle->ids[count++] = hv_slot(settle->slots, shard->next)->id;
-        }
-    }
+/* Reads again what blocks its key and is due. */
+static bool fetch(struct hv_settle *settle, hv_time now, struct hv_actions *out) {
+    size_t count = hv_isolation_due(settle->iso, settle->ids, settle->config->purge_query_records, now);
     if (count == 0) {
         return false;
     }
-    struct hv_action *action = hv_actions_add(out, settle->by_mark ? HV_ACT_RESET : HV_ACT_LOOK);
+    struct hv_action *action = hv_actions_add(out, HV_ACT_FETCH);
     action->ids = settle->ids;
     action->count = count;
-    settle->state = HV_SETTLE_RESETTING;
+    settle->state = HV_SETTLE_FETCHING;
     return true;
 }
 
@@ -223,11 +162,11 @@ static hv_time purge_due(const struct hv_settle *settle) {
     return hv_slot(settle->slots, acked->first)->since + settle->config->mark_backoff;
 }
 
-void hv_settle_advance(struct hv_settle *settle, bool hurry, hv_time now, struct hv_actions *out) {
+void hv_settle_advance(struct hv_settle *settle, bool leading, bool hurry, hv_time now, struct hv_actions *out) {
     if (settle->state != HV_SETTLE_IDLE || now < settle->retry_at) {
         return;
     }
-    if (reset_due_shards(settle, now, out)) {
+    if (leading && fetch(settle, now, out)) {
         return;
     }
     if (now >= purge_due(settle) || (hurry && settle->sender->acked.count > 0)) {
@@ -245,11 +184,6 @@ hv_time hv_settle_deadline(const struct hv_settle *settle) {
     if (settle->stuck.count > 0) {
         deadline = hv_time_min(deadline, settle->stuck_until);
     }
-    for (uint32_t i = 0; settle->sender->blocked > 0 && i < settle->shards->count; i++) {
-        const struct hv_shard *shard = &settle->shards->list[i];
-        if (shard->mode == HV_SHARD_BLOCKED || shard->mode == HV_SHARD_REREADING) {
-            deadline = hv_time_min(deadline, shard->until);
-        }
-    }
+    deadline = hv_time_min(deadline, hv_isolation_deadline(settle->iso));
     return hv_time_max(deadline, settle->retry_at);
 }

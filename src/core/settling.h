@@ -1,5 +1,5 @@
 /* Settling: everything that happens to a record after its delivery report, on the settling connection: acknowledged rows are purged,
- * rows that block a shard are reset (leader_id back to NULL, so that they are read again).
+ * rows that block their key are read again.
  *
  * A purge that fails is repeated, it is idempotent. One that the database refuses because of a row is halved until that row stands
  * alone; then the row waits and the others pass. Purging needs no leadership. */
@@ -11,12 +11,12 @@
 #include "core/event.h"
 #include "core/sending.h"
 
-enum hv_settle_state { HV_SETTLE_DOWN, HV_SETTLE_IDLE, HV_SETTLE_PURGING, HV_SETTLE_RESETTING };
+enum hv_settle_state { HV_SETTLE_DOWN, HV_SETTLE_IDLE, HV_SETTLE_PURGING, HV_SETTLE_FETCHING };
 
 struct hv_settle {
     struct hv_slots *slots;
-    struct hv_shards *shards;
     struct hv_sender *sender;
+    struct hv_isolation *iso;
     struct hv_random *dice;
     const struct hv_core_config *config;
     enum hv_settle_state state;
@@ -24,16 +24,14 @@ struct hv_settle {
     struct hv_list stuck;   /* refused alone; tried again one at a time */
     struct hv_list gone;    /* purged while a mark was out, whose reply may still hold them: known until it came */
     uint32_t batch;         /* rows of the next purge at most */
-    bool by_mark;           /* claims leave out what is marked: a row that is to be read again must not be */
     bool one_stuck;         /* the statement that is out is for a stuck row */
     hv_time retry_at;
     hv_time stuck_until;
     struct hv_backoff backoff, stuck_backoff;
     int64_t *ids;           /* room for the ids of one statement */
-    uint32_t ids_max;
 };
 
-void hv_settle_init(struct hv_settle *settle, struct hv_slots *slots, struct hv_shards *shards, struct hv_sender *sender,
+void hv_settle_init(struct hv_settle *settle, struct hv_slots *slots, struct hv_sender *sender, struct hv_isolation *iso,
                     struct hv_random *dice, const struct hv_core_config *config);
 void hv_settle_fini(struct hv_settle *settle);
 
@@ -45,11 +43,11 @@ void hv_settle_refused(struct hv_settle *settle, bool because_of_a_row, hv_time 
 void hv_settle_purged(struct hv_settle *settle, bool mark_is_out);
 /* That mark is answered. */
 void hv_settle_mark_answered(struct hv_settle *settle);
-/* The answer to a reset: ids that are still in the table. Shards whose blocking row is gone are open again. */
-void hv_settle_was_reset(struct hv_settle *settle, const int64_t *ids, size_t count, hv_time now, struct hv_actions *out);
+/* The rows that were asked for came. */
+void hv_settle_fetched(struct hv_settle *settle);
 
-/* Sends what is due. `hurry`: without gathering. */
-void hv_settle_advance(struct hv_settle *settle, bool hurry, hv_time now, struct hv_actions *out);
+/* Sends what is due. `leading`: rows may be read again. `hurry`: without gathering. */
+void hv_settle_advance(struct hv_settle *settle, bool leading, bool hurry, hv_time now, struct hv_actions *out);
 
 /* Rows acknowledged and not purged yet, without those that the database refuses to delete. */
 uint32_t hv_settle_pending(const struct hv_settle *settle);

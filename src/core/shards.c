@@ -3,22 +3,13 @@
 
 #include <assert.h>
 
-#include "base/fsm.h"
 #include "base/memory.h"
 
-static const struct hv_fsm_state modes[] = {
-    [HV_SHARD_OPEN] = {"open", HV_TO(HV_SHARD_BLOCKED) | HV_TO(HV_SHARD_OPEN)},
-    [HV_SHARD_BLOCKED] = {"blocked", HV_TO(HV_SHARD_RESETTING) | HV_TO(HV_SHARD_OPEN)},
-    [HV_SHARD_RESETTING] = {"resetting", HV_TO(HV_SHARD_REREADING) | HV_TO(HV_SHARD_BLOCKED) | HV_TO(HV_SHARD_OPEN)},
-    [HV_SHARD_REREADING] = {"rereading", HV_TO(HV_SHARD_BLOCKED) | HV_TO(HV_SHARD_OPEN)},
-};
-
-void hv_shards_init(struct hv_shards *shards, struct hv_slots *slots, uint32_t count, uint32_t keep) {
+void hv_shards_init(struct hv_shards *shards, struct hv_slots *slots, uint32_t count) {
     *shards = (struct hv_shards){
         .slots = slots,
         .list = hv_calloc(count, sizeof *shards->list),
         .count = count,
-        .keep = keep,
     };
     for (uint32_t i = 0; i < count; i++) {
         shards->list[i].queue = HV_LIST_EMPTY;
@@ -31,10 +22,6 @@ void hv_shards_fini(struct hv_shards *shards) {
     *shards = (struct hv_shards){0};
 }
 
-void hv_shard_move(struct hv_shard *shard, enum hv_shard_mode to) {
-    shard->mode = (uint8_t)hv_fsm_move("shard", modes, shard->mode, to);
-}
-
 void hv_shards_insert(struct hv_shards *shards, uint32_t index) {
     struct hv_slot *slot = hv_slot(shards->slots, index);
     struct hv_shard *shard = &shards->list[slot->shard];
@@ -42,8 +29,7 @@ void hv_shards_insert(struct hv_shards *shards, uint32_t index) {
     uint32_t before = HV_NO_SLOT, behind = shard->queue.last;
     while (behind != HV_NO_SLOT) {
         const struct hv_slot *other = hv_slot(shards->slots, behind);
-        bool blocking = shard->mode != HV_SHARD_OPEN && behind == shard->next;
-        if (other->state != HV_SLOT_UNSENT || other->id < slot->id || blocking) {
+        if (other->state != HV_SLOT_UNSENT || other->id < slot->id) {
             break;
         }
         before = behind;
@@ -74,9 +60,7 @@ void hv_shards_remove_unsent(struct hv_shards *shards, uint32_t index) {
 
 void hv_shards_sent(struct hv_shards *shards, struct hv_shard *shard, hv_time now) {
     struct hv_slot *slot = hv_slot(shards->slots, shard->next);
-    hv_slot_move(slot, HV_SLOT_IN_FLIGHT);
-    slot->generation++;
-    slot->since = now;
+    hv_slot_sent(slot, now);
     shard->next = slot->next;
     shard->in_flight++;
     shard->in_flight_bytes += slot->bytes;
@@ -114,11 +98,4 @@ void hv_shard_rewind(struct hv_shards *shards, struct hv_shard *shard) {
         index = hv_slot(shards->slots, index)->next;
     }
     shard->next = index;
-}
-
-bool hv_shard_may_send(const struct hv_shard *shard, uint32_t limit, uint64_t byte_limit) {
-    if (shard->mode != HV_SHARD_OPEN || shard->next == HV_NO_SLOT) {
-        return false;
-    }
-    return shard->suspect ? shard->in_flight == 0 : shard->in_flight < limit && shard->in_flight_bytes < byte_limit;
 }

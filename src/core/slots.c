@@ -70,7 +70,8 @@ uint32_t hv_slots_take(struct hv_slots *slots, int64_t id) {
     struct hv_slot *slot = &slots->table[index];
     hv_slot_move(slot, HV_SLOT_UNSENT);
     slot->id = id;
-    slot->defective = false;
+    slot->defective = slot->suspect = false;
+    slot->trouble = HV_NO_SLOT;
     slots->map[at] = index + 1;
     slots->used++;
     return index;
@@ -106,6 +107,12 @@ void hv_slots_give(struct hv_slots *slots, uint32_t index) {
     map_remove(slots, slot->id);
     hv_list_insert(slots, &slots->free, slots->free.first, index);
     slots->used--;
+}
+
+void hv_slot_sent(struct hv_slot *slot, hv_time now) {
+    hv_slot_move(slot, HV_SLOT_IN_FLIGHT);
+    slot->generation++;
+    slot->since = now;
 }
 
 void hv_slot_move(struct hv_slot *slot, enum hv_slot_state to) {

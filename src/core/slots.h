@@ -38,6 +38,12 @@ struct hv_slot {
     uint8_t state;       /* enum hv_slot_state */
     uint8_t lane;        /* while in flight */
     bool defective;
+    bool suspect;        /* was refused, perhaps because of another record: goes alone */
+    uint64_t key;        /* see struct hv_claimed */
+    const void *key_bytes; /* within the payload */
+    uint32_t key_length;
+    uint64_t topic;
+    uint32_t trouble;    /* the key in whose queue it is (keys.h), HV_NO_SLOT: not in one */
 };
 
 struct hv_list {
@@ -72,6 +78,9 @@ uint32_t hv_slots_take(struct hv_slots *slots, int64_t id);
 
 /* Gives a slot back; it must be in no list. */
 void hv_slots_give(struct hv_slots *slots, uint32_t index);
+
+/* An unsent slot is handed over. */
+void hv_slot_sent(struct hv_slot *slot, hv_time now);
 
 /* Moves a slot to a state, asserting that the life above allows it. */
 void hv_slot_move(struct hv_slot *slot, enum hv_slot_state to);

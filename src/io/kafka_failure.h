@@ -6,6 +6,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* What a failed delivery is about. */
+enum hv_kafka_class {
+    HV_KAFKA_PASSING,     /* unknown, or something of the moment: may pass when repeated */
+    HV_KAFKA_RECORD,      /* this record, or one that shared its batch */
+    HV_KAFKA_DESTINATION, /* the topic: all of its records fare alike */
+    HV_KAFKA_CLIENT,      /* the client is out of step, and a new one is needed */
+    HV_KAFKA_CLUSTER,     /* brokers, or the way to them */
+};
+enum hv_kafka_class hv_kafka_class_of(int code);
+
 /* Lets this client log why it refuses a broker's certificate (expired, another host, unknown authority); the error that follows
  * does not tell. See hv_kafka_log_is_trouble. */
 void hv_kafka_explain_certificates(rd_kafka_conf_t *conf);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "io/kafka_failure.h"
 #include "io/kafka_gate.h"
 #include "io/kafka_queue.h"
 #include "io/kafka_route.h"
@@ -37,39 +38,19 @@ struct hv_producer {
 
 /* ---- what errors mean ---- */
 
-/* Errors by which a record, its batch or its topic is refused, rather than the attempt. */
-static bool is_refusal(rd_kafka_resp_err_t code) {
-    switch (code) {
-    case RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE:
-    case RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE:
-    case RD_KAFKA_RESP_ERR_INVALID_MSG:
-    case RD_KAFKA_RESP_ERR_INVALID_RECORD:
-    case RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE:
-    case RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP:
-    case RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT:
-    case RD_KAFKA_RESP_ERR_UNSUPPORTED_COMPRESSION_TYPE:
-    case RD_KAFKA_RESP_ERR_POLICY_VIOLATION:
-    case RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION:
-    case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
-    case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
-    case RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS:
-    case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
-    case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
-    case RD_KAFKA_RESP_ERR__INVALID_ARG:
-    case RD_KAFKA_RESP_ERR__BAD_MSG:
-    case RD_KAFKA_RESP_ERR__BAD_COMPRESSION:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static enum hv_delivery delivery_of(rd_kafka_resp_err_t code) {
     if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
         return HV_DELIVERED;
     if (code == RD_KAFKA_RESP_ERR__PURGE_QUEUE || code == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT)
         return HV_PURGED;
-    return is_refusal(code) ? HV_REFUSED : HV_FAILED;
+    switch (hv_kafka_class_of(code)) {
+    case HV_KAFKA_RECORD:
+        return HV_REFUSED;
+    case HV_KAFKA_DESTINATION:
+        return HV_UNREACHED;
+    default:
+        return HV_FAILED;
+    }
 }
 
 /* ---- events ---- */

@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,20 +12,21 @@
 
 #include "base/bytes.h"
 #include "base/hash.h"
+#include "io/pg_array.h"
 #include "io/pg_failure.h"
 #include "io/pg_rights.h"
 #include "io/pg_table.h"
 
 /* Postgres' object identifiers of parameter types; they never change. */
-enum { OID_INT8 = 20, OID_TEXT = 25, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
+enum { OID_BYTEA = 17, OID_INT8 = 20, OID_TEXT = 25, OID_BYTEA_ARRAY = 1001, OID_TEXT_ARRAY = 1009, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
 
-enum pending { NOTHING, PROBE, RIGHTS, MARK, SCAN, LIST, PURGE, RESET, WRITERS, LISTEN };
+enum pending { NOTHING, PROBE, RIGHTS, MARK, SCAN, LIST, PURGE, FETCH, WRITERS, LISTEN };
 
-#define SQL_MAX 4096
-#define PARAMETERS_MAX 6
+#define SQL_MAX 5120
+#define PARAMETERS_MAX 7
 
-enum { MARK_ABOVE, MARK_GAPS, MARK_FORMS };                    /* how a mark is asked for; */
-enum { SCAN_ABOVE, SCAN_GAPS, SCAN_GAPS_WITHOUT, SCAN_FORMS }; /* how a scan is asked for... */
+enum { MARK_ABOVE, MARK_GAPS, MARK_HIDING, MARK_FORMS };                    /* how a mark is asked for; */
+enum { SCAN_ABOVE, SCAN_GAPS, SCAN_GAPS_WITHOUT, SCAN_HIDING, SCAN_FORMS }; /* how a scan is asked for... */
 enum { BY_SHARES, BY_SUM, SCAN_BOUNDS };                       /* ... and bounded */
 #define SUMS_IN_A_ROW 100 /* once a row was larger than its share */
 
@@ -33,7 +35,7 @@ struct scan {
     int form, bound;
     uint64_t limit;
     uint8_t from[8];
-    uint8_t *lo, *hi, *without; /* arrays, or NULL */
+    uint8_t *lo, *hi, *without, *hidden; /* arrays, or NULL */
     int lengths[PARAMETERS_MAX];
 };
 
@@ -57,7 +59,7 @@ struct hv_outbox {
     uint64_t server_since; /* since when the server runs, hashed, as the answer before told; 0: there was none */
     char table[HV_TABLE_QUOTED_MAX];
     char channel[2 * HV_TABLE_CHANNEL_SIZE]; /* quoted */
-    char probe_sql[SQL_MAX], mark_sql[MARK_FORMS][SQL_MAX], purge_sql[SQL_MAX], reset_sql[SQL_MAX], list_sql[SQL_MAX], look_sql[SQL_MAX];
+    char probe_sql[SQL_MAX], mark_sql[MARK_FORMS][SQL_MAX], purge_sql[SQL_MAX], list_sql[SQL_MAX], fetch_sql[SQL_MAX];
     char scan_sql[SCAN_BOUNDS][SCAN_FORMS][SQL_MAX];
 };
 
@@ -115,6 +117,18 @@ static const char mark_gaps_form[] =
     MARK_ROWS("SELECT * FROM ((" UNMARKED "id >= $2 ORDER BY id LIMIT $3) UNION ALL "
          IN_EACH_GAP("$5", "$6") "(" UNMARKED "id >= g.lo AND id <= g.hi ORDER BY id LIMIT $3) AS o) AS rows");
 
+/* With keys that are hidden ($7). What of theirs is in a gap need not be told; above the gaps it has to be seen, or it would look like a gap,
+ * and be walked again by each claim: such a row comes bare, and is not marked. */
+#define HIDDEN "coalesce(%s = ANY ($7), false)" /* the key, byte by byte: the server looks that up in a hash table */
+static const char mark_hiding_form[] =
+    "WITH found AS (SELECT id, kafka_key, hidden FROM (SELECT id, kafka_key, hidden, " BYTES_BEFORE " FROM (SELECT * FROM ("
+    "(SELECT id, kafka_key, CASE WHEN hidden THEN 0 ELSE %s END AS bytes, hidden FROM %s CROSS JOIN LATERAL (SELECT " HIDDEN " AS hidden) AS h "
+    "WHERE coalesce(leader_id <> $1, true) AND id >= $2 ORDER BY id LIMIT $3) UNION ALL "
+    IN_EACH_GAP("$5", "$6") "(SELECT id, kafka_key, %s AS bytes, false AS hidden FROM %s WHERE coalesce(leader_id <> $1, true) "
+    "AND id >= g.lo AND id <= g.hi AND NOT " HIDDEN " ORDER BY id LIMIT $3) AS o) AS rows ORDER BY id LIMIT $3) AS few) AS sized WHERE before < $4), "
+    "marked AS (UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM found WHERE NOT hidden)) RETURNING " ROW ") "
+    "SELECT " ROW ", false, false FROM marked UNION ALL SELECT id, NULL, kafka_key, NULL, NULL, NULL, false, true FROM found WHERE hidden";
+
 /* Only the primary can tell this; a standby, to which a proxy may send what only reads, raises an error. It is asked once a statement. */
 #define ON_PRIMARY "(SELECT pg_catalog.pg_current_wal_lsn() IS NOT NULL)"
 #define ABOVE "SELECT " ROW " FROM %s WHERE id >= $1 AND " ON_PRIMARY " ORDER BY id LIMIT $2"
@@ -130,17 +144,26 @@ static const char shares_form[] =
     "SELECT id, " IF_FITS("kafka_topic") ", " IF_FITS("kafka_key") ", " IF_FITS("kafka_value") ", " IF_FITS("kafka_header_keys") ", "
     IF_FITS("kafka_header_values") " FROM (SELECT " ROW ", %s <= $3 AS fits FROM (%s) AS found ORDER BY id LIMIT $2) AS few ORDER BY id";
 /* OFFSET 0: bytes are added up once. */
-static const char sum_form[] =
-    "SELECT " ROW ", before + bytes >= $3 FROM (SELECT " ROW ", bytes, " BYTES_BEFORE " FROM (SELECT " ROW ", %s AS bytes FROM (%s) AS found "
-    "OFFSET 0) AS sized ORDER BY id LIMIT $2) AS few WHERE before < $3 ORDER BY id";
+#define SUM_FORM(more) \
+    "SELECT " ROW ", before + bytes >= $3" more " FROM (SELECT " ROW more ", bytes, " BYTES_BEFORE " FROM (SELECT " ROW more \
+    ", %s AS bytes FROM (%s) AS found OFFSET 0) AS sized ORDER BY id LIMIT $2) AS few WHERE before < $3 ORDER BY id"
+static const char sum_form[] = SUM_FORM("");
+
+/* With hidden keys, as above. */
+#define UNLESS_HIDDEN(column) "CASE WHEN hidden THEN NULL ELSE " column " END AS " column
+#define HIDING \
+    "(SELECT id, " UNLESS_HIDDEN("kafka_topic") ", kafka_key, " UNLESS_HIDDEN("kafka_value") ", " UNLESS_HIDDEN("kafka_header_keys") ", " \
+    UNLESS_HIDDEN("kafka_header_values") ", hidden FROM %s CROSS JOIN LATERAL (SELECT " HIDDEN " AS hidden) AS h " \
+    "WHERE id >= $1 AND " ON_PRIMARY " ORDER BY id LIMIT $2) UNION ALL " \
+    IN_EACH_GAP("$4", "$5") "(SELECT " ROW ", false AS hidden " \
+    "FROM %s WHERE id >= g.lo AND id <= g.hi AND id <> ALL ($6) AND NOT " HIDDEN " ORDER BY id LIMIT $2) AS o"
+static const char sum_hiding_form[] = SUM_FORM(", hidden");
 
 static const char list_form[] = "SELECT id, kafka_key FROM %s WHERE id >= $1 AND id <= $2 AND " ON_PRIMARY " ORDER BY id DESC LIMIT $3";
 
-static const char look_form[] = "SELECT id FROM %s WHERE id = ANY ($1) AND " ON_PRIMARY;
+#define THESE "SELECT " ROW " FROM %s WHERE id = ANY ($1) AND " ON_PRIMARY
 
 static const char purge_form[] = "DELETE FROM %s WHERE id = ANY ($1)";
-
-static const char reset_form[] = "UPDATE %s SET leader_id = NULL WHERE id = ANY ($1) RETURNING id";
 
 /* By name each time: a table that was dropped and made again has another oid. Who writes to a partition
  * directly locks nothing else; who draws an id before he writes locks the sequence; who writes to what lies under a
@@ -165,26 +188,9 @@ static const char writers_sql[] =
     "AND (relkind NOT IN ('r', 'p') OR pg_catalog.pg_is_in_recovery()) "
     "UNION ALL SELECT 'since ' || pg_catalog.pg_postmaster_start_time() || coalesce(pg_catalog.pg_stat_get_bgwriter_stat_reset_time()::text, '')";
 
-/* A binary int8[] of one member of each of `count` structures of `stride` bytes; the caller frees it. NULL without memory. */
-static uint8_t *make_array(const int64_t *first, size_t stride, size_t count, int *length) {
-    size_t size = HV_ARRAY_HEAD + 12 * count;
-    assert(count > 0 && size < INT32_MAX);
-    uint8_t *array = malloc(size);
-    if (array == NULL) {
-        return NULL;
-    }
-    uint8_t *at = hv_put_array_head(array, OID_INT8, (uint32_t)count);
-    for (size_t i = 0; i < count; i++) {
-        at = hv_put_be32(at, 8);
-        at = hv_put_be64(at, (uint64_t)*(const int64_t *)(const void *)((const char *)first + i * stride));
-    }
-    *length = (int)size;
-    return array;
-}
-
 static void send_statement(struct hv_outbox *outbox, enum pending pending, const char *sql, int count,
                            const Oid *types, const void *const *values, const int *lengths) {
-    static const int binary[PARAMETERS_MAX] = {1, 1, 1, 1, 1, 1};
+    static const int binary[PARAMETERS_MAX] = {1, 1, 1, 1, 1, 1, 1};
     assert(outbox->pending == NOTHING && count <= PARAMETERS_MAX);
     const char *texts[PARAMETERS_MAX];
     for (int i = 0; i < count; i++) {
@@ -194,56 +200,69 @@ static void send_statement(struct hv_outbox *outbox, enum pending pending, const
     hv_pg_send(outbox->pg, sql, count, types, texts, lengths, binary);
 }
 
-static void send_ids(struct hv_outbox *outbox, enum pending pending, const char *sql, const int64_t *ids,
-                     size_t count) {
-    static const Oid types[] = {OID_INT8_ARRAY};
-    int length = 0;
-    uint8_t *array = make_array(ids, sizeof *ids, count, &length);
-    if (array == NULL) {
-        hv_pg_drop(outbox->pg, HV_PG_STATEMENT, "out of memory for a statement");
-        return;
-    }
-    send_statement(outbox, pending, sql, 1, types, (const void *const[]){array}, &length);
-    free(array);
+static void drop_for_memory(struct hv_outbox *outbox) {
+    hv_pg_drop(outbox->pg, HV_PG_STATEMENT, "out of memory for a statement");
+}
+
+static bool keys_are_bytes(const struct hv_outbox *outbox) {
+    return outbox->types.of[HV_COL_KEY] == OID_BYTEA;
+}
+
+static Oid type_of_keys(const struct hv_outbox *outbox) {
+    return keys_are_bytes(outbox) ? OID_BYTEA_ARRAY : OID_TEXT_ARRAY;
+}
+
+static uint8_t *array_of_hidden(const struct hv_outbox *outbox, struct hv_outbox_hidden hidden, int *length) {
+    return hv_pg_array_of_keys(hidden.keys, hidden.count, !keys_are_bytes(outbox), length);
 }
 
 /* Both ends of the gaps as arrays; the caller frees them. False, with what it has, without memory. */
 static bool make_gap_arrays(const struct hv_gap *gaps, size_t count, uint8_t **lo, uint8_t **hi, int *lengths) {
-    *lo = make_array(&gaps[0].lo, sizeof *gaps, count, &lengths[0]);
-    *hi = make_array(&gaps[0].hi, sizeof *gaps, count, &lengths[1]);
+    static const struct hv_gap none;
+    const struct hv_gap *first = count > 0 ? gaps : &none;
+    *lo = hv_pg_array_of_ids(&first->lo, sizeof *first, count, &lengths[0]);
+    *hi = hv_pg_array_of_ids(&first->hi, sizeof *first, count, &lengths[1]);
     return *lo != NULL && *hi != NULL;
 }
 
 void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64_t from_id, uint32_t limit, const struct hv_gap *gaps,
-                    size_t gap_count) {
-    static const Oid types[] = {OID_UUID, OID_INT8, OID_INT8, OID_INT8, OID_INT8_ARRAY, OID_INT8_ARRAY};
-    int form = gap_count == 0 ? MARK_ABOVE : MARK_GAPS;
-    int lengths[] = {16, 8, 8, 8, 0, 0};
+                    size_t gap_count, struct hv_outbox_hidden hidden) {
+    const Oid types[] = {OID_UUID, OID_INT8, OID_INT8, OID_INT8, OID_INT8_ARRAY, OID_INT8_ARRAY, type_of_keys(outbox)};
+    static const int parameters[] = {[MARK_ABOVE] = 4, [MARK_GAPS] = 6, [MARK_HIDING] = 7};
+    int form = hidden.count > 0 ? MARK_HIDING : gap_count > 0 ? MARK_GAPS : MARK_ABOVE;
+    int lengths[] = {16, 8, 8, 8, 0, 0, 0};
     assert(hv_outbox_is_idle(outbox) && limit > 0);
-    uint8_t from[8], rows[8], bytes[8], *lo = NULL, *hi = NULL;
+    uint8_t from[8], rows[8], bytes[8], *lo = NULL, *hi = NULL, *keys = NULL;
     hv_put_be64(from, (uint64_t)from_id);
     hv_put_be64(rows, (uint64_t)limit);
     hv_put_be64(bytes, (uint64_t)outbox->reply_bytes);
-    if (form == MARK_ABOVE || make_gap_arrays(gaps, gap_count, &lo, &hi, &lengths[4])) {
-        send_statement(outbox, MARK, outbox->mark_sql[form], form == MARK_ABOVE ? 4 : 6, types,
-                       (const void *const[]){leader_id, from, rows, bytes, lo, hi}, lengths);
+    bool fine = form == MARK_ABOVE || make_gap_arrays(gaps, gap_count, &lo, &hi, &lengths[4]);
+    if (fine && form == MARK_HIDING) {
+        keys = array_of_hidden(outbox, hidden, &lengths[6]);
+        fine = keys != NULL;
+    }
+    if (fine) {
+        send_statement(outbox, MARK, outbox->mark_sql[form], parameters[form], types,
+                       (const void *const[]){leader_id, from, rows, bytes, lo, hi, keys}, lengths);
     } else {
-        hv_pg_drop(outbox->pg, HV_PG_STATEMENT, "out of memory for a statement");
+        drop_for_memory(outbox);
     }
     free(lo);
     free(hi);
+    free(keys);
 }
 
 static void free_scan(struct scan *scan) {
     free(scan->lo);
     free(scan->hi);
     free(scan->without);
-    scan->lo = scan->hi = scan->without = NULL;
+    free(scan->hidden);
+    scan->lo = scan->hi = scan->without = scan->hidden = NULL;
 }
 
 static void send_scan(struct hv_outbox *outbox, int bound) {
-    static const Oid types[] = {OID_INT8, OID_INT8, OID_INT8, OID_INT8_ARRAY, OID_INT8_ARRAY, OID_INT8_ARRAY};
-    static const int parameters[] = {3, 5, 6};
+    static const int parameters[] = {[SCAN_ABOVE] = 3, [SCAN_GAPS] = 5, [SCAN_GAPS_WITHOUT] = 6, [SCAN_HIDING] = 7};
+    const Oid types[] = {OID_INT8, OID_INT8, OID_INT8, OID_INT8_ARRAY, OID_INT8_ARRAY, OID_INT8_ARRAY, type_of_keys(outbox)};
     struct scan *scan = &outbox->scan;
     uint64_t reply_bytes = (uint64_t)outbox->reply_bytes;
     uint8_t rows[8], bytes[8];
@@ -251,16 +270,23 @@ static void send_scan(struct hv_outbox *outbox, int bound) {
     hv_put_be64(rows, scan->limit);
     hv_put_be64(bytes, bound == BY_SUM ? reply_bytes : reply_bytes / scan->limit);
     send_statement(outbox, SCAN, outbox->scan_sql[bound][scan->form], parameters[scan->form], types,
-                   (const void *const[]){scan->from, rows, bytes, scan->lo, scan->hi, scan->without}, scan->lengths);
+                   (const void *const[]){scan->from, rows, bytes, scan->lo, scan->hi, scan->without, scan->hidden}, scan->lengths);
+}
+
+static int form_of_scan(size_t gap_count, size_t left_out_count, size_t hidden_count) {
+    if (hidden_count > 0) {
+        return SCAN_HIDING;
+    }
+    return gap_count == 0 ? SCAN_ABOVE : left_out_count == 0 ? SCAN_GAPS : SCAN_GAPS_WITHOUT;
 }
 
 void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count,
-                    const int64_t *left_out, size_t left_out_count) {
+                    const int64_t *left_out, size_t left_out_count, struct hv_outbox_hidden hidden) {
     struct scan *scan = &outbox->scan;
     assert(hv_outbox_is_idle(outbox) && limit > 0);
     free_scan(scan);
     *scan = (struct scan){
-        .form = gap_count == 0 ? SCAN_ABOVE : left_out_count == 0 ? SCAN_GAPS : SCAN_GAPS_WITHOUT,
+        .form = form_of_scan(gap_count, left_out_count, hidden.count),
         .limit = limit,
         .lengths = {8, 8, 8},
     };
@@ -269,16 +295,20 @@ void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, c
     if (scan->form != SCAN_ABOVE) {
         fine = make_gap_arrays(gaps, gap_count, &scan->lo, &scan->hi, &scan->lengths[3]);
     }
-    if (scan->form == SCAN_GAPS_WITHOUT) {
-        scan->without = make_array(left_out, sizeof *left_out, left_out_count, &scan->lengths[5]);
+    if (scan->form >= SCAN_GAPS_WITHOUT) {
+        scan->without = hv_pg_array_of_ids(left_out, sizeof *left_out, left_out_count, &scan->lengths[5]);
         fine = fine && scan->without != NULL;
     }
+    if (scan->form == SCAN_HIDING) {
+        scan->hidden = array_of_hidden(outbox, hidden, &scan->lengths[6]);
+        fine = fine && scan->hidden != NULL;
+    }
     if (!fine) {
-        hv_pg_drop(outbox->pg, HV_PG_STATEMENT, "out of memory for a statement");
+        drop_for_memory(outbox);
         return;
     }
     outbox->sums_left -= outbox->sums_left > 0;
-    send_scan(outbox, outbox->sums_left > 0 ? BY_SUM : BY_SHARES);
+    send_scan(outbox, outbox->sums_left > 0 || scan->form == SCAN_HIDING ? BY_SUM : BY_SHARES);
 }
 
 void hv_outbox_list(struct hv_outbox *outbox, int64_t from_id, int64_t to_id, uint32_t limit) {
@@ -293,18 +323,31 @@ void hv_outbox_list(struct hv_outbox *outbox, int64_t from_id, int64_t to_id, ui
 }
 
 void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, size_t count) {
-    assert(hv_outbox_is_idle(outbox));
-    send_ids(outbox, PURGE, outbox->purge_sql, ids, count);
+    static const Oid types[] = {OID_INT8_ARRAY};
+    assert(hv_outbox_is_idle(outbox) && count > 0);
+    int length = 0;
+    uint8_t *array = hv_pg_array_of_ids(ids, sizeof *ids, count, &length);
+    if (array == NULL) {
+        drop_for_memory(outbox);
+        return;
+    }
+    send_statement(outbox, PURGE, outbox->purge_sql, 1, types, (const void *const[]){array}, &length);
+    free(array);
 }
 
-void hv_outbox_reset(struct hv_outbox *outbox, const int64_t *ids, size_t count) {
-    assert(hv_outbox_is_idle(outbox));
-    send_ids(outbox, RESET, outbox->reset_sql, ids, count);
-}
-
-void hv_outbox_look(struct hv_outbox *outbox, const int64_t *ids, size_t count) {
-    assert(hv_outbox_is_idle(outbox));
-    send_ids(outbox, RESET, outbox->look_sql, ids, count);
+void hv_outbox_fetch(struct hv_outbox *outbox, const int64_t *ids, size_t count) {
+    static const Oid types[] = {OID_INT8_ARRAY, OID_INT8, OID_INT8};
+    assert(hv_outbox_is_idle(outbox) && count > 0);
+    int lengths[] = {0, 8, 8};
+    uint8_t rows[8], bytes[8], *array = hv_pg_array_of_ids(ids, sizeof *ids, count, &lengths[0]);
+    if (array == NULL) {
+        drop_for_memory(outbox);
+        return;
+    }
+    hv_put_be64(rows, (uint64_t)count);
+    hv_put_be64(bytes, (uint64_t)outbox->reply_bytes);
+    send_statement(outbox, FETCH, outbox->fetch_sql, 3, types, (const void *const[]){array, rows, bytes}, lengths);
+    free(array);
 }
 
 static void send_with_table_name(struct hv_outbox *outbox, enum pending pending, const char *sql) {
@@ -343,11 +386,6 @@ static int by_id(const void *a, const void *b) {
     return (x->id > y->id) - (x->id < y->id);
 }
 
-static int by_value(const void *a, const void *b) {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
 static void free_records(struct hv_record **records, size_t count) {
     while (count-- > 0) {
         hv_record_free(records[count]);
@@ -383,6 +421,7 @@ static enum built build_records(struct hv_outbox *outbox, const PGresult *result
             free_records(records, (size_t)i);
             return NO_MEMORY;
         }
+        records[i]->bare = PQnfields(result) > HV_COLS_OF_ROW + 1 && PQgetvalue(result, i, HV_COLS_OF_ROW + 1)[0] != 0;
         sorted = sorted && (i == 0 || records[i - 1]->id <= records[i]->id);
     }
     if (!sorted) {
@@ -391,13 +430,14 @@ static enum built build_records(struct hv_outbox *outbox, const PGresult *result
     return BUILT;
 }
 
-/* A scan tells it with each row. */
+/* Scans and fetches tell it with each row. */
 static bool was_cut(const PGresult *result) {
     int count = PQntuples(result);
     return PQnfields(result) > HV_COLS_OF_ROW && count > 0 && PQgetvalue(result, count - 1, HV_COLS_OF_ROW)[0] != 0;
 }
 
-static void on_marked(struct hv_outbox *outbox, const PGresult *result, bool by_shares) {
+static void on_rows(struct hv_outbox *outbox, const PGresult *result, bool by_shares,
+                    void (*tell)(void *user, struct hv_record **records, size_t count, bool cut)) {
     if (!hv_table_types_match(result, &outbox->types)) {
         drop_with_answer_unused(outbox, HV_PG_WRONG_TYPE, "the table's columns changed their types");
         return;
@@ -407,7 +447,7 @@ static void on_marked(struct hv_outbox *outbox, const PGresult *result, bool by_
     enum built built = records == NULL ? NO_MEMORY : build_records(outbox, result, by_shares, records);
     const struct hv_record *twin = built == BUILT ? find_twin(records, count) : NULL;
     if (built == NO_MEMORY) {
-        drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for the rows of a mark");
+        drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for rows");
     } else if (built == NOT_WHOLE) {
         outbox->sums_left = SUMS_IN_A_ROW;
         send_scan(outbox, BY_SUM);
@@ -418,25 +458,9 @@ static void on_marked(struct hv_outbox *outbox, const PGresult *result, bool by_
         free_records(records, count);
         drop_with_answer_unused(outbox, HV_PG_STATEMENT, reason);
     } else {
-        outbox->handler->marked(outbox->user, records, count, was_cut(result));
+        tell(outbox->user, records, count, was_cut(result));
     }
     free(records);
-}
-
-static void on_ids(struct hv_outbox *outbox, const PGresult *result,
-                   void (*tell)(void *user, const int64_t *ids, size_t count)) {
-    size_t count = (size_t)PQntuples(result);
-    int64_t *ids = calloc(count + 1, sizeof *ids);
-    if (ids == NULL) {
-        drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for a list of ids");
-        return;
-    }
-    for (size_t i = 0; i < count; i++) {
-        ids[i] = hv_table_read_id(result, (int)i);
-    }
-    qsort(ids, count, sizeof ids[0], by_value);
-    tell(outbox->user, ids, count);
-    free(ids);
 }
 
 static void on_listed(struct hv_outbox *outbox, const PGresult *result) {
@@ -448,8 +472,10 @@ static void on_listed(struct hv_outbox *outbox, const PGresult *result) {
     }
     for (size_t i = 0; i < count; i++) {
         int at = (int)(count - 1 - i); /* the highest comes first */
+        int length = PQgetisnull(result, at, 1) ? -1 : PQgetlength(result, at, 1);
         rows[i].id = hv_table_read_id(result, at);
-        rows[i].key_hash = hv_fnv1a(PQgetvalue(result, at, 1), (size_t)PQgetlength(result, at, 1));
+        rows[i].key_hash = hv_fnv1a(PQgetvalue(result, at, 1), length > 0 ? (size_t)length : 0);
+        rows[i].key = hv_record_key_id(PQgetvalue(result, at, 1), length);
     }
     outbox->handler->listed(outbox->user, rows, count);
     free(rows);
@@ -518,24 +544,38 @@ static void on_rights(struct hv_outbox *outbox, const PGresult *result) {
     tell_refused(outbox);
 }
 
+__attribute__((format(printf, 3, 4))) static void write_sql(char *out, size_t size, const char *form, ...) {
+    va_list args;
+    va_start(args, form);
+    int length = vsnprintf(out, size, form, args);
+    va_end(args);
+    assert(length > 0 && (size_t)length < size);
+}
+
 static void write_scan(struct hv_outbox *outbox, int form, const char *rows, const char *bytes) {
-    snprintf(outbox->scan_sql[BY_SHARES][form], SQL_MAX, shares_form, bytes, rows);
-    snprintf(outbox->scan_sql[BY_SUM][form], SQL_MAX, sum_form, bytes, rows);
+    write_sql(outbox->scan_sql[BY_SHARES][form], SQL_MAX, shares_form, bytes, rows);
+    write_sql(outbox->scan_sql[BY_SUM][form], SQL_MAX, sum_form, bytes, rows);
 }
 
 /* Once the types of the columns are known. */
 static void write_claims(struct hv_outbox *outbox) {
     const char *table = outbox->table;
     const char *bytes = bytes_forms[hv_pg_server_version(outbox->pg) >= 140000][hv_table_value_is_json(&outbox->types)];
-    snprintf(outbox->mark_sql[MARK_ABOVE], SQL_MAX, mark_above_form, table, bytes, table);
-    snprintf(outbox->mark_sql[MARK_GAPS], SQL_MAX, mark_gaps_form, table, bytes, table, bytes, table);
-    char rows[1536];
-    snprintf(rows, sizeof rows, ABOVE, table);
+    write_sql(outbox->mark_sql[MARK_ABOVE], SQL_MAX, mark_above_form, table, bytes, table);
+    write_sql(outbox->mark_sql[MARK_GAPS], SQL_MAX, mark_gaps_form, table, bytes, table, bytes, table);
+    const char *key = keys_are_bytes(outbox) ? "kafka_key" : "kafka_key::text COLLATE pg_catalog.\"C\"";
+    write_sql(outbox->mark_sql[MARK_HIDING], SQL_MAX, mark_hiding_form, bytes, table, key, bytes, table, key, table);
+    char rows[2560];
+    write_sql(rows, sizeof rows, ABOVE, table);
     write_scan(outbox, SCAN_ABOVE, rows, bytes);
-    snprintf(rows, sizeof rows, IN_GAPS(""), table, table);
+    write_sql(rows, sizeof rows, IN_GAPS(""), table, table);
     write_scan(outbox, SCAN_GAPS, rows, bytes);
-    snprintf(rows, sizeof rows, IN_GAPS("AND id <> ALL ($6) "), table, table);
+    write_sql(rows, sizeof rows, IN_GAPS("AND id <> ALL ($6) "), table, table);
     write_scan(outbox, SCAN_GAPS_WITHOUT, rows, bytes);
+    write_sql(rows, sizeof rows, HIDING, table, key, table, key);
+    write_sql(outbox->scan_sql[BY_SUM][SCAN_HIDING], SQL_MAX, sum_hiding_form, bytes, rows);
+    write_sql(rows, sizeof rows, THESE, table);
+    write_sql(outbox->fetch_sql, SQL_MAX, sum_form, bytes, rows);
 }
 
 static void on_probed(struct hv_outbox *outbox, const PGresult *result) {
@@ -559,13 +599,13 @@ static void on_result(void *user, PGresult *result) {
         on_probed(outbox, result);
         break;
     case SCAN:
-        on_marked(outbox, result, outbox->scan.bound == BY_SHARES);
+        on_rows(outbox, result, outbox->scan.bound == BY_SHARES, outbox->handler->marked);
         if (outbox->pending == NOTHING) { /* or it is repeated */
             free_scan(&outbox->scan);
         }
         break;
     case MARK:
-        on_marked(outbox, result, false);
+        on_rows(outbox, result, false, outbox->handler->marked);
         break;
     case LIST:
         on_listed(outbox, result);
@@ -573,8 +613,8 @@ static void on_result(void *user, PGresult *result) {
     case PURGE:
         outbox->handler->purged(outbox->user, (size_t)strtoull(PQcmdTuples(result), NULL, 10));
         break;
-    case RESET:
-        on_ids(outbox, result, outbox->handler->was_reset);
+    case FETCH:
+        on_rows(outbox, result, false, outbox->handler->fetched);
         break;
     case WRITERS:
         on_writers(outbox, result);
@@ -655,9 +695,7 @@ int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, co
     hv_table_quote_name(outbox->channel, channel);
     snprintf(outbox->probe_sql, SQL_MAX, probe_form, outbox->table);
     snprintf(outbox->list_sql, SQL_MAX, list_form, outbox->table);
-    snprintf(outbox->look_sql, SQL_MAX, look_form, outbox->table);
     snprintf(outbox->purge_sql, SQL_MAX, purge_form, outbox->table);
-    snprintf(outbox->reset_sql, SQL_MAX, reset_form, outbox->table);
     if (hv_pg_open(loop, options, &pg_handler, outbox, &outbox->pg, err) < 0) {
         free(outbox);
         return -1;

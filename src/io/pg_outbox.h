@@ -13,7 +13,7 @@
 struct hv_outbox;
 
 /* Called on the loop's thread, never from within a call into this API; a handler may call the API. For
- * each call of mark, scan, list, purge, reset, look, writers or listen exactly one of its own answer, `refused` or `down` follows. */
+ * each call of mark, scan, list, purge, fetch, writers or listen exactly one of its own answer, `refused` or `down` follows. */
 struct hv_outbox_handler {
     /* Connected, and the table looks as it should (columns, types, rights to SELECT, UPDATE leader_id and
      * DELETE). */
@@ -25,13 +25,13 @@ struct hv_outbox_handler {
     void (*down)(void *user, const struct hv_pg_failure *failure);
     /* The rows of a whole mark or scan, in ascending order of id, no two of one id (then the answer cannot be used).
      * The records are the handler's now (hv_record_free each); the array is only lent. */
-    /* cut (of a scan): there may be more rows above the last one, see hv_outbox_set_reply_bytes. */
+    /* Some may be bare. cut (of a scan): there may be more rows above the last one, see hv_outbox_set_reply_bytes. */
     void (*marked)(void *user, struct hv_record **records, size_t count, bool cut);
-    /* The rows that a list found, ids ascending; only id and key_hash are set; lent. */
+    /* The rows that a fetch found, as above; cut: those behind the last one were not looked at. */
+    void (*fetched)(void *user, struct hv_record **records, size_t count, bool cut);
+    /* The rows that a list found, ids ascending; only id, key_hash and key are set; lent. */
     void (*listed)(void *user, const struct hv_claimed *rows, size_t count);
     void (*purged)(void *user, size_t rows);
-    /* The ids that were there (and are unmarked now, after a reset), ascending; lent. */
-    void (*was_reset)(void *user, const int64_t *ids, size_t count);
     /* Hashes (FNV-1a 64 of the text in pg_locks) of the virtual transactions, prepared ones too, that hold
      * a writing lock on the table; in no order; lent. */
     void (*writers)(void *user, const uint64_t *hashes, size_t count);
@@ -54,29 +54,33 @@ void hv_outbox_close(struct hv_outbox *outbox, void (*closed)(void *user));
  * Not copied: must outlive the records. */
 void hv_outbox_set_id_header(struct hv_outbox *outbox, const char *name);
 
-/* Marks and scans from now on end with the row by which the values of their rows come to so many bytes (JSON: as they are stored), and have
+/* Marks, scans and fetches from now on end with the row by which the values of their rows come to so many bytes (JSON: as they are stored), and have
  * one row at least. Rows may be of any size, whatever those before them were. 0: no bound (as at first). */
 void hv_outbox_set_reply_bytes(struct hv_outbox *outbox, uint64_t bytes);
 
 /* May one of the next be called now? (up, and nothing is out) */
 bool hv_outbox_is_idle(const struct hv_outbox *outbox);
 
-/* Claims, as of one snapshot, up to `limit` (1 or more) rows of the lowest ids out of the gaps and >= from_id that do not carry leader_id.
- * Gaps are below from_id and apart from each other. Copies its arguments before it returns. */
+/* Of rows of these keys, marks and scans bring none in a gap; those above are bare. Lent. */
+struct hv_outbox_hidden {
+    const struct hv_key_bytes *keys;
+    size_t count;
+};
+
+/* Claims, as of one snapshot, up to `limit` (1 or more) rows of the lowest ids out of the gaps and >= from_id that do not carry leader_id;
+ * bare ones among them are not marked. Gaps are below from_id and apart from each other. Copies its arguments before it returns. */
 void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64_t from_id, uint32_t limit, const struct hv_gap *gaps,
-                    size_t gap_count);
+                    size_t gap_count, struct hv_outbox_hidden hidden);
 /* Reads, in one snapshot, the `limit` (1 or more) rows of the lowest ids out of the gaps (as above) and >= from_id, but none in a gap with
  * an id of left_out. Copies its arguments before it returns. A standby refuses. */
 void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count,
-                    const int64_t *left_out, size_t left_out_count);
+                    const int64_t *left_out, size_t left_out_count, struct hv_outbox_hidden hidden);
 /* Reads ids and keys of up to `limit` rows of the highest ids between two, both inclusive. A standby refuses. */
 void hv_outbox_list(struct hv_outbox *outbox, int64_t from_id, int64_t to_id, uint32_t limit);
 /* DELETE ... WHERE id = ANY(ids). Copies ids before it returns. */
 void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, size_t count);
-/* UPDATE ... SET leader_id = NULL WHERE id = ANY(ids) RETURNING id. Copies ids before it returns. */
-void hv_outbox_reset(struct hv_outbox *outbox, const int64_t *ids, size_t count);
-/* Which of them are there? Copies ids before it returns. A standby refuses: it may not have them yet. */
-void hv_outbox_look(struct hv_outbox *outbox, const int64_t *ids, size_t count);
+/* Reads those of these rows that are there. Copies ids before it returns. A standby refuses: it may not have them yet. */
+void hv_outbox_fetch(struct hv_outbox *outbox, const int64_t *ids, size_t count);
 /* Asks who could still commit rows: whose transaction holds a writing lock on the table. This connection's
  * own backend is left out; another one of ours counts while a statement of it runs. The answer of another server, or of one that
  * was restarted since (behind a pooler), cannot be compared with earlier ones, and ends the session: `down`. */

@@ -83,18 +83,17 @@ static void act_on_database(struct hv_runtime *rt, const struct hv_action *actio
     if (!hv_outbox_is_idle(outbox)) {
         return; /* it went down in this iteration and has told so; that event answers the core's statement as well */
     }
+    const struct hv_outbox_hidden hidden = {action->keys, action->key_count};
     switch (action->type) {
     case HV_ACT_MARK:
-        hv_outbox_mark(outbox, action->uuid, action->from_id, action->limit, action->gaps, action->gap_count);
+        hv_outbox_mark(outbox, action->uuid, action->from_id, action->limit, action->gaps, action->gap_count, hidden);
         break;
     case HV_ACT_SCAN:
-        hv_outbox_scan(outbox, action->from_id, action->limit, action->gaps, action->gap_count, action->ids, action->count);
+        hv_outbox_scan(outbox, action->from_id, action->limit, action->gaps, action->gap_count, action->ids, action->count,
+                       hidden);
         break;
     case HV_ACT_LIST:
         hv_outbox_list(outbox, action->from_id, action->to_id, action->limit);
-        break;
-    case HV_ACT_LOOK:
-        hv_outbox_look(outbox, action->ids, action->count);
         break;
     case HV_ACT_WRITERS:
         hv_outbox_writers(outbox);
@@ -106,7 +105,7 @@ static void act_on_database(struct hv_runtime *rt, const struct hv_action *actio
         hv_outbox_purge(outbox, action->ids, action->count);
         break;
     default:
-        hv_outbox_reset(outbox, action->ids, action->count);
+        hv_outbox_fetch(outbox, action->ids, action->count);
         break;
     }
 }
@@ -151,8 +150,7 @@ static void act(struct hv_runtime *rt, const struct hv_action *action) {
     case HV_ACT_WRITERS:
     case HV_ACT_LISTEN:
     case HV_ACT_PURGE:
-    case HV_ACT_RESET:
-    case HV_ACT_LOOK:
+    case HV_ACT_FETCH:
         act_on_database(rt, action);
         break;
     case HV_ACT_OPEN_CLIENT:

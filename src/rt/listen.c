@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/memory.h"
 #include "rt/state.h"
 
@@ -60,19 +61,32 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
     tell_database(db, HV_EV_CLAIM_REFUSED, HV_EV_SETTLE_REFUSED, because_of_a_row(failure));
 }
 
-static void on_marked(void *user, struct hv_record **records, size_t count, bool cut) {
-    struct hv_rt_database *db = user;
+static void tell_rows(struct hv_rt_database *db, enum hv_event_type type, struct hv_record **records, size_t count, bool cut) {
     db->said[0] = '\0';
     struct hv_claimed *rows = hv_calloc(count, sizeof *rows);
     for (size_t i = 0; i < count; i++) {
         const struct hv_record *record = records[i];
-        rows[i] = (struct hv_claimed){.id = record->id,
-                                      .key_hash = record->key_hash,
-                                      .bytes = record->size,
-                                      .defective = record->defect != HV_SOUND,
-                                      .payload = records[i]};
+        rows[i] = (struct hv_claimed){.id = record->id, .key_hash = record->key_hash, .key = record->key_id, .bare = record->bare};
+        if (record->bare) {
+            hv_record_free(records[i]);
+            continue;
+        }
+        rows[i].key_bytes = record->key;
+        rows[i].key_length = record->key_length > 0 ? (uint32_t)record->key_length : 0;
+        rows[i].topic = hv_hash64(HV_HASH64_START, record->topic, strlen(record->topic));
+        rows[i].bytes = record->size;
+        rows[i].defective = record->defect != HV_SOUND;
+        rows[i].payload = records[i];
     }
-    hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_CLAIMED, .rows = rows, .count = count, .flag = cut}, rows);
+    hv_rt_tell(db->rt, (struct hv_event){.type = type, .rows = rows, .count = count, .flag = cut}, rows);
+}
+
+static void on_marked(void *user, struct hv_record **records, size_t count, bool cut) {
+    tell_rows(user, HV_EV_CLAIMED, records, count, cut);
+}
+
+static void on_fetched(void *user, struct hv_record **records, size_t count, bool cut) {
+    tell_rows(user, HV_EV_FETCHED, records, count, cut);
 }
 
 static void on_purged(void *user, size_t rows) {
@@ -80,12 +94,6 @@ static void on_purged(void *user, size_t rows) {
     (void)rows;
     db->said[0] = '\0';
     hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_PURGED}, NULL);
-}
-
-static void on_reset(void *user, const int64_t *ids, size_t count) {
-    struct hv_rt_database *db = user;
-    int64_t *copy = hv_inbox_copy(ids, count, sizeof *ids);
-    hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_RESET, .ids = copy, .count = count}, copy);
 }
 
 static void on_listed(void *user, const struct hv_claimed *rows, size_t count) {
@@ -119,7 +127,7 @@ const struct hv_outbox_handler hv_rt_outbox_handler = {
     .marked = on_marked,
     .purged = on_purged,
     .listed = on_listed,
-    .was_reset = on_reset,
+    .fetched = on_fetched,
     .writers = on_writers,
     .listening = on_listening,
     .notified = on_notified,

@@ -4,6 +4,9 @@
 #include "core/record.h"
 #include "rt/state.h"
 
+#define BLOCKED_LINES 50 /* at most, in... */
+#define BLOCKED_WHILE HV_SECONDS(10)
+
 static double seconds(hv_time duration) {
     return (double)duration / 1e6;
 }
@@ -19,15 +22,40 @@ static void say_leading(struct hv_runtime *rt, const char *message, const struct
     }
 }
 
+/* A storm of bad records must not become one of log lines. */
+static void say_how_many_more(struct hv_runtime *rt) {
+    if (rt->last_now - rt->blocked.since < BLOCKED_WHILE) {
+        return;
+    }
+    if (rt->blocked.more > 0) {
+        struct hv_harvest_figures figures;
+        hv_harvest_look(rt->core, &figures);
+        hv_log(rt->logger, HV_WARN, "record", "more were blocked",
+               HV_FIELDS(HV_INT("records", rt->blocked.more), HV_INT("blocked_keys", figures.blocked_keys)));
+    }
+    rt->blocked = (struct hv_rt_blocked){.since = rt->last_now};
+}
+
+static enum hv_log_level level_of_blocked(struct hv_runtime *rt, const struct hv_action *action) {
+    say_how_many_more(rt);
+    if (action->count > 1) {
+        return HV_DEBUG; /* The first time it is news, later tries are detail. */
+    }
+    if (rt->blocked.told < BLOCKED_LINES) {
+        rt->blocked.told++;
+        return HV_WARN;
+    }
+    rt->blocked.more++;
+    return HV_DEBUG;
+}
+
 static void say_blocked(struct hv_runtime *rt, const struct hv_action *action) {
     const struct hv_record *record = action->payload;
     const char *reason = record->defect != HV_SOUND ? hv_defect_text(record->defect) : action->reason;
     const char *advice = strstr(reason, "authorization failed") != NULL
-                             ? "grant this user WRITE on the topic; the records of its shard wait behind it"
-                             : "mend or delete the row, or mend the topic; the records of its shard wait behind it";
-    /* The first time it is news, later tries are detail. */
-    enum hv_log_level level = action->count <= 1 ? HV_WARN : HV_DEBUG;
-    hv_log(rt->logger, level, "record", "blocked",
+                             ? "grant this user WRITE on the topic; the records of its key wait behind it"
+                             : "mend or delete the row, or mend the topic; the records of its key wait behind it";
+    hv_log(rt->logger, level_of_blocked(rt, action), "record", "blocked",
            HV_FIELDS(HV_INT("id", action->id), HV_STR("topic", record->topic), HV_STR("reason", reason),
                      HV_INT("size", record->value_length), HV_REAL("retry_in", seconds(action->duration)),
                      HV_STR("advice", advice)));
@@ -78,6 +106,7 @@ void hv_rt_notice(struct hv_runtime *rt, const struct hv_action *action) {
                          HV_STR("advice", "see what refuses the DELETE: a trigger or a constraint")));
         break;
     case HV_NOTICE_METER:
+        say_how_many_more(rt);
         say_meter(rt, &action->meter);
         break;
     }

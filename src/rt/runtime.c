@@ -12,6 +12,8 @@
 #define GAPS_MAX 256    /* each costs a look into the index at every claim */
 #define LIST_LIMIT 5000 /* ids: 100 kB */
 #define LIST_SPAN 16383 /* ids less one: were all their rows dead, it would take some milliseconds */
+#define BLOCKED_KEYS_MAX 4096
+#define BLOCKED_KEYS_BYTES (256 * 1024) /* they go with each claim */
 #define CLOCKS_DIFFER HV_MS(10) /* the two are not read at the same moment: less than this is no sleep */
 
 /* The clock as it is now, not as the loop cached it: a process that was paused must see that its lease is over before it does
@@ -44,6 +46,8 @@ static struct hv_core_config core_config(const struct hv_settings *s, hv_time wa
         .io_error_backoff = s->io_error_backoff,
         .io_error_backoff_max = s->io_error_backoff_max,
         .blocked_backoff_max = s->blocked_backoff_max,
+        .blocked_keys_max = BLOCKED_KEYS_MAX,
+        .blocked_keys_bytes = BLOCKED_KEYS_BYTES,
         .queue_timeout = s->queue_timeout,
         .rescan_interval = s->rescan_interval,
         .heartbeat_interval = s->min_poll_interval,
@@ -104,7 +108,8 @@ static void free_payload(void *user, void *payload) {
 static void destroy(struct hv_runtime *rt) {
     for (size_t i = 0; i < rt->inbox.count; i++) {
         const struct hv_event *event = &rt->inbox.list[i].event;
-        for (size_t row = 0; event->type == HV_EV_CLAIMED && row < event->count; row++) {
+        bool rows = event->type == HV_EV_CLAIMED || event->type == HV_EV_FETCHED;
+        for (size_t row = 0; rows && row < event->count; row++) {
             hv_record_free(event->rows[row].payload);
         }
     }

@@ -86,8 +86,8 @@ static const struct hv_setting table[] = {
      .help = "bytes of those records, of which a shard may have a quarter; bounds the memory of large values"},
     {COUNT(send_concurrency), DEFAULT("64"), RANGE(1, 4096),
      .help =
-         "number of shards, in-memory queues by key: the unit of order, and what a record that Kafka refuses "
-         "holds up (goharvest: 8, because there each shard is a Kafka client; here all share one)"},
+         "number of shards, in-memory queues by key, each in order: the unit of fairness "
+         "(goharvest: 8, because there each shard is a Kafka client; here all share one)"},
     {COUNT(send_buffer), DEFAULT("2000"), RANGE(1, 1000000), RELOAD,
      .help = "unsent records a shard may hold before claiming halts (goharvest: 10, without effect; here one "
              "hot key has to fill its batches from a single shard)"},

@@ -35,6 +35,12 @@ struct hv_rt_told {
     hv_time last; /* when there was a trouble, told or not */
 };
 
+/* Blocked records in the log: so many lines in a while, and how many more there were. */
+struct hv_rt_blocked {
+    hv_time since;
+    unsigned told, more;
+};
+
 struct hv_runtime {
     const struct hv_settings *settings;
     struct hv_logger *logger;
@@ -47,6 +53,7 @@ struct hv_runtime {
     struct hv_rt_client clients[HV_LANES];
     struct hv_election *election;
     struct hv_rt_told kafka_told;
+    struct hv_rt_blocked blocked;
     hv_time last_now;
     hv_time wall_offset; /* the wall clock at time 0 of the core, as it was at the start */
     hv_time suspended; /* the core's clock is ahead of the loop's by this: a lease runs out while the machine sleeps, too */

@@ -107,7 +107,7 @@ static void on_reports(void *user, const struct hv_report *list, size_t count) {
         r->delivered += list[i].delivery == HV_DELIVERED;
         r->purged += list[i].delivery == HV_PURGED;
         r->failed += list[i].delivery == HV_FAILED;
-        r->refused += list[i].delivery == HV_REFUSED;
+        r->refused += list[i].delivery == HV_REFUSED || list[i].delivery == HV_UNREACHED;
         if (list[i].code != 0)
             r->last_code = list[i].code;
         assert_non_null(list[i].reason);

@@ -68,7 +68,7 @@ static void report_first(struct sim_client *client, struct sim_queue *queue, enu
     struct sim_entry entry = shift(queue);
     client->unreported--;
     struct hv_report report = {.ticket = entry.ticket, .delivery = delivery, .reason = reason};
-    sim_tell_report(client->member, report, client, entry.shard);
+    sim_tell_report(client->member, report, client, entry.key);
 }
 
 static void append_entry(struct sim *sim, struct sim_entry *entry) {
@@ -139,9 +139,9 @@ static void not_taken(struct sim_client *client, struct sim_queue *queue, enum h
     }
 }
 
-static void refuse(struct sim_client *client, struct sim_queue *queue) {
+static void refuse(struct sim_client *client, struct sim_queue *queue, enum hv_delivery how) {
     struct sim *sim = client->member->sim;
-    not_taken(client, queue, HV_REFUSED, "the broker refuses the batch");
+    not_taken(client, queue, how, how == HV_REFUSED ? "the broker refuses the batch" : "there is no such topic");
     if (client->lane == HV_LANE_RECORDS) {
         queue->gapped = true;
     }
@@ -174,8 +174,8 @@ static void arrive(struct sim *sim, void *arg) {
     hv_time hang = sim->hang_until[a->partition];
     if (hang > sim->now) {
         client_later(client, a->partition, hang - sim->now + sim_span(sim, 0, HV_MS(5)), arrive);
-    } else if (has_poison(queue)) {
-        refuse(client, queue);
+    } else if (has_poison(queue) || sim->closed_until[a->partition] > sim->now) {
+        refuse(client, queue, sim->closed_until[a->partition] > sim->now ? HV_UNREACHED : HV_REFUSED);
         dispatch_later(client, a->partition);
     } else if (sim_chance(sim, sim->weather.batch_fails)) {
         fail_batch(client, queue);
@@ -247,27 +247,27 @@ void sim_client_open(struct sim_member *member, uint8_t lane) {
                  opened);
 }
 
-static void bounce(struct sim_member *member, const struct hv_action *action, bool for_good, int shard) {
+static void bounce(struct sim_member *member, const struct hv_action *action, bool for_good, int key) {
     member->bounced = true;
     struct hv_event event = {.type = HV_EV_BOUNCED, .lane = action->lane, .ticket = action->ticket,
                              .flag = for_good,
                              .reason = for_good ? "the client refuses it" : NULL};
-    sim_tell_of(member, event, member->clients[action->lane], shard);
+    sim_tell_of(member, event, member->clients[action->lane], key);
 }
 
 void sim_client_produce(struct sim_member *member, const struct hv_action *action) {
     struct sim *sim = member->sim;
     struct sim_payload *payload = action->payload;
     struct sim_client *client = member->clients[action->lane];
-    int shard = (int)(payload->hash % member->config.send_concurrency);
+    int key = payload->key;
     if (client == NULL || !client->ready || client->purged) {
         sim_fail(sim, "a record for a client that is not open");
         return;
     }
     if (member->bounced || client->dead || sim_chance(sim, sim->weather.queue_full)) {
-        bounce(member, action, false, shard);
+        bounce(member, action, false, key);
     } else if (payload->flaw == SIM_OVERSIZE) {
-        bounce(member, action, true, shard);
+        bounce(member, action, true, key);
     } else {
         int partition = sim_partition_of(sim, payload->key);
         client->unreported++;
@@ -276,7 +276,7 @@ void sim_client_produce(struct sim_member *member, const struct hv_action *actio
                                                             .id = payload->id,
                                                             .version = payload->version,
                                                             .flaw = payload->flaw,
-                                                            .shard = (uint8_t)shard});
+                                                            .key = (uint8_t)key});
         dispatch_later(client, partition);
     }
 }
@@ -354,7 +354,7 @@ void sim_client_close(struct sim_member *member, uint8_t lane) {
         }
         while (queue->count > 0) {
             struct sim_entry entry = shift(queue);
-            member->in_flight[entry.shard][lane]--;
+            member->in_flight[entry.key][lane]--;
         }
         free(queue->list);
     }

@@ -72,17 +72,17 @@ static void put(struct sim_member *member, struct sim_mail mail) {
 }
 
 void sim_tell(struct sim_member *member, struct hv_event event, void *owned) {
-    put(member, (struct sim_mail){.event = event, .owned = owned, .shard = -1});
+    put(member, (struct sim_mail){.event = event, .owned = owned, .key = -1});
 }
 
 void sim_tell_of(struct sim_member *member, struct hv_event event, const struct sim_client *client,
-                 int shard) {
-    put(member, (struct sim_mail){.event = event, .client = client->uid, .shard = shard});
+                 int key) {
+    put(member, (struct sim_mail){.event = event, .client = client->uid, .key = key});
 }
 
-void sim_tell_report(struct sim_member *member, struct hv_report report, const struct sim_client *client, int shard) {
+void sim_tell_report(struct sim_member *member, struct hv_report report, const struct sim_client *client, int key) {
     struct hv_event event = {.type = HV_EV_REPORTS, .lane = client->lane, .count = 1};
-    put(member, (struct sim_mail){.event = event, .report = report, .client = client->uid, .shard = shard});
+    put(member, (struct sim_mail){.event = event, .report = report, .client = client->uid, .key = key});
 }
 
 void sim_drop_mail_of(struct sim_member *member, uint64_t client) {
@@ -91,27 +91,38 @@ void sim_drop_mail_of(struct sim_member *member, uint64_t client) {
         struct sim_mail *mail = &member->inbox[i];
         if (mail->client != client) {
             member->inbox[kept++] = *mail;
-        } else if (mail->shard >= 0) {
-            member->in_flight[mail->shard][mail->event.lane]--;
+        } else if (mail->key >= 0) {
+            member->in_flight[mail->key][mail->event.lane]--;
         }
     }
     member->inbox_count = kept;
+}
+
+static void take_payloads(struct sim_member *member, const struct hv_event *event) {
+    for (size_t i = 0; i < event->count; i++) {
+        struct sim_payload *payload = event->rows[i].payload;
+        if (payload != NULL) {
+            payload->holder = member;
+            member->payloads++;
+        }
+    }
 }
 
 /* What a member knows once it was told. */
 static void note_told(struct sim_member *member, const struct sim_mail *mail) {
     const struct hv_event *event = &mail->event;
     struct sim *sim = member->sim;
-    if (mail->shard >= 0) {
-        member->in_flight[mail->shard][event->lane]--;
+    if (mail->key >= 0) {
+        member->in_flight[mail->key][event->lane]--;
     }
     switch (event->type) {
     case HV_EV_CLAIMED:
-        for (size_t i = 0; i < event->count; i++) {
-            ((struct sim_payload *)event->rows[i].payload)->holder = member;
-        }
-        member->payloads += (uint32_t)event->count;
+        take_payloads(member, event);
         member->links[0].busy = false;
+        break;
+    case HV_EV_FETCHED:
+        take_payloads(member, event);
+        member->links[1].busy = false;
         break;
     case HV_EV_WRITERS:
     case HV_EV_LISTED:
@@ -120,7 +131,6 @@ static void note_told(struct sim_member *member, const struct sim_mail *mail) {
         member->links[0].busy = false;
         break;
     case HV_EV_PURGED:
-    case HV_EV_RESET:
     case HV_EV_SETTLE_REFUSED:
         member->links[1].busy = false;
         break;
@@ -157,8 +167,8 @@ static const char *const event_names[] = {
     "turn",    "leader id",    "assigned", "revoked",     "heartbeat",     "handed over", "left",       "claim up",
        "claim down",
     "refused", "claimed",      "listed", "writers", "listening", "wake", "settle up",   "settle down",   "settle refused", "purged",
-    "reset",
-    "ready",   "client failed", "report",  "bounced",     "stop",          "hurry",
+    "fetched",
+    "ready",   "client failed", "reports", "bounced",     "retry",    "stop",          "hurry",
 };
 
 static void trace_event(const struct sim_member *member, const struct hv_event *event) {
@@ -167,7 +177,7 @@ static void trace_event(const struct sim_member *member, const struct hv_event *
                   event_names[event->type], event->flag, event->lane, (int)event->delivery,
                   (unsigned long long)event->ticket, event->count);
         for (size_t i = 0; event->type == HV_EV_CLAIMED && i < event->count; i++) {
-            sim_trace(member->sim, "      row %lld", (long long)event->rows[i].id);
+            sim_trace(member->sim, "      row %lld%s", (long long)event->rows[i].id, event->rows[i].bare ? " bare" : "");
         }
         for (size_t i = 0; event->type == HV_EV_REPORTS && i < event->count; i++) {
             sim_trace(member->sim, "      ticket %llx delivery %d", (unsigned long long)event->reports[i].ticket, (int)event->reports[i].delivery);
@@ -196,7 +206,7 @@ static void tell_all(struct sim_member *member) {
 
 uint32_t sim_in_flight(const struct sim_member *member) {
     uint32_t all = 0;
-    for (uint32_t i = 0; i < member->config.send_concurrency; i++) {
+    for (uint32_t i = 0; i < SIM_KEYS; i++) {
         all += member->in_flight[i][0] + member->in_flight[i][1];
     }
     return all;
@@ -205,8 +215,7 @@ uint32_t sim_in_flight(const struct sim_member *member) {
 static void check_produce(struct sim_member *member, const struct hv_action *action) {
     struct sim *sim = member->sim;
     const struct sim_payload *payload = action->payload;
-    uint32_t shard = payload->hash % member->config.send_concurrency;
-    uint32_t *in_flight = member->in_flight[shard];
+    uint32_t *in_flight = member->in_flight[payload->key];
     if (!member->entitled || sim->now >= member->lease_end || member->gone || member->stopping) {
         sim_fail(sim, "m%d produces %lld %s", member->index, (long long)payload->id,
                  member->gone || member->stopping ? "while it stops" : "without a lease");
@@ -217,7 +226,7 @@ static void check_produce(struct sim_member *member, const struct hv_action *act
     }
     if (in_flight[1 - action->lane] > 0 || (action->lane == HV_LANE_SUSPECTS &&
                                             in_flight[action->lane] > 0)) {
-        sim_fail(sim, "m%d sends of shard %u in two lanes, or two suspects at once", member->index, shard);
+        sim_fail(sim, "m%d sends of key %u in two lanes, or two suspects at once", member->index, payload->key);
     }
     in_flight[action->lane]++;
     uint32_t all = sim_in_flight(member);
@@ -350,8 +359,7 @@ static void act(struct sim_member *member, const struct hv_action *action) {
     case HV_ACT_WRITERS:
     case HV_ACT_LISTEN:
     case HV_ACT_PURGE:
-    case HV_ACT_RESET:
-    case HV_ACT_LOOK:
+    case HV_ACT_FETCH:
         sim_statement(member, action);
         break;
     case HV_ACT_OPEN_CLIENT:
@@ -420,6 +428,11 @@ static void check_figures(struct sim_member *member) {
         sim_fail(member->sim, "m%d holds %u records, but %u + %u + %u are told", member->index, f.held,
                  f.unsent, f.in_flight,
                  f.unpurged);
+    }
+    if (f.held > 2 * (member->config.max_in_flight_records + member->config.mark_query_records) +
+                     4 * member->config.send_concurrency || f.blocked_keys > member->config.blocked_keys_max +
+                     member->config.send_concurrency) {
+        sim_fail(member->sim, "m%d holds %u records, and %u blocked keys", member->index, f.held, f.blocked_keys);
     }
     if (f.unsent + f.in_flight != member->payloads) {
         sim_fail(member->sim, "m%d holds %u payloads for %u records", member->index, member->payloads,

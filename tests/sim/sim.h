@@ -55,7 +55,7 @@ struct sim_weather {
     /* a batch, a hand-over, a client */
     uint32_t batch_fails, queue_full, open_fails, slow_purges;
     /* a tick */
-    uint32_t client_fatal, hangs;
+    uint32_t client_fatal, hangs, closes;
     /* a row */
     uint32_t poison, defective, oversize, undeletable;
     /* a tick */
@@ -67,10 +67,11 @@ struct sim_weather {
     int members;
     /* what this weather promises beyond order and completeness */
     bool no_duplicates, no_rewind, no_refresh;
-    /* from commit to append, of keys whose shard has no trouble of its own; 0: no promise */
     hv_time forgotten; /* for how long one transaction stays open, at least */
+    /* from commit to append, of keys that have no trouble of their own; 0: no promise. Where there may be more keys in
+     * trouble than there is room for, those whose shard has none */
     hv_time latency_max;
-    /* ... of the others, once nothing of their shard has a flaw, beyond blocked_backoff_max and the time
+    /* ... of the others, once nothing of their key (or shard) has a flaw, beyond blocked_backoff_max and the time
      * that each row which was bad takes to be read anew, one after the other */
     hv_time recovery_max;
 };
@@ -95,8 +96,12 @@ struct sim_row {
 
 struct sim_key {
     uint32_t hash;
+    uint64_t id; /* what the core knows it by; two keys may have the same */
+    char bytes[4]; /* the key itself */
     bool locked, cached;
     bool troubled;     /* it has, or had, a row with a flaw */
+    uint32_t flaws, flaws_ever; /* rows of it that have one, or had */
+    hv_time mended_at;          /* the last of them */
     int64_t last;      /* drawn */
     int64_t cache_next, cache_end;
 };
@@ -125,7 +130,6 @@ struct sim_payload {
     int64_t id;
     int version;
     uint8_t key, flaw;
-    uint32_t hash;
     bool released;
     int in_clients; /* queues of living clients that it is in */
     struct sim_member *holder; /* whose core holds it; NULL before it was told */
@@ -137,7 +141,7 @@ struct sim_mail {
     struct hv_report report; /* of HV_EV_REPORTS */
     void *owned;
     uint64_t client; /* uid of the client that it came from, 0: none */
-    int shard;       /* of a report or bounce */
+    int key;         /* of a report or bounce; -1 */
 };
 
 /* One of a member's connections to the database. */
@@ -154,7 +158,7 @@ struct sim_entry {
     int64_t id;
     int version;
     uint8_t flaw;
-    uint8_t shard;
+    uint8_t key;
     bool appended;
 };
 
@@ -192,7 +196,7 @@ struct sim_member {
     struct sim_link links[2]; /* claim, settle */
     struct sim_client *clients[HV_LANES];
     bool bounced;
-    uint32_t in_flight[SIM_SHARDS_MAX][HV_LANES];
+    uint32_t in_flight[SIM_KEYS][HV_LANES];
     uint32_t payloads; /* held by the core */
     /* leading, by our own books */
     bool entitled; /* was told that the partition is its */
@@ -261,18 +265,17 @@ struct sim {
     struct sim_tx txs[SIM_TXS];
     int tx_count;
     hv_time hang_until[SIM_PARTITIONS];
+    hv_time closed_until[SIM_PARTITIONS]; /* each is a topic, which takes nothing until then */
     bool corrupted;
     int64_t held_back; /* SIM_SWAP_APPENDS */
-    uint32_t flaws[SIM_SHARDS_MAX];    /* rows of a shard with a flaw */
-    uint32_t flaws_ever[SIM_SHARDS_MAX];
-    hv_time mended_at[SIM_SHARDS_MAX]; /* the last of them */
-    bool keyless;      /* there is, or was, a row without a key: shard 0 has trouble */
+    bool crowded;      /* there may be more keys in trouble than there is room for: shards are then */
+    bool keyless;      /* there is, or was, a row without a key: shard 0 has trouble then */
 
     struct sim_group group;
     struct sim_member members[SIM_MEMBERS];
     struct sim_payload *payloads;
     struct {
-        uint64_t committed, appended, duplicates, turns, marks, purges, resets;
+        uint64_t committed, appended, duplicates, turns, marks, purges, fetches;
         uint64_t rewinds, refreshes, blocked, acquired, fenced, kills, stops, late, forced;
     } count;
 };
@@ -346,9 +349,9 @@ void sim_member_pause(struct sim_member *member, hv_time span);
 void sim_member_stop(struct sim_member *member, bool hurry);
 /* Puts an event into the inbox; `owned` is freed after it was told. */
 void sim_tell(struct sim_member *member, struct hv_event event, void *owned);
-void sim_tell_report(struct sim_member *member, struct hv_report report, const struct sim_client *client, int shard);
+void sim_tell_report(struct sim_member *member, struct hv_report report, const struct sim_client *client, int key);
 void sim_tell_of(struct sim_member *member, struct hv_event event, const struct sim_client *client,
-                 int shard);
+                 int key);
 void sim_drop_mail_of(struct sim_member *member, uint64_t client);
 /* records handed over, and not told what became of them */
 uint32_t sim_in_flight(const struct sim_member *member);

@@ -4,7 +4,6 @@
  * when nobody waits for it any more. */
 #include "sim.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -29,6 +28,8 @@ struct statement {
     uint32_t limit, count, hash_count, gap_count;
     struct hv_gap gaps[GAPS];
     uint8_t left_out[SIM_ROWS / 8]; /* a bit for each id */
+    bool without[SIM_KEYS]; /* keys */
+    bool bare[IDS];
     int64_t ids[IDS];
     int versions[IDS];
     uint8_t flaws[IDS];
@@ -88,31 +89,42 @@ static struct sim_member *waiting(struct sim *sim, const struct statement *s) {
 
 /* ---- the reply ---- */
 
+/* What the core is told of a row; its payload if it is not bare. */
+static struct hv_claimed describe(const struct sim *sim, const struct statement *s, uint32_t at) {
+    const struct sim_row *row = &sim->rows[s->ids[at]];
+    const struct sim_key *key = &sim->keys[row->key];
+    if (s->flaws[at] == SIM_DEFECTIVE && row->keyless) {
+        return (struct hv_claimed){.id = s->ids[at], .key = UINT64_MAX};
+    }
+    return (struct hv_claimed){.id = s->ids[at], .key_hash = key->hash, .key = key->id, .key_bytes = key->bytes,
+                               .key_length = (uint32_t)strlen(key->bytes), .topic = (uint64_t)sim_partition_of(sim, row->key),
+                               .bare = s->bare[at]};
+}
+
 static void reply_listed(struct sim_member *member, const struct statement *s) {
     struct hv_claimed *rows = hv_calloc(s->count, sizeof *rows);
     for (uint32_t i = 0; i < s->count; i++) {
-        const struct sim_row *row = &member->sim->rows[s->ids[i]];
-        bool missing = s->flaws[i] == SIM_DEFECTIVE && row->keyless;
-        rows[i] = (struct hv_claimed){.id = s->ids[i], .key_hash = missing ? 0 : member->sim->keys[row->key].hash};
+        rows[i] = describe(member->sim, s, i);
     }
     sim_tell(member, (struct hv_event){.type = HV_EV_LISTED, .rows = rows, .count = s->count}, rows);
 }
 
-static void reply_claimed(struct sim_member *member, const struct statement *s) {
+static void reply_rows(struct sim_member *member, const struct statement *s) {
     struct hv_claimed *rows = hv_calloc(s->count, sizeof *rows);
     for (uint32_t i = 0; i < s->count; i++) {
+        rows[i] = describe(member->sim, s, i);
+        if (s->bare[i]) {
+            continue;
+        }
         struct sim_payload *payload = sim_payload_new(member->sim, s->ids[i]);
         payload->version = s->versions[i];
         payload->flaw = s->flaws[i];
-        bool missing = payload->flaw == SIM_DEFECTIVE && member->sim->rows[s->ids[i]].keyless;
-        payload->hash = missing ? 0 : member->sim->keys[payload->key].hash;
-        rows[i] = (struct hv_claimed){.id = s->ids[i],
-                                      .key_hash = payload->hash,
-                                      .bytes = 100 + (uint32_t)(s->ids[i] % 50),
-                                      .defective = payload->flaw == SIM_DEFECTIVE,
-                                      .payload = payload};
+        rows[i].bytes = 100 + (uint32_t)(s->ids[i] % 50);
+        rows[i].defective = payload->flaw == SIM_DEFECTIVE;
+        rows[i].payload = payload;
     }
-    sim_tell(member, (struct hv_event){.type = HV_EV_CLAIMED, .rows = rows, .count = s->count, .flag = s->cut}, rows);
+    enum hv_event_type type = s->type == HV_ACT_FETCH ? HV_EV_FETCHED : HV_EV_CLAIMED;
+    sim_tell(member, (struct hv_event){.type = type, .rows = rows, .count = s->count, .flag = s->cut}, rows);
 }
 
 static void *copy(const void *from, size_t count, size_t size) {
@@ -121,11 +133,6 @@ static void *copy(const void *from, size_t count, size_t size) {
         memcpy(to, from, count * size);
     }
     return to;
-}
-
-static int by_id(const void *a, const void *b) {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
 }
 
 static void reply(struct sim *sim, void *arg) {
@@ -138,8 +145,8 @@ static void reply(struct sim *sim, void *arg) {
         struct hv_event event = {.type = s->which == 0 ? HV_EV_CLAIM_REFUSED : HV_EV_SETTLE_REFUSED,
                                  .flag = s->because_of_a_row};
         sim_tell(member, event, NULL);
-    } else if (s->type == HV_ACT_MARK || s->type == HV_ACT_SCAN) {
-        reply_claimed(member, s);
+    } else if (s->type == HV_ACT_MARK || s->type == HV_ACT_SCAN || s->type == HV_ACT_FETCH) {
+        reply_rows(member, s);
     } else if (s->type == HV_ACT_LIST) {
         reply_listed(member, s);
     } else if (s->type == HV_ACT_WRITERS) {
@@ -148,12 +155,8 @@ static void reply(struct sim *sim, void *arg) {
                  hashes);
     } else if (s->type == HV_ACT_LISTEN) {
         sim_tell(member, (struct hv_event){.type = HV_EV_LISTENING}, NULL);
-    } else if (s->type == HV_ACT_PURGE) {
-        sim_tell(member, (struct hv_event){.type = HV_EV_PURGED}, NULL);
     } else {
-        int64_t *ids = copy(s->ids, s->count, sizeof *ids);
-        qsort(ids, s->count, sizeof *ids, by_id);
-        sim_tell(member, (struct hv_event){.type = HV_EV_RESET, .ids = ids, .count = s->count}, ids);
+        sim_tell(member, (struct hv_event){.type = HV_EV_PURGED}, NULL);
     }
 }
 
@@ -169,17 +172,20 @@ static void apply_mark(struct sim *sim, struct statement *s) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < s->count; i++) {
         struct sim_row *row = &sim->rows[s->ids[i]];
-        if (row->state != SIM_ROW_COMMITTED) {
+        if (s->bare[i]) { /* only read: as the snapshot held it */
+            s->flaws[count] = s->flaws[i];
+        } else if (row->state == SIM_ROW_COMMITTED) {
+            row->marked = true;
+            memcpy(row->leader, s->uuid, HV_UUID_BYTES);
+            s->versions[count] = row->version;
+            s->flaws[count] = row->flaw;
+        } else {
             continue; /* deleted since the snapshot */
         }
-        row->marked = true;
-        memcpy(row->leader, s->uuid, HV_UUID_BYTES);
-        s->ids[count] = s->ids[i];
-        s->versions[count] = row->version;
-        s->flaws[count++] = row->flaw;
+        s->bare[count] = s->bare[i];
+        s->ids[count++] = s->ids[i];
     }
     s->count = count;
-    sim->count.marks++;
 }
 
 /* What the snapshot held; contents may be older than what is in the table now. */
@@ -188,28 +194,12 @@ static void read_rows(struct sim *sim, struct statement *s) {
         s->versions[i] = sim->rows[s->ids[i]].version;
         s->flaws[i] = sim->rows[s->ids[i]].flaw;
     }
-    sim->count.marks++;
-}
-
-static void apply_reset(struct sim *sim, struct statement *s) {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < s->count; i++) {
-        struct sim_row *row = &sim->rows[s->ids[i]];
-        if (row->state == SIM_ROW_COMMITTED) {
-            row->marked = s->type == HV_ACT_LOOK && row->marked;
-            s->ids[count++] = s->ids[i];
-        }
-    }
-    s->count = count;
-    sim->count.resets++;
 }
 
 static void finish(struct sim *sim, void *arg) {
     struct statement *s = arg;
     if (s->type == HV_ACT_MARK) {
         apply_mark(sim, s);
-    } else if (s->type == HV_ACT_RESET || s->type == HV_ACT_LOOK) {
-        apply_reset(sim, s);
     } else if (s->type == HV_ACT_PURGE) {
         sim->count.purges++;
         for (uint32_t i = 0; i < s->count; i++) {
@@ -236,15 +226,18 @@ static bool is_ours(const struct statement *s, const struct sim_row *row) {
 }
 
 /* The lowest `limit` rows between two ids, appended to those that the statement has. */
-static void read_range(const struct sim *sim, struct statement *s, int64_t lo, int64_t hi) {
+static void read_range(const struct sim *sim, struct statement *s, int64_t lo, int64_t hi, bool in_gap) {
     uint32_t found = 0;
     lo = lo < 0 ? 0 : lo;
     for (int64_t id = lo; id <= hi && id < sim->top && found < s->limit; id++) {
         const struct sim_row *row = &sim->rows[id];
-        if (row->state == SIM_ROW_COMMITTED && !(s->left_out[id / 8] & 1 << id % 8) && !is_ours(s, row)) {
+        bool keyless = row->flaw == SIM_DEFECTIVE && row->keyless, without = s->without[row->key] && !keyless;
+        bool out = s->left_out[id / 8] & 1 << id % 8 || (without && in_gap) || is_ours(s, row);
+        if (row->state == SIM_ROW_COMMITTED && !out) {
             if (s->count == IDS) {
                 break;
             }
+            s->bare[s->count] = without;
             s->ids[s->count++] = id;
             found++;
         }
@@ -253,10 +246,9 @@ static void read_range(const struct sim *sim, struct statement *s, int64_t lo, i
 
 static void read_gaps_and_above(struct sim *sim, struct statement *s) {
     for (uint32_t i = 0; i < s->gap_count; i++) {
-        read_range(sim, s, s->gaps[i].lo, s->gaps[i].hi);
+        read_range(sim, s, s->gaps[i].lo, s->gaps[i].hi, true); /* gaps are ascending, and below */
     }
-    read_range(sim, s, s->from, INT64_MAX);
-    qsort(s->ids, s->count, sizeof *s->ids, by_id);
+    read_range(sim, s, s->from, INT64_MAX, false);
     if (s->type == HV_ACT_MARK) {
         s->count = s->count < s->limit ? s->count : s->limit;
     } else if (s->count > 0 && sim_coin(sim, 10)) {
@@ -264,6 +256,28 @@ static void read_gaps_and_above(struct sim *sim, struct statement *s) {
         s->count = (uint32_t)sim_between(sim, 1, s->count);
     }
     read_rows(sim, s);
+    sim->count.marks++;
+}
+
+static void read_again(struct sim *sim, struct statement *s) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < s->count; i++) {
+        if (sim->rows[s->ids[i]].state == SIM_ROW_COMMITTED) {
+            s->ids[count++] = s->ids[i];
+        }
+    }
+    s->count = count;
+    if (s->count > 1 && sim_coin(sim, 20)) {
+        s->cut = true;
+        s->count = (uint32_t)sim_between(sim, 1, s->count);
+    }
+    read_rows(sim, s);
+    sim->count.fetches++;
+}
+
+static int by_id(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
 }
 
 /* The highest `limit` rows between two ids, ascending. */
@@ -285,6 +299,8 @@ static void take_snapshot(struct sim *sim, struct statement *s) {
         for (uint32_t i = 0; i < s->count; i++) {
             s->flaws[i] = sim->rows[s->ids[i]].flaw;
         }
+    } else if (s->type == HV_ACT_FETCH) {
+        read_again(sim, s);
     } else if (s->type == HV_ACT_WRITERS) {
         for (int i = 0; i < sim->tx_count && s->hash_count < HASHES - 1; i++) {
             if (sim->txs[i].open) {
@@ -350,6 +366,21 @@ static void leave_out(struct statement *s, const int64_t *ids, size_t count) {
     }
 }
 
+static bool leave_out_keys(const struct sim *sim, struct statement *s, const struct hv_action *action) {
+    for (size_t i = 0; i < action->key_count; i++) {
+        int key = 0;
+        while (key < sim->key_count && (strlen(sim->keys[key].bytes) != action->keys[i].length ||
+                                        memcmp(sim->keys[key].bytes, action->keys[i].bytes, action->keys[i].length) != 0)) {
+            key++;
+        }
+        if (key == sim->key_count || s->without[key]) {
+            return false;
+        }
+        s->without[key] = true;
+    }
+    return true;
+}
+
 void sim_statement(struct sim_member *member, const struct hv_action *action) {
     struct sim *sim = member->sim;
     bool claims = action->type == HV_ACT_MARK || action->type == HV_ACT_SCAN;
@@ -393,6 +424,9 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
     }
     if (claims) {
         leave_out(s, action->ids, action->count);
+        if (!leave_out_keys(sim, s, action)) {
+            sim_fail(sim, "m%d names a key that there is not, or twice", member->index);
+        }
     } else if (action->count > 0) {
         memcpy(s->ids, action->ids, action->count * sizeof *s->ids);
         s->count = (uint32_t)action->count;

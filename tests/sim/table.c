@@ -54,15 +54,10 @@ static int64_t draw_id(struct sim *sim, struct sim_key *key) {
     return key->cache_next++;
 }
 
-static uint32_t shard_of(const struct sim *sim, const struct sim_row *row) {
-    return (row->keyless ? 0 : sim->keys[row->key].hash) % sim->config.send_concurrency;
-}
-
 static void flaw_is_over(struct sim *sim, struct sim_row *row) {
     if (row->flaw != SIM_SOUND) {
-        sim->flaws[shard_of(sim, row)]--;
-        sim->mended_at[shard_of(sim, row)] = sim->now;
-        sim->mended_at[sim->keys[row->key].hash % sim->config.send_concurrency] = sim->now;
+        sim->keys[row->key].flaws--;
+        sim->keys[row->key].mended_at = hv_time_max(sim->keys[row->key].mended_at, sim->now);
     }
 }
 
@@ -84,8 +79,8 @@ static void spoil(struct sim *sim, struct sim_row *row, int64_t id) {
     row->undeletable = sim_chance(sim, sim->weather.undeletable);
     if (row->flaw != SIM_SOUND || row->undeletable) {
         sim->keys[row->key].troubled |= row->flaw != SIM_SOUND;
-        sim->flaws[shard_of(sim, row)] += row->flaw != SIM_SOUND;
-        sim->flaws_ever[shard_of(sim, row)] += row->flaw != SIM_SOUND;
+        sim->keys[row->key].flaws += row->flaw != SIM_SOUND;
+        sim->keys[row->key].flaws_ever += row->flaw != SIM_SOUND;
         struct row_arg *again = sim_later(sim, sim_span(sim, HV_MS(300), HV_SECONDS(8)), repair,
                                           sizeof *again);
         again->id = id;
@@ -209,7 +204,9 @@ void sim_table_start(struct sim *sim) {
     sim->partition_count = (int)sim_between(sim, 1, SIM_PARTITIONS);
     for (int i = 0; i < sim->key_count; i++) {
         sim->keys[i] = (struct sim_key){.hash = (uint32_t)hv_random_next(&sim->dice),
-                                        .cached = sim_chance(sim, sim->weather.cached_keys)};
+                                        .cached = sim_chance(sim, sim->weather.cached_keys),
+                                        .bytes = {'k', (char)('a' + i)}};
+        sim->keys[i].id = sim->keys[i].hash;
     }
     sim->pause_max = sim_coin(sim, 70) || sim->weather.recovery_max > 0 ? HV_MS(400) : HV_MS(40);
     if (sim->weather.forgotten > 0) {

@@ -25,33 +25,52 @@ static void check_predecessor(struct sim *sim, int64_t id) {
     }
 }
 
-static bool troubled(const struct sim *sim, uint8_t key) {
-    uint32_t shard = sim->keys[key].hash % sim->config.send_concurrency;
+/* Does the one's trouble concern the other? */
+static bool share_trouble(const struct sim *sim, uint8_t a, uint8_t b) {
+    uint32_t shards = sim->config.send_concurrency;
+    return a == b || (sim->crowded && sim->keys[a].hash % shards == sim->keys[b].hash % shards);
+}
+
+struct trouble {
+    bool is, is_over;
+    uint32_t flaws_ever;
+    hv_time mended_at; /* the last of its rows with a flaw */
+};
+
+static struct trouble trouble_of(const struct sim *sim, uint8_t key) {
+    struct trouble t = {.is_over = true};
     for (int i = 0; i < sim->key_count; i++) {
-        if (sim->keys[i].hash % sim->config.send_concurrency == shard && sim->keys[i].troubled) {
-            return true;
+        const struct sim_key *other = &sim->keys[i];
+        if (!share_trouble(sim, key, (uint8_t)i)) {
+            continue;
         }
+        t.is = t.is || other->troubled;
+        t.is_over = t.is_over && other->flaws == 0;
+        t.flaws_ever += other->flaws_ever;
+        t.mended_at = hv_time_max(t.mended_at, other->mended_at);
     }
-    return sim->keys[key].cached || (shard == 0 && sim->keyless);
+    t.is = t.is || sim->keys[key].cached ||
+           (sim->crowded && sim->keyless && sim->keys[key].hash % sim->config.send_concurrency == 0);
+    return t;
 }
 
 static void check_latency(struct sim *sim, int64_t id) {
     const struct sim_row *row = &sim->rows[id];
-    uint32_t shard = sim->keys[row->key].hash % sim->config.send_concurrency;
-    hv_time took = sim->now - row->committed_at, since_mended = sim->now - sim->mended_at[shard];
+    const struct trouble trouble = trouble_of(sim, row->key);
+    hv_time took = sim->now - row->committed_at, since_mended = sim->now - trouble.mended_at;
     const struct sim_weather *w = &sim->weather;
     /* under load, small limits hold up */
     hv_time most = w->latency_max * (sim->pause_max < HV_MS(100) ? 4 : 1);
     /* once more the highest id of before may mislead */
     most += w->restarts ? sim->config.rescan_interval : 0;
-    if (w->latency_max > 0 && took > most && !unsettled(sim, row) && !troubled(sim, row->key)) {
+    if (w->latency_max > 0 && took > most && !unsettled(sim, row) && !trouble.is) {
         sim_fail(sim, "row %lld waited for %lld ms", (long long)id, (long long)(took / 1000));
     }
     took = hv_time_min(took, since_mended);
     /* Those that were read before they were mended block once each. */
     most = w->recovery_max + sim->config.blocked_backoff_max;
-    most += sim->flaws_ever[shard] * sim->config.io_error_backoff;
-    if (w->recovery_max > 0 && took > most && sim->flaws[shard] == 0) {
+    most += trouble.flaws_ever * sim->config.io_error_backoff;
+    if (w->recovery_max > 0 && took > most && trouble.is_over && !(sim->crowded && sim->keyless)) {
         sim_fail(sim, "row %lld waited for %lld ms after all was mended", (long long)id,
                  (long long)(took / 1000));
     }

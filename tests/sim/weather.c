@@ -13,7 +13,7 @@
     .batch_fails = 300, .queue_full = 200, .open_fails = 1500, .slow_purges = 400, .client_fatal = 60, \
     .hangs = 60
 #define LEADERSHIP .revokes = 60, .loses = 60, .cuts = 60, .kills = 40, .pauses = 60, .stops = 40
-#define FLAWS .poison = 150, .defective = 150, .oversize = 100
+#define FLAWS .poison = 150, .defective = 150, .oversize = 100, .closes = 20
 #define WRITING .late = 500, .prepared = 60, .aborted = 1000
 
 #define EXACT .no_duplicates = true, .no_rewind = true
@@ -93,6 +93,10 @@ static void configure(struct sim *sim) {
     c->io_error_backoff = sim_span(sim, HV_MS(20), HV_MS(500));
     c->io_error_backoff_max = sim_span(sim, c->io_error_backoff, HV_SECONDS(2));
     c->blocked_backoff_max = sim_span(sim, c->io_error_backoff, HV_SECONDS(4));
+    static const uint32_t keys[] = {0, 1, 2, 4, SIM_KEYS + 1, SIM_KEYS + 1};
+    c->blocked_keys_max = keys[hv_random_below(&sim->dice, 6)];
+    c->blocked_keys_bytes = sim_coin(sim, 20) ? sim_between(sim, 0, 100) : 1 << 16;
+    sim->crowded = c->blocked_keys_max <= SIM_KEYS;
     c->queue_timeout = sim_coin(sim, 30) ? sim_span(sim, HV_SECONDS(1), HV_SECONDS(4)) : HV_SECONDS(30);
     c->rescan_interval = sim_span(sim, HV_SECONDS(1), HV_SECONDS(8));
     c->heartbeat_timeout = sim_span(sim, HV_SECONDS(1), HV_SECONDS(5));
@@ -163,6 +167,20 @@ static void disturb_kafka(struct sim *sim) {
     }
 }
 
+static void close_topic(struct sim *sim) {
+    if (sim_chance(sim, sim->weather.closes)) {
+        int which = (int)hv_random_below(&sim->dice, (uint64_t)sim->partition_count);
+        sim->closed_until[which] = sim->now + sim_span(sim, HV_MS(100), HV_SECONDS(8));
+        sim_trace(sim, "topic %d is closed until %lld", which, (long long)sim->closed_until[which]);
+        for (int i = 0; i < sim->key_count; i++) {
+            if (sim_partition_of(sim, (uint8_t)i) == which) {
+                sim->keys[i].troubled = true;
+                sim->keys[i].mended_at = hv_time_max(sim->keys[i].mended_at, sim->closed_until[which]);
+            }
+        }
+    }
+}
+
 static void disturb_members(struct sim *sim) {
     const struct sim_weather *w = &sim->weather;
     if (sim_chance(sim, w->revokes)) {
@@ -209,6 +227,7 @@ static void tick(struct sim *sim, void *arg) {
     (void)arg;
     disturb_database(sim);
     disturb_kafka(sim);
+    close_topic(sim);
     disturb_members(sim);
     if (sim->config.listen && sim_chance(sim, 500)) {
         sim_notify(sim, true);

@@ -113,6 +113,7 @@ static void watch(struct sim *sim, void *arg) {
         sim_trace(sim, "no more writing, all is mended");
         sim->writing = sim->faults = false;
         memset(sim->hang_until, 0, sizeof sim->hang_until);
+        memset(sim->closed_until, 0, sizeof sim->closed_until);
         for (int i = 0; i < sim->weather.members; i++) {
             sim->members[i].cut_until = INT64_MIN;
         }

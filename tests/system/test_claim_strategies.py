@@ -476,7 +476,7 @@ def test_what_only_reads_is_refused_by_a_standby(bed):
     daemon.wait_leading()
     database.execute("INSERT INTO outbox VALUES (5, now(), 'no topic', 'k', 'v', '{}', '{}')")
     kinds = {"scan": r"WHERE id >= \$1 AND .* AS few", "list": r"SELECT id, kafka_key FROM",
-             "look": r"SELECT id FROM \S+ WHERE id = ANY \(\$1\)"}
+             "fetch": r"WHERE id = ANY \(\$1\) AND .* AS few"}
     found = {}
 
     def seen():
@@ -486,7 +486,7 @@ def test_what_only_reads_is_refused_by_a_standby(bed):
         return len(found) == len(kinds)
     wait_until(seen, 60, lambda: "statements of all kinds; found: %s" % sorted(found))
     daemon.stop()
-    calls = {"scan": ("int8, int8, int8", "0, 10, 1000"), "list": ("int8, int8, int8", "0, 10, 10"), "look": ("int8[]", "'{5}'")}
+    calls = {"scan": ("int8, int8, int8", "0, 10, 1000"), "list": ("int8, int8, int8", "0, 10, 10"), "fetch": ("int8[], int8, int8", "'{5}', 10, 1000")}
     for rows in (1, 0):
         for kind, (types, values) in calls.items():
             with database.connect() as c:

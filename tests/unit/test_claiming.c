@@ -22,6 +22,7 @@ static const struct hv_core_config config = {.gaps_max = 8,
                                              .rescan_interval = HV_SECONDS(3600)};
 static const uint8_t uuid[HV_UUID_BYTES] = {1, 2, 3};
 static struct hv_random dice = {.state = 3};
+static struct hv_isolation nothing_isolated;
 static struct hv_actions out;
 
 static void begin(struct hv_claim *claim) {
@@ -33,7 +34,7 @@ static void begin(struct hv_claim *claim) {
 /* What is sent now; NULL: nothing. */
 static const struct hv_action *advance(struct hv_claim *claim, uint32_t room, hv_time now) {
     out.count = 0;
-    hv_claim_advance(claim, uuid, room, true, 1, now, &out);
+    hv_claim_advance(claim, uuid, room, true, 1, &nothing_isolated, now, &out);
     assert_true(out.count <= 1);
     return out.count == 0 ? NULL : &out.list[0];
 }
@@ -191,7 +192,7 @@ static void a_refused_mark_is_repeated_later_and_smaller(void **state) {
 /* It marks now, what is above `from` and in so many gaps. */
 static const struct hv_action *marks(struct hv_claim *claim, int64_t from, size_t gaps, bool alone, hv_time now) {
     out.count = 0;
-    hv_claim_advance(claim, uuid, 1000, alone, 1, now, &out);
+    hv_claim_advance(claim, uuid, 1000, alone, 1, &nothing_isolated, now, &out);
     assert_int_equal(out.count, 1);
     assert_int_equal(out.list[0].type, HV_ACT_MARK);
     assert_int_equal(out.list[0].from_id, from);
@@ -279,29 +280,14 @@ static void after_a_refresh_a_mark_counts_when_nothing_was_deleted(void **state)
     hv_claim_fini(&claim);
 }
 
-static void a_row_that_was_reset_is_in_a_gap_until_it_came(void **state) {
-    (void)state;
-    struct hv_claim claim;
-    begin(&claim);
-    claim.next = 20;
-    hv_claim_look_at(&claim, IDS(5, 25), 0);
-    writers(&claim, 0, 0);
-    const struct hv_action *mark = marks(&claim, 20, 1, false, 0);
-    assert_int_equal(mark->gaps[0].lo, 5);
-    assert_int_equal(mark->gaps[0].hi, 5);
-    marked(&claim, IDS(5, 25), 0);
-    assert_int_equal(claim.gaps.count, 1); /* 20 to 24 */
-    hv_claim_fini(&claim);
-}
-
 /* Ids drawn long before they were written, and a sequence that starts again. */
 static void a_row_that_nobody_knows_of_makes_it_mark_from_the_first_id_on(void **state) {
     (void)state;
     struct hv_claim claim;
     struct hv_slots slots;
-    struct hv_shards shards;
+    struct hv_shards shards = {.count = 2};
+    struct hv_isolation iso = {.shards = &shards};
     hv_slots_init(&slots, 10);
-    hv_shards_init(&shards, &slots, 2, 4);
     begin(&claim);
     marks(&claim, INT64_MIN, 0, true, 0);
     marked(&claim, IDS(10, 11), 0);
@@ -312,12 +298,11 @@ static void a_row_that_nobody_knows_of_makes_it_mark_from_the_first_id_on(void *
     assert_int_equal(list->type, HV_ACT_LIST);
     assert_int_equal(list->to_id, 12);
     struct hv_claimed row = {.id = 3};
-    hv_claim_listed(&claim, &row, 1, 1, &slots, &shards, HV_SECONDS(3600));
+    hv_claim_listed(&claim, &row, 1, 1, &slots, &iso, HV_SECONDS(3600));
     marks(&claim, INT64_MIN, 0, true, HV_SECONDS(3600));
     marked(&claim, IDS(3, 4), HV_SECONDS(3600)); /* those that were marked do not come again */
     assert_int_equal(claim.next, 5);
     hv_claim_fini(&claim);
-    hv_shards_fini(&shards);
     hv_slots_fini(&slots);
 }
 
@@ -374,7 +359,6 @@ int main(void) {
         cmocka_unit_test(what_is_missing_is_in_gaps_until_its_writers_are_gone),
         cmocka_unit_test(an_empty_mark_decides_when_it_was_alone_twice),
         cmocka_unit_test(after_a_refresh_a_mark_counts_when_nothing_was_deleted),
-        cmocka_unit_test(a_row_that_was_reset_is_in_a_gap_until_it_came),
         cmocka_unit_test(a_row_that_nobody_knows_of_makes_it_mark_from_the_first_id_on),
         cmocka_unit_test(scans_that_bring_little_else_lead_to_marks_until_the_next_refresh),
     };

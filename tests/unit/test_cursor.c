@@ -12,6 +12,9 @@
 #include "core/harvest.h"
 
 static const struct hv_core_config config = {.by_cursor = true,
+                                             .send_concurrency = 2,
+                                             .blocked_keys_max = 4,
+                                             .blocked_keys_bytes = 100,
                                              .gaps_max = 8,
                                              .list_limit = 3,
                                              .list_span = 1000,
@@ -30,6 +33,7 @@ struct bed {
     struct hv_claim claim;
     struct hv_slots slots;
     struct hv_shards shards;
+    struct hv_isolation iso;
     uint64_t term;
     hv_time now;
     bool cut; /* replies end before the limit */
@@ -39,7 +43,8 @@ static int begin(void **state) {
     static struct bed bed;
     bed = (struct bed){.term = 1};
     hv_slots_init(&bed.slots, 100);
-    hv_shards_init(&bed.shards, &bed.slots, 2, 4);
+    hv_shards_init(&bed.shards, &bed.slots, 2);
+    hv_isolation_init(&bed.iso, &bed.slots, &bed.shards, &dice, &config);
     hv_claim_init(&bed.claim, &config, &dice);
     hv_claim_restart(&bed.claim, 0);
     hv_claim_up(&bed.claim, 0);
@@ -50,6 +55,7 @@ static int begin(void **state) {
 static int end(void **state) {
     struct bed *bed = *state;
     hv_claim_fini(&bed->claim);
+    hv_isolation_fini(&bed->iso);
     hv_shards_fini(&bed->shards);
     hv_slots_fini(&bed->slots);
     return 0;
@@ -58,7 +64,7 @@ static int end(void **state) {
 /* What is sent now; NULL: nothing. */
 static const struct hv_action *advance(struct bed *bed) {
     out.count = 0;
-    hv_claim_advance(&bed->claim, uuid, 1000, true, bed->term, bed->now, &out);
+    hv_claim_advance(&bed->claim, uuid, 1000, true, bed->term, &bed->iso, bed->now, &out);
     assert_true(out.count <= 1);
     return out.count == 0 ? NULL : &out.list[0];
 }
@@ -81,9 +87,9 @@ static size_t claimed(struct bed *bed, const int64_t *ids, size_t count) {
 static void listed(struct bed *bed, const int64_t *ids, size_t count) {
     struct hv_claimed rows[20];
     for (size_t i = 0; i < count; i++) {
-        rows[i] = (struct hv_claimed){.id = ids[i], .key_hash = (uint32_t)ids[i]};
+        rows[i] = (struct hv_claimed){.id = ids[i], .key_hash = (uint32_t)ids[i], .key = (uint64_t)ids[i] % 2};
     }
-    hv_claim_listed(&bed->claim, rows, count, bed->term, &bed->slots, &bed->shards, bed->now);
+    hv_claim_listed(&bed->claim, rows, count, bed->term, &bed->slots, &bed->iso, bed->now);
 }
 
 /* It asks who writes, and these do. */
@@ -252,18 +258,18 @@ static void a_reply_that_was_cut_counts_up_to_its_last_row(void **state) {
 
 /* ---- looking from the first id on ---- */
 
-static void what_is_held_or_expected_or_spilled_is_not_strange(void **state) {
+static void what_is_held_or_expected_or_left_is_not_strange(void **state) {
     struct bed *bed = *state;
     scanned(bed, IDS(10, 11));
     hv_slots_take(&bed->slots, 10);
     hv_gaps_add(&bed->claim.gaps, 4, 4);
     hv_gaps_writers(&bed->claim.gaps, (const uint64_t[]){1}, 1, HV_SECONDS(6));
-    bed->shards.list[1].spilled = true;
+    hv_keys_set_left(&bed->iso.keys, hv_keys_add(&bed->iso.keys, 1, 1), true);
     bed->now = HV_SECONDS(6);
     const struct hv_action *list = advance_to(bed, HV_ACT_LIST);
     assert_int_equal(list->from_id, 11 - 1000);
     assert_int_equal(list->to_id, 11);
-    listed(bed, IDS(5, 7, 10)); /* two of the shard that spilled, and one that is held: a full page */
+    listed(bed, IDS(5, 7, 10)); /* two of the key of which rows were left, and one that is held: a full page */
     advance_to(bed, HV_ACT_SCAN); /* claims are not held up by a long list */
     claimed(bed, NULL, 0);
     list = advance_to(bed, HV_ACT_LIST);
@@ -280,7 +286,7 @@ static void what_is_held_or_expected_or_spilled_is_not_strange(void **state) {
     claimed(bed, NULL, 0);
     bed->now = HV_SECONDS(16);
     advance_to(bed, HV_ACT_LIST);
-    listed(bed, IDS(5, 6)); /* 6 is of the other shard: drawn long before it was written */
+    listed(bed, IDS(5, 6)); /* 6 is of another key: drawn long before it was written */
     const struct hv_action *scan = advance_to(bed, HV_ACT_SCAN);
     assert_int_equal(scan->from_id, INT64_MIN);
     assert_int_equal(scan->gap_count, 0);
@@ -357,16 +363,22 @@ static void ids_at_the_ends_of_int8(void **state) {
     assert_int_equal(bed->claim.next, 3);
 }
 
-static void a_row_to_be_looked_at_is_in_a_gap_until_it_was(void **state) {
+static void keys_of_which_rows_were_left_are_named(void **state) {
     struct bed *bed = *state;
-    scanned(bed, IDS(10, 11));
-    hv_claim_look_at(&bed->claim, (const int64_t[]){10, 500}, 2, bed->now); /* 500 is above: found anyway */
-    writers(bed, NULL, 0);
+    uint32_t key = hv_keys_add(&bed->iso.keys, 1, 1);
+    hv_keys_keep_bytes(&bed->iso.keys, key, "one", 3);
+    assert_int_equal(advance_to(bed, HV_ACT_SCAN)->key_count, 0);
+    claimed(bed, NULL, 0);
+    hv_keys_set_left(&bed->iso.keys, key, true);
+    bed->now += HV_MS(20);
     const struct hv_action *scan = advance_to(bed, HV_ACT_SCAN);
-    assert_int_equal(scan->gap_count, 1);
-    assert_gap(scan, 0, 10, 10);
-    claimed(bed, IDS(10));
-    assert_int_equal(bed->claim.gaps.count, 0);
+    assert_int_equal(scan->key_count, 1);
+    assert_int_equal(scan->keys[0].length, 3);
+    assert_memory_equal(scan->keys[0].bytes, "one", 3);
+    claimed(bed, NULL, 0);
+    hv_isolation_claimed_anew(&bed->iso);
+    bed->now += HV_MS(20);
+    assert_int_equal(advance_to(bed, HV_ACT_SCAN)->key_count, 0);
 }
 
 /* ---- the parts together ---- */
@@ -393,6 +405,11 @@ static void tell(struct core *c, struct hv_event event) {
     hv_harvest_step(c->core, &event, c->now, &c->out);
 }
 
+/* All odd ids are of one key, and all even ones of another. */
+static struct hv_claimed row_of(struct core *c, int64_t id) {
+    return (struct hv_claimed){.id = id, .key_hash = (uint32_t)id & 1, .key = (uint64_t)id & 1, .bytes = 10, .payload = &c->payloads[id]};
+}
+
 /* As the database would: up to the limit above and out of each gap, without those left out, or marked. */
 static void claim_table(struct core *c, const struct hv_action *claim) {
     struct hv_claimed rows[ROWS];
@@ -408,11 +425,10 @@ static void claim_table(struct core *c, const struct hv_action *claim) {
             wanted = wanted || (claim->gaps[i].lo <= id && id <= claim->gaps[i].hi && !left_out);
         }
         if (wanted && c->there[id] && !(marks && memcmp(c->leader[id], claim->uuid, HV_UUID_BYTES) == 0)) {
-            /* all odd ids are of one key */
             if (marks) {
                 memcpy(c->leader[id], claim->uuid, HV_UUID_BYTES);
             }
-            rows[count++] = (struct hv_claimed){.id = id, .key_hash = (uint32_t)id & 1, .bytes = 10, .payload = &c->payloads[id]};
+            rows[count++] = row_of(c, id);
         }
     }
     tell(c, (struct hv_event){.type = HV_EV_CLAIMED, .rows = rows, .count = count});
@@ -453,14 +469,15 @@ static void act(struct core *c, const struct hv_action *action) {
         }
         break;
     }
-    case HV_ACT_RESET:
-    case HV_ACT_LOOK: {
-        int64_t ids[ROWS];
-        for (size_t i = 0; i < action->count && action->type == HV_ACT_RESET; i++) {
-            memset(c->leader[action->ids[i]], 0, HV_UUID_BYTES);
+    case HV_ACT_FETCH: {
+        struct hv_claimed rows[ROWS];
+        size_t count = 0;
+        for (size_t i = 0; i < action->count; i++) {
+            if (c->there[action->ids[i]]) {
+                rows[count++] = row_of(c, action->ids[i]);
+            }
         }
-        memcpy(ids, action->ids, action->count * sizeof *ids);
-        tell(c, (struct hv_event){.type = HV_EV_RESET, .ids = ids, .count = action->count});
+        tell(c, (struct hv_event){.type = HV_EV_FETCHED, .rows = rows, .count = count});
         break;
     }
     case HV_ACT_PURGE:
@@ -547,8 +564,8 @@ static void known_rows_in_a_merged_gap_do_not_hide_those_above(void **state) {
     close_core(&c);
 }
 
-/* A record of a blocked shard is read again, with what an operator made of it, also where known rows are left out. */
-static void a_blocked_record_in_a_merged_gap_is_read_again(void **state) {
+/* ... with what an operator made of it. */
+static void a_blocked_record_is_read_again(void **state) {
     (void)state;
     struct hv_core_config with = whole();
     struct core c = {.open = true};
@@ -561,7 +578,7 @@ static void a_blocked_record_in_a_merged_gap_is_read_again(void **state) {
     }
     c.there[25] = true;
     c.refused[25] = true;
-    pass(&c, HV_SECONDS(4)); /* tried on both clients, blocked, looked at, read again and tried: again and again */
+    pass(&c, HV_SECONDS(4)); /* tried on both clients, blocked, read again and tried: again and again */
     int before = c.sent[25];
     assert_true(before > 2);
     c.refused[25] = false;
@@ -618,12 +635,12 @@ int main(void) {
         WITH_BED(replies_of_an_earlier_term_are_void),
         WITH_BED(a_reply_of_more_than_was_asked_for_counts_up_to_the_limit),
         WITH_BED(a_reply_that_was_cut_counts_up_to_its_last_row),
-        WITH_BED(what_is_held_or_expected_or_spilled_is_not_strange),
+        WITH_BED(what_is_held_or_expected_or_left_is_not_strange),
         WITH_BED(it_starts_again_once_and_comes_back_before_it_looks_again),
         WITH_BED(a_new_term_is_not_bound_by_where_the_cursor_was),
         WITH_BED(ids_at_the_ends_of_int8),
-        WITH_BED(a_row_to_be_looked_at_is_in_a_gap_until_it_was),
-        cmocka_unit_test(a_blocked_record_in_a_merged_gap_is_read_again),
+        WITH_BED(keys_of_which_rows_were_left_are_named),
+        cmocka_unit_test(a_blocked_record_is_read_again),
         cmocka_unit_test(known_rows_in_a_merged_gap_do_not_hide_those_above),
         cmocka_unit_test(rows_of_a_blocked_shard_in_a_merged_gap_do_not_hide_those_above),
     };

@@ -29,6 +29,8 @@ static const struct hv_core_config config = {
     .io_error_backoff = HV_MS(100),
     .io_error_backoff_max = HV_SECONDS(1),
     .blocked_backoff_max = HV_SECONDS(1),
+    .blocked_keys_max = 4,
+    .blocked_keys_bytes = 1000,
     .queue_timeout = HV_SECONDS(3),
     .rescan_interval = HV_SECONDS(5),
     .heartbeat_interval = HV_MS(100),
@@ -121,7 +123,7 @@ static void pass(struct bed *bed, hv_time span) {
 static void claimed(struct bed *bed, const int64_t *ids, size_t count) {
     struct hv_claimed rows[10];
     for (size_t i = 0; i < count; i++) {
-        rows[i] = (struct hv_claimed){.id = ids[i], .key_hash = (uint32_t)ids[i] & 1, .bytes = 10};
+        rows[i] = (struct hv_claimed){.id = ids[i], .key_hash = (uint32_t)ids[i] & 1, .key = (uint64_t)ids[i] & 1, .bytes = 10};
         rows[i].payload = &bed->payloads[ids[i]];
         bed->held[ids[i]]++;
     }
@@ -272,8 +274,8 @@ static void a_failed_record_is_not_forgotten_while_others_are_in_flight(void **s
     assert_int_equal(bed->sent[4], 2);
 }
 
-/* The row comes with a mark before the answer to its reset. */
-static void a_row_may_come_before_the_answer_to_its_reset(void **state) {
+/* Row 2 is refused alone; 4 is of its key, and left in the table until 2 went through. */
+static void a_blocked_key_comes_back_in_order(void **state) {
     struct bed *bed = *state;
     CLAIMED(bed, 2, 4);
     turns(bed);
@@ -281,19 +283,58 @@ static void a_row_may_come_before_the_answer_to_its_reset(void **state) {
     report(bed, 4, HV_PURGED);
     turns(bed);
     report(bed, 2, HV_REFUSED);
+    assert_int_equal(look(bed).blocked_keys, 1);
     pass(bed, HV_SECONDS(1));
     assert_int_equal(bed->notices[HV_NOTICE_BLOCKED], 1);
-    assert_int_equal(bed->done[HV_ACT_RESET], 1);
-    assert_int_equal(bed->done[HV_ACT_MARK], 2);
+    assert_int_equal(look(bed).held, 0);
+    assert_int_equal(bed->done[HV_ACT_FETCH], 1);
+    CLAIMED(bed, 6, 7); /* 6 comes behind 4, which is not there */
+    turns(bed);
+    assert_int_equal(bed->sent[6], 0);
+    assert_int_equal(bed->sent[7], 1);
+    struct hv_claimed row = {.id = 2, .bytes = 10, .payload = &bed->payloads[2]};
+    bed->held[2]++;
     int before = bed->sent[2];
-    CLAIMED(bed, 2);
+    tell(bed, (struct hv_event){.type = HV_EV_FETCHED, .rows = &row, .count = 1});
     turns(bed);
     assert_int_equal(bed->sent[2], before + 1);
-    tell(bed, (struct hv_event){.type = HV_EV_RESET, .ids = (const int64_t[]){2}, .count = 1});
     report(bed, 2, HV_DELIVERED);
     turns(bed);
     assert_int_equal(bed->notices[HV_NOTICE_UNBLOCKED], 1);
+    pass(bed, HV_MS(20));
+    CLAIMED(bed, 8);
+    pass(bed, HV_MS(20));
+    assert_int_equal(bed->sent[8], 0);
+    pass(bed, HV_SECONDS(1)); /* a mark is out all the time */
+    tell(bed, (struct hv_event){.type = HV_EV_CLAIM_REFUSED});
+    pass(bed, HV_SECONDS(2));
+    assert_int_equal(bed->notices[HV_NOTICE_REFRESHED], 1);
+    CLAIMED(bed, 4, 6, 8);
+    turns(bed);
     assert_int_equal(bed->sent[4], 2);
+    assert_int_equal(bed->sent[6], 1);
+    assert_int_equal(bed->sent[8], 1);
+}
+
+static void all_that_is_blocked_is_tried_at_once_when_somebody_says_so(void **state) {
+    struct bed *bed = *state;
+    CLAIMED(bed, 2);
+    turns(bed);
+    report(bed, 2, HV_REFUSED);
+    turns(bed);
+    for (int i = 0; i < 6; i++) { /* and no time passes */
+        report(bed, 2, HV_REFUSED);
+        turns(bed);
+        assert_int_equal(bed->done[HV_ACT_FETCH], i);
+        tell(bed, (struct hv_event){.type = HV_EV_RETRY});
+        turns(bed);
+        assert_int_equal(bed->done[HV_ACT_FETCH], i + 1);
+        struct hv_claimed row = {.id = 2, .bytes = 10, .payload = &bed->payloads[2]};
+        bed->held[2]++;
+        tell(bed, (struct hv_event){.type = HV_EV_FETCHED, .rows = &row, .count = 1});
+        turns(bed);
+    }
+    assert_int_equal(bed->notices[HV_NOTICE_BLOCKED], 6);
 }
 
 /* The database is away, so the hand-over waits for its purge; then the group takes the partition away, and
@@ -462,7 +503,8 @@ int main(void) {
         TEST(after_an_unknown_mark_nothing_newer_is_claimed_first),
         TEST(a_row_purged_while_a_mark_is_out_is_not_sent_again),
         TEST(a_failed_record_is_not_forgotten_while_others_are_in_flight),
-        TEST(a_row_may_come_before_the_answer_to_its_reset),
+        TEST(a_blocked_key_comes_back_in_order),
+        TEST(all_that_is_blocked_is_tried_at_once_when_somebody_says_so),
         TEST(an_assignment_after_a_lost_hand_over_counts),
         TEST(a_hand_over_is_answered_when_all_is_settled),
         TEST(a_stop_does_not_prolong_a_hand_over),

@@ -59,6 +59,44 @@ static void advice_fits(void **state) {
     assert_null(hv_kafka_advice(RD_KAFKA_RESP_ERR__MSG_TIMED_OUT, "x"));
 }
 
+/* Each row of the table, and that the others are passing. */
+static void failures_have_classes(void **state) {
+    (void)state;
+    static const int record[] = {RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE, RD_KAFKA_RESP_ERR_INVALID_MSG,
+                                 RD_KAFKA_RESP_ERR_INVALID_RECORD, RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE,
+                                 RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT,
+                                 RD_KAFKA_RESP_ERR_UNSUPPORTED_COMPRESSION_TYPE, RD_KAFKA_RESP_ERR_POLICY_VIOLATION,
+                                 RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION, RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS,
+                                 RD_KAFKA_RESP_ERR__INVALID_ARG, RD_KAFKA_RESP_ERR__BAD_MSG, RD_KAFKA_RESP_ERR__BAD_COMPRESSION};
+    static const int destination[] = {RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+                                      RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION};
+    static const int client[] = {RD_KAFKA_RESP_ERR__FATAL, RD_KAFKA_RESP_ERR__GAPLESS_GUARANTEE, RD_KAFKA_RESP_ERR__STATE,
+                                 RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER, RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER,
+                                 RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID, RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH};
+    static const int cluster[] = {RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, RD_KAFKA_RESP_ERR__TRANSPORT, RD_KAFKA_RESP_ERR__RESOLVE,
+                                  RD_KAFKA_RESP_ERR__AUTHENTICATION, RD_KAFKA_RESP_ERR__TIMED_OUT, RD_KAFKA_RESP_ERR__MSG_TIMED_OUT,
+                                  RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT, RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION,
+                                  RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE, RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+                                  RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE, RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+                                  RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS_AFTER_APPEND, RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+                                  RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED};
+    static const int passing[] = {RD_KAFKA_RESP_ERR_UNKNOWN, RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED, 12345, -12345};
+    static const struct {
+        const int *codes;
+        size_t count;
+        enum hv_kafka_class of;
+    } all[] = {{record, sizeof record / sizeof *record, HV_KAFKA_RECORD},
+               {destination, sizeof destination / sizeof *destination, HV_KAFKA_DESTINATION},
+               {client, sizeof client / sizeof *client, HV_KAFKA_CLIENT},
+               {cluster, sizeof cluster / sizeof *cluster, HV_KAFKA_CLUSTER},
+               {passing, sizeof passing / sizeof *passing, HV_KAFKA_PASSING}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        for (size_t k = 0; k < all[i].count; k++) {
+            assert_int_equal(hv_kafka_class_of(all[i].codes[k]), all[i].of);
+        }
+    }
+}
+
 #define TEST(name) cmocka_unit_test(name)
 
 int main(void) {
@@ -67,6 +105,7 @@ int main(void) {
         TEST(a_long_reason_is_cut),
         TEST(what_follows_is_known),
         TEST(advice_fits),
+        TEST(failures_have_classes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,7 +28,7 @@ struct rig {
         uint8_t lane;
     } sent[SENT_MAX];
     size_t sent_count;
-    size_t claims, replies, resets;
+    size_t claims, replies;
     struct hv_action claim; /* the latest */
     bool blocked, refreshed;
 };
@@ -49,6 +49,7 @@ static const struct hv_core_config config = {
     .io_error_backoff = HV_MS(500),
     .io_error_backoff_max = HV_SECONDS(10),
     .blocked_backoff_max = HV_SECONDS(30),
+    .blocked_keys_max = 4,
     .queue_timeout = HV_SECONDS(30),
     .rescan_interval = HV_SECONDS(5),
     .heartbeat_interval = HV_MS(100),
@@ -100,9 +101,6 @@ static void carry_out(struct rig *rig, const struct hv_action *action) {
         break;
     case HV_ACT_WRITERS:
         feed(rig, (struct hv_event){.type = HV_EV_WRITERS});
-        break;
-    case HV_ACT_RESET:
-        rig->resets++;
         break;
     case HV_ACT_NOTIFY:
         rig->blocked = rig->blocked || action->notice == HV_NOTICE_BLOCKED;
@@ -170,6 +168,7 @@ static void claimed(struct rig *rig, const int64_t *ids, size_t count) {
     for (size_t i = 0; i < count; i++) {
         rows[i] = (struct hv_claimed){.id = ids[i], .bytes = 100, .payload = &rig->payloads[ids[i]]};
         rows[i].key_hash = ids[i] >= OTHER_SHARD;
+        rows[i].key = rows[i].key_hash;
         rig->released[ids[i]] = false;
     }
     feed(rig, (struct hv_event){.type = HV_EV_CLAIMED, .rows = rows, .count = count});

@@ -16,6 +16,7 @@ struct bed {
     struct hv_core_config config;
     struct hv_slots slots;
     struct hv_shards shards;
+    struct hv_isolation iso;
     struct hv_random dice;
     struct hv_sender sender;
     struct hv_actions out;
@@ -67,10 +68,14 @@ static int open_bed(void **state) {
                                           .max_in_flight_bytes = 1000,
                                           .io_error_backoff = HV_MS(100),
                                           .io_error_backoff_max = HV_SECONDS(1),
-                                          .blocked_backoff_max = HV_SECONDS(1)};
+                                          .blocked_backoff_max = HV_SECONDS(1),
+                                          .blocked_keys_max = 4,
+                                          .blocked_keys_bytes = 1000,
+                                          .send_concurrency = 2};
     hv_slots_init(&bed->slots, RECORDS);
-    hv_shards_init(&bed->shards, &bed->slots, 2, 4);
-    hv_sender_init(&bed->sender, &bed->slots, &bed->shards, &bed->dice, &bed->config);
+    hv_shards_init(&bed->shards, &bed->slots, 2);
+    hv_isolation_init(&bed->iso, &bed->slots, &bed->shards, &bed->dice, &bed->config);
+    hv_sender_init(&bed->sender, &bed->slots, &bed->shards, &bed->iso, &bed->dice, &bed->config);
     bed->now = 1;
     *state = bed;
     return 0;
@@ -79,6 +84,7 @@ static int open_bed(void **state) {
 static int close_bed(void **state) {
     struct bed *bed = *state;
     hv_actions_free(&bed->out);
+    hv_isolation_fini(&bed->iso);
     hv_shards_fini(&bed->shards);
     hv_slots_fini(&bed->slots);
     free(bed);
@@ -91,6 +97,7 @@ static struct hv_slot *add(struct bed *bed, int64_t id, uint32_t shard) {
     slot->payload = &bed->payloads[id];
     slot->bytes = 10;
     slot->shard = shard;
+    slot->key = shard; /* one key a shard, unless the test says so */
     hv_shards_insert(&bed->shards, index);
     return slot;
 }
@@ -163,6 +170,11 @@ static void reports_that_do_not_come_are_not_waited_for(void **state) {
     assert_int_equal(hv_sender_in_flight(&bed->sender), 2);
 }
 
+static enum hv_key_state state_of(struct bed *bed, uint64_t key, uint32_t shard) {
+    uint32_t index = hv_keys_find(&bed->iso.keys, key, shard);
+    return index == HV_NO_KEY ? HV_KEY_FREE : hv_key(&bed->iso.keys, index)->state;
+}
+
 static void refused_records_go_alone_through_the_other_lane(void **state) {
     struct bed *bed = *state;
     add(bed, 1, 0);
@@ -178,19 +190,52 @@ static void refused_records_go_alone_through_the_other_lane(void **state) {
     report(bed, 1, HV_DELIVERED);
     go(bed);
     assert_int_equal(bed->lanes[2], HV_LANE_SUSPECTS);
-    report(bed, 2, HV_REFUSED); /* alone: it is to blame */
-    assert_int_equal(bed->shards.list[0].mode, HV_SHARD_BLOCKED);
-    add(bed, 4, 0);
-    add(bed, 5, 1);
-    go(bed);
-    assert_int_equal(bed->sent[4], 0);
-    assert_int_equal(bed->sent[5], 1); /* others flow */
-    assert_int_equal(bed->lanes[5], HV_LANE_RECORDS);
-    hv_sender_unblock(&bed->sender, &bed->shards.list[0]);
-    go(bed);
     report(bed, 2, HV_DELIVERED);
+    add(bed, 4, 0);
     go(bed);
     assert_int_equal(bed->lanes[4], HV_LANE_RECORDS); /* no suspect any more */
+    assert_int_equal(bed->iso.keys.used, 0);
+    assert_false(did(bed, HV_ACT_NOTIFY));
+}
+
+/* Two keys of one shard: the one is blocked, the other goes on. */
+static void who_is_refused_alone_blocks_its_key_only(void **state) {
+    struct bed *bed = *state;
+    add(bed, 1, 0)->key = 7;
+    add(bed, 2, 0);
+    go(bed);
+    report(bed, 1, HV_REFUSED);
+    report(bed, 2, HV_REFUSED);
+    go(bed);
+    assert_int_equal(bed->lanes[1], HV_LANE_SUSPECTS);
+    assert_int_equal(bed->lanes[2], HV_LANE_SUSPECTS); /* at one time: of another key */
+    report(bed, 1, HV_REFUSED); /* alone: it is to blame */
+    assert_int_equal(state_of(bed, 7, 0), HV_KEY_BLOCKED);
+    assert_int_equal(hv_slots_find(&bed->slots, 1), HV_NO_SLOT); /* it is not held in memory */
+    report(bed, 2, HV_DELIVERED);
+    add(bed, 4, 0);
+    go(bed);
+    assert_int_equal(bed->lanes[4], HV_LANE_RECORDS);
+    assert_int_equal(bed->sent[4], 1);
+}
+
+/* A batch of several keys was refused; a healthy record of the shard goes on at once in the lane of all. */
+static void a_suspect_does_not_hold_up_its_shard(void **state) {
+    struct bed *bed = *state;
+    add(bed, 1, 0)->key = 7;
+    go(bed);
+    report(bed, 1, HV_REFUSED);
+    add(bed, 2, 0)->key = 7;
+    add(bed, 3, 0)->key = 8;
+    go(bed);
+    assert_int_equal(bed->lanes[1], HV_LANE_SUSPECTS);
+    assert_int_equal(bed->sent[2], 0);
+    assert_int_equal(bed->sent[3], 1);
+    assert_int_equal(bed->lanes[3], HV_LANE_RECORDS);
+    report(bed, 1, HV_DELIVERED);
+    go(bed);
+    assert_int_equal(bed->lanes[2], HV_LANE_RECORDS);
+    assert_int_equal(bed->sent[2], 1);
 }
 
 static void a_defective_record_blocks_once_all_before_it_are_through(void **state) {
@@ -199,11 +244,13 @@ static void a_defective_record_blocks_once_all_before_it_are_through(void **stat
     add(bed, 2, 0)->defective = true;
     add(bed, 3, 0);
     go(bed);
-    assert_int_equal(bed->shards.list[0].mode, HV_SHARD_OPEN);
+    assert_int_equal(state_of(bed, 0, 0), HV_KEY_SUSPECT);
     report(bed, 1, HV_DELIVERED);
     go(bed);
-    assert_int_equal(bed->shards.list[0].mode, HV_SHARD_BLOCKED);
+    assert_int_equal(state_of(bed, 0, 0), HV_KEY_BLOCKED);
     assert_int_equal(bed->total, 1);
+    assert_int_equal(bed->slots.used, 1); /* what comes behind it is left in the table */
+    assert_true(hv_key(&bed->iso.keys, hv_keys_find(&bed->iso.keys, 0, 0))->left);
 }
 
 static void what_bounces_is_sent_again_in_its_place(void **state) {
@@ -236,10 +283,34 @@ static void an_acknowledgement_does_not_hide_an_earlier_refusal(void **state) {
     report(bed, 1, HV_REFUSED);
     report(bed, 2, HV_DELIVERED);
     go(bed); /* 4 is not reported yet: the lane is still being purged */
-    assert_true(bed->shards.list[0].suspect);
+    assert_int_equal(state_of(bed, 0, 0), HV_KEY_SUSPECT);
     assert_int_equal(bed->sent[1], 2);
     assert_int_equal(bed->lanes[1], HV_LANE_SUSPECTS);
     assert_int_equal(bed->sent[3], 0);
+}
+
+/* Each refusal may end the client: the wait for the next one must not grow by that. */
+static void a_client_that_ended_by_a_refusal_is_followed_at_once(void **state) {
+    struct bed *bed = *state;
+    for (int64_t id = 1; id <= 8; id++) {
+        add(bed, id, 0)->key = (uint64_t)id;
+        go(bed);
+        report(bed, id, HV_REFUSED);
+        assert_true(did(bed, HV_ACT_PURGE_CLIENT));
+        go(bed);
+        assert_int_equal(bed->lanes[id], HV_LANE_SUSPECTS); /* without a wait */
+        report(bed, id, HV_DELIVERED);
+        go(bed);
+    }
+    assert_int_equal(bed->sender.acked.count, 8);
+    add(bed, 9, 0)->key = 9; /* another reason */
+    go(bed);
+    report(bed, 9, HV_FAILED);
+    go(bed);
+    assert_int_equal(bed->sent[9], 2);
+    report(bed, 9, HV_FAILED);
+    go(bed);
+    assert_int_equal(bed->sent[9], 2);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_bed, close_bed)
@@ -250,6 +321,9 @@ int main(void) {
         TEST(a_failed_report_rewinds_everything_but_what_was_delivered),
         TEST(reports_that_do_not_come_are_not_waited_for),
         TEST(refused_records_go_alone_through_the_other_lane),
+        TEST(who_is_refused_alone_blocks_its_key_only),
+        TEST(a_suspect_does_not_hold_up_its_shard),
+        TEST(a_client_that_ended_by_a_refusal_is_followed_at_once),
         TEST(a_defective_record_blocks_once_all_before_it_are_through),
         TEST(what_bounces_is_sent_again_in_its_place),
         TEST(an_acknowledgement_does_not_hide_an_earlier_refusal),

@@ -16,6 +16,7 @@ struct bed {
     struct hv_core_config config;
     struct hv_slots slots;
     struct hv_shards shards;
+    struct hv_isolation iso;
     struct hv_random dice;
     struct hv_sender sender;
     struct hv_settle settle;
@@ -32,11 +33,14 @@ static int open_bed(void **state) {
                                           .mark_backoff = HV_MS(10),
                                           .io_error_backoff = HV_MS(100),
                                           .io_error_backoff_max = HV_SECONDS(1),
-                                          .blocked_backoff_max = HV_SECONDS(1)};
+                                          .blocked_backoff_max = HV_SECONDS(1),
+                                          .blocked_keys_max = 4,
+                                          .send_concurrency = 2};
     hv_slots_init(&bed->slots, RECORDS);
-    hv_shards_init(&bed->shards, &bed->slots, 2, 4);
-    hv_sender_init(&bed->sender, &bed->slots, &bed->shards, &bed->dice, &bed->config);
-    hv_settle_init(&bed->settle, &bed->slots, &bed->shards, &bed->sender, &bed->dice, &bed->config);
+    hv_shards_init(&bed->shards, &bed->slots, 2);
+    hv_isolation_init(&bed->iso, &bed->slots, &bed->shards, &bed->dice, &bed->config);
+    hv_sender_init(&bed->sender, &bed->slots, &bed->shards, &bed->iso, &bed->dice, &bed->config);
+    hv_settle_init(&bed->settle, &bed->slots, &bed->sender, &bed->iso, &bed->dice, &bed->config);
     hv_settle_up(&bed->settle);
     *state = bed;
     return 0;
@@ -46,6 +50,7 @@ static int close_bed(void **state) {
     struct bed *bed = *state;
     hv_actions_free(&bed->out);
     hv_settle_fini(&bed->settle);
+    hv_isolation_fini(&bed->iso);
     hv_shards_fini(&bed->shards);
     hv_slots_fini(&bed->slots);
     free(bed);
@@ -69,7 +74,7 @@ static void acknowledge(struct bed *bed, int64_t id) {
 static const struct hv_action *statement(struct bed *bed) {
     bed->now += HV_SECONDS(2);
     bed->out.count = 0;
-    hv_settle_advance(&bed->settle, false, bed->now, &bed->out);
+    hv_settle_advance(&bed->settle, true, false, bed->now, &bed->out);
     assert_true(bed->out.count <= 1);
     return bed->out.count == 0 ? NULL : &bed->out.list[0];
 }
@@ -87,10 +92,10 @@ static void expect_purge(struct bed *bed, int64_t first, size_t count) {
 static void rows_are_gathered_for_a_moment(void **state) {
     struct bed *bed = *state;
     acknowledge(bed, 1);
-    hv_settle_advance(&bed->settle, false, bed->now + HV_MS(9), &bed->out);
+    hv_settle_advance(&bed->settle, true, false, bed->now + HV_MS(9), &bed->out);
     assert_int_equal(bed->out.count, 0);
     assert_int_equal(hv_settle_deadline(&bed->settle), bed->now + HV_MS(10));
-    hv_settle_advance(&bed->settle, true, bed->now + HV_MS(9), &bed->out); /* unless in a hurry */
+    hv_settle_advance(&bed->settle, true, true, bed->now + HV_MS(9), &bed->out); /* unless in a hurry */
     assert_int_equal(bed->out.count, 1);
 }
 
@@ -172,28 +177,44 @@ static void rows_purged_while_a_mark_is_out_stay_known(void **state) {
     assert_int_equal(hv_slots_find(&bed->slots, 1), HV_NO_SLOT);
 }
 
-static void a_blocked_row_is_reset_and_dropped_when_it_is_gone(void **state) {
+static void what_blocks_is_read_again_whatever_becomes_of_the_statement(void **state) {
     struct bed *bed = *state;
-    struct hv_shard *shard = &bed->shards.list[0];
-    hv_slot(&bed->slots, add(bed, 1))->payload = &bed->payload;
-    add(bed, 2);
-    hv_sender_block(&bed->sender, shard, bed->now, &bed->out);
-    bed->settle.by_mark = true;
-    const struct hv_action *action = statement(bed);
-    assert_int_equal(action->type, HV_ACT_RESET);
-    assert_int_equal(action->ids[0], 1);
-    hv_settle_down(&bed->settle, bed->now); /* the reply is lost: again */
-    hv_settle_up(&bed->settle);
-    assert_int_equal(statement(bed)->type, HV_ACT_RESET);
-    hv_settle_was_reset(&bed->settle, (const int64_t[]){1}, 1, bed->now, &bed->out);
-    assert_int_equal(shard->mode, HV_SHARD_REREADING);
-    bed->now += HV_SECONDS(60); /* it is not claimed again */
-    bed->settle.by_mark = false;
-    assert_int_equal(statement(bed)->type, HV_ACT_LOOK);
-    hv_settle_was_reset(&bed->settle, NULL, 0, bed->now, &bed->out);
-    assert_int_equal(shard->mode, HV_SHARD_OPEN);
-    assert_int_equal(hv_slot(&bed->slots, shard->next)->id, 2);
-    assert_int_equal(bed->sender.blocked, 0);
+    uint32_t index = add(bed, 1);
+    hv_slot(&bed->slots, index)->payload = &bed->payload;
+    hv_slot(&bed->slots, index)->defective = true;
+    hv_isolation_begin(&bed->iso, &bed->shards.list[0]);
+    assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), HV_NO_SLOT);
+    assert_int_equal(hv_isolation_blocked(&bed->iso), 1);
+    assert_true(hv_settle_deadline(&bed->settle) > bed->now);
+    for (int i = 0; i < 3; i++) {
+        const struct hv_action *action = statement(bed);
+        assert_int_equal(action->type, HV_ACT_FETCH);
+        assert_int_equal(action->count, 1);
+        assert_int_equal(action->ids[0], 1);
+        assert_int_equal(hv_settle_deadline(&bed->settle), HV_NEVER);
+        if (i == 0) {
+            hv_settle_down(&bed->settle, bed->now);
+            hv_settle_up(&bed->settle);
+        } else if (i == 1) {
+            hv_settle_refused(&bed->settle, false, bed->now, &bed->out);
+        }
+    }
+    hv_settle_fetched(&bed->settle);
+    hv_isolation_none_came(&bed->iso, INT64_MAX, bed->now, &bed->out);
+    assert_int_equal(bed->iso.keys.used, 0);
+    assert_null(statement(bed));
+}
+
+static void who_does_not_lead_reads_nothing(void **state) {
+    struct bed *bed = *state;
+    uint32_t index = add(bed, 1);
+    hv_slot(&bed->slots, index)->payload = &bed->payload;
+    hv_slot(&bed->slots, index)->defective = true;
+    hv_isolation_begin(&bed->iso, &bed->shards.list[0]);
+    hv_isolation_next(&bed->iso, bed->now, &bed->out);
+    bed->out.count = 0;
+    hv_settle_advance(&bed->settle, false, false, bed->now + HV_SECONDS(10), &bed->out);
+    assert_int_equal(bed->out.count, 0);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_bed, close_bed)
@@ -205,7 +226,8 @@ int main(void) {
         TEST(a_row_that_cannot_be_deleted_is_found_and_the_others_pass),
         TEST(a_refusal_of_the_table_is_waited_out),
         TEST(rows_purged_while_a_mark_is_out_stay_known),
-        TEST(a_blocked_row_is_reset_and_dropped_when_it_is_gone),
+        TEST(who_does_not_lead_reads_nothing),
+        TEST(what_blocks_is_read_again_whatever_becomes_of_the_statement),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,7 +19,7 @@ struct bed {
 static int open_bed(void **state) {
     struct bed *bed = calloc(1, sizeof *bed);
     hv_slots_init(&bed->slots, 20);
-    hv_shards_init(&bed->shards, &bed->slots, 1, 4);
+    hv_shards_init(&bed->shards, &bed->slots, 1);
     bed->shard = &bed->shards.list[0];
     *state = bed;
     return 0;
@@ -64,16 +64,6 @@ static void unsent_records_stand_by_id_behind_those_in_flight(void **state) {
     assert_int_equal(bed->shards.unsent_bytes, 30);
 }
 
-static void nothing_goes_before_the_record_that_blocks(void **state) {
-    struct bed *bed = *state;
-    insert(bed, 20);
-    insert(bed, 30);
-    hv_shard_move(bed->shard, HV_SHARD_BLOCKED);
-    insert(bed, 10);
-    EXPECT(bed, 20, 20, 10, 30);
-    assert_false(hv_shard_may_send(bed->shard, 10, UINT64_MAX));
-}
-
 static void a_failure_sets_next_back_and_skips_what_was_acknowledged(void **state) {
     struct bed *bed = *state;
     uint32_t at[5];
@@ -108,43 +98,13 @@ static void removing_the_next_one_moves_on(void **state) {
     EXPECT(bed, -1, 3);
 }
 
-static void suspects_go_one_at_a_time(void **state) {
-    struct bed *bed = *state;
-    insert(bed, 1);
-    insert(bed, 2);
-    bed->shard->suspect = true;
-    assert_true(hv_shard_may_send(bed->shard, 10, UINT64_MAX));
-    hv_shards_sent(&bed->shards, bed->shard, 0);
-    assert_false(hv_shard_may_send(bed->shard, 10, UINT64_MAX));
-    bed->shard->suspect = false;
-    assert_true(hv_shard_may_send(bed->shard, 10, UINT64_MAX));
-    assert_false(hv_shard_may_send(bed->shard, 1, UINT64_MAX));
-}
-
-/* Records have 10 bytes. */
-static void bytes_in_flight_are_bounded(void **state) {
-    struct bed *bed = *state;
-    uint32_t one = insert(bed, 1), two = insert(bed, 2);
-    insert(bed, 3);
-    hv_shards_sent(&bed->shards, bed->shard, 0);
-    assert_true(hv_shard_may_send(bed->shard, 10, 20));
-    hv_shards_sent(&bed->shards, bed->shard, 0);
-    assert_false(hv_shard_may_send(bed->shard, 10, 20));
-    hv_shards_acked(&bed->shards, one, 0);
-    assert_true(hv_shard_may_send(bed->shard, 10, 20));
-    hv_shards_failed(&bed->shards, two);
-    assert_int_equal(bed->shard->in_flight_bytes, 0);
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_bed, close_bed)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(unsent_records_stand_by_id_behind_those_in_flight),
-        TEST(nothing_goes_before_the_record_that_blocks),
         TEST(a_failure_sets_next_back_and_skips_what_was_acknowledged),
         TEST(removing_the_next_one_moves_on),
-        TEST(bytes_in_flight_are_bounded), TEST(suspects_go_one_at_a_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,6 +22,7 @@ static const struct hv_core_config by_mark = {.listen = true,
                                               .rescan_interval = HV_SECONDS(3600)};
 static const uint8_t uuid[HV_UUID_BYTES] = {1, 2, 3};
 static struct hv_random dice = {.state = 3};
+static struct hv_isolation nothing_isolated;
 static struct hv_actions out;
 
 struct bed {
@@ -59,7 +60,7 @@ static int end(void **state) {
 static const struct hv_action *advance(struct bed *bed, uint32_t room) {
     for (;;) {
         out.count = 0;
-        hv_claim_advance(&bed->claim, uuid, room, true, 1, bed->now, &out);
+        hv_claim_advance(&bed->claim, uuid, room, true, 1, &nothing_isolated, bed->now, &out);
         assert_true(out.count <= 1);
         if (out.count == 0 || out.list[0].type != HV_ACT_WRITERS) {
             return out.count == 0 ? NULL : &out.list[0];
