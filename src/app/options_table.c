@@ -36,6 +36,12 @@ const struct hv_command_row hv_command_rows[HV_COMMAND_COUNT] = {
                          .about = hv_pump_about,
                          .options = &hv_pump_option_table,
                          .check = hv_pump_options_check},
+    [HV_COMMAND_PARK] = {.name = "park",
+                         .summary = "list, show, replay or drop records that Kafka refused and that were moved aside",
+                         .about = hv_park_about,
+                         .options = &hv_park_option_table,
+                         .actions = hv_park_actions,
+                         .check = hv_park_options_check},
     [HV_COMMAND_VERSION] = {.name = "version",
                             .summary = "print the versions of harvestd and of the libraries it runs with"},
 };
