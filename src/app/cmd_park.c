@@ -59,6 +59,8 @@ static void tell_failure(struct hv_parking *parking, const PGresult *result) {
         advice = "have the owner grant it; harvestd schema --operator-grants ROLE prints all that is needed";
     } else if (failure.trouble == HV_PG_NO_COLUMN || failure.trouble == HV_PG_NO_TABLE) {
         advice = hv_pg_advice(HV_PG_PARKED_TABLE);
+    } else if (failure.trouble == HV_PG_TIMEOUT) {
+        advice = "nothing of that was done; choose fewer records at once (--limit)";
     } else if (strcmp(failure.sqlstate, "55P03") == 0) {
         advice = "transactions that wrote to the outbox hold it up; try again when they have ended";
     } else {
@@ -165,7 +167,7 @@ int hv_parking_ids(struct hv_parking *parking, uint64_t most, int64_t **ret, siz
 static bool agreed(const int64_t *ids, size_t count) {
     char answer[16] = "";
     fprintf(stderr, "Drop %zu record%s (", count, count == 1 ? "" : "s");
-    fprintf(stderr, count == 1 ? "id %" PRId64 : "the first one's id is %" PRId64, ids[0]);
+    fprintf(stderr, count == 1 ? "id %" PRId64 : "id %" PRId64 " and others", ids[0]);
     fputs(") for good? They will never be sent. [yes/no] ", stderr);
     return fgets(answer, sizeof answer, stdin) != NULL && (strcmp(answer, "yes\n") == 0 || strcmp(answer, "y\n") == 0);
 }

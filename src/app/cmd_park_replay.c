@@ -18,7 +18,7 @@
 #include "base/memory.h"
 #include "io/pg_park.h"
 
-#define CHUNK 500
+#define CHUNK 2000 /* records of one transaction, and as many more as the last of their keys has */
 
 struct replay {
     struct hv_parking *parking;
@@ -84,17 +84,18 @@ static int look_at_tables(struct replay *r) {
 
 #define SAME_KEY(a, b) "substr(" a ".kafka_key, 1, 64) = substr(" b ".kafka_key, 1, 64) AND " a ".kafka_key = " b ".kafka_key"
 
-/* One scan of the outbox for all of a chunk. `waiting`: a later record in the outbox; `earlier`: one that could still be in order and would be
- * passed. */
+/* One scan of the outbox for all of a chunk, whose keys are summed up, since a key may have as many records as there are. `waiting`: the last record
+ * in the outbox; `earlier`: one that could still be in order and would be passed. */
 static const char judge_sql[] =
     "WITH chosen AS (SELECT id, place, passed_by, noted_by, kafka_key FROM {P} WHERE id = ANY ($1::int8[])), "
-    "waiting AS (SELECT c.id, pg_catalog.max(o.id) AS by_id FROM chosen AS c JOIN {O} AS o ON o.kafka_key = c.kafka_key AND o.id > c.place "
-    "GROUP BY c.id), "
-    "earlier AS (SELECT c.id, pg_catalog.min(q.id) AS by_id FROM chosen AS c JOIN {P} AS q ON " SAME_KEY("q", "c") " AND q.place < c.place "
-    "AND q.passed_by IS NULL AND q.id <> ALL ($1::int8[]) GROUP BY c.id) "
-    "SELECT c.id, c.place, c.passed_by, w.by_id, e.by_id, pg_catalog.dense_rank() OVER (ORDER BY c.kafka_key), "
-    "coalesce(c.noted_by = " HV_PARK_TRIGGER_OF("$2::text") ", false) FROM chosen AS c "
-    "LEFT JOIN waiting AS w USING (id) LEFT JOIN earlier AS e USING (id) ORDER BY c.place, c.id";
+    "keys AS (SELECT DISTINCT kafka_key FROM chosen), "
+    "waiting AS (SELECT k.kafka_key, pg_catalog.max(o.id) AS by_id FROM keys AS k JOIN {O} AS o ON o.kafka_key = k.kafka_key "
+    "GROUP BY k.kafka_key), "
+    "earlier AS (SELECT k.kafka_key, pg_catalog.min(q.place) AS place, (pg_catalog.array_agg(q.id ORDER BY q.place))[1] AS by_id "
+    "FROM keys AS k JOIN {P} AS q ON " SAME_KEY("q", "k") " WHERE q.passed_by IS NULL AND q.id <> ALL ($1::int8[]) GROUP BY k.kafka_key) "
+    "SELECT c.id, c.place, c.passed_by, CASE WHEN w.by_id > c.place THEN w.by_id END, CASE WHEN e.place < c.place THEN e.by_id END, "
+    "pg_catalog.dense_rank() OVER (ORDER BY c.kafka_key), coalesce(c.noted_by = " HV_PARK_TRIGGER_OF("$2::text") ", false) "
+    "FROM chosen AS c LEFT JOIN waiting AS w USING (kafka_key) LEFT JOIN earlier AS e USING (kafka_key) ORDER BY c.kafka_key, c.place, c.id";
 
 enum { J_ID, J_PLACE, J_PASSED_BY, J_WAITING, J_EARLIER, J_KEY, J_NOTED };
 
@@ -158,14 +159,18 @@ static int judge_all(struct replay *r, const char *ids, struct candidate *list) 
 
 /* ---- moving ---- */
 
-/* The parked records behind those that go, of whose keys nothing later is in the outbox: what is there passes them when it goes out. */
+/* The parked records behind those that go; and of these, those that something later in the outbox will pass, or not: behind their new places that
+ * would not be noted, so nothing is claimed of them any more. */
 static const char behind_sql[] =
-    "SELECT pg_catalog.array_agg(q.id)::text FROM {P} AS q WHERE q.passed_by IS NULL AND q.id <> ALL ($1::int8[]) "
-    "AND EXISTS (SELECT FROM {P} AS m WHERE m.id = ANY ($1::int8[]) AND m.kafka_key = q.kafka_key AND m.place < q.place) "
-    "AND NOT EXISTS (SELECT FROM {O} AS o WHERE o.kafka_key = q.kafka_key AND o.id > q.place)";
+    "WITH keys AS (SELECT kafka_key, pg_catalog.min(place) AS place FROM {P} WHERE id = ANY ($1::int8[]) GROUP BY kafka_key), "
+    "waiting AS (SELECT k.kafka_key, pg_catalog.max(o.id) AS by_id FROM keys AS k JOIN {O} AS o ON o.kafka_key = k.kafka_key "
+    "GROUP BY k.kafka_key) "
+    "SELECT pg_catalog.array_agg(q.id)::text, pg_catalog.array_agg(q.id) FILTER (WHERE w.by_id > q.place)::text FROM keys AS k JOIN {P} AS q ON " SAME_KEY("q", "k") " AND k.place < q.place "
+    "LEFT JOIN waiting AS w ON w.kafka_key = q.kafka_key "
+    "WHERE q.passed_by IS NULL AND q.id <> ALL ($1::int8[])";
 
 static const char place_sql[] =
-    "UPDATE {P} AS q SET place = n.place FROM (SELECT s.id, {D} AS place FROM "
+    "UPDATE {P} AS q SET place = n.place, noted_by = CASE WHEN q.id = ANY ($2::int8[]) THEN NULL ELSE q.noted_by END FROM (SELECT s.id, {D} AS place FROM "
     "(SELECT id FROM {P} WHERE id = ANY ($1::int8[]) ORDER BY place, id) AS s) AS n WHERE q.id = n.id";
 
 /* Ids are drawn in the order of the places: above the sorted rows. */
@@ -175,24 +180,39 @@ static const char move_sql[] =
     "back AS (INSERT INTO {O} (id, {C}) OVERRIDING SYSTEM VALUE SELECT hv_new_id, {C} FROM numbered) "
     "SELECT id, hv_new_id FROM numbered ORDER BY place, id";
 
-static int take_new_ids(const PGresult *result, struct candidate *list, size_t count) {
-    for (int row = 0; row < PQntuples(result); row++) {
-        int64_t id = 0, new_id = 0;
-        hv_park_parse_id(PQgetvalue(result, row, 0), &id);
-        hv_park_parse_id(PQgetvalue(result, row, 1), &new_id);
-        for (size_t i = 0; i < count; i++) {
-            if (list[i].id == id) {
-                list[i].new_id = new_id;
-                list[i].moved = true;
-                if (list[i].verdict == YES && new_id <= list[i].place) {
-                    fprintf(stderr, "harvestd: the new id %" PRId64 " is not above the old one, %" PRId64 ": set the sequence of id behind "
-                                    "all ids (setval), then replay again\n", new_id, list[i].place);
-                    return -1;
-                }
-            }
-        }
+static int by_id(const void *a, const void *b) {
+    const struct candidate *x = *(struct candidate *const *)a, *y = *(struct candidate *const *)b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static int take_new_id(struct candidate *c, int64_t new_id) {
+    c->new_id = new_id;
+    c->moved = true;
+    if (c->verdict == YES && new_id <= c->place) {
+        fprintf(stderr, "harvestd: the new id %" PRId64 " is not above the old one, %" PRId64 ": set the sequence of id behind all ids "
+                        "(setval), then replay again\n", new_id, c->place);
+        return -1;
     }
     return 0;
+}
+
+static int take_new_ids(const PGresult *result, struct candidate *list, size_t count) {
+    struct candidate **sorted = hv_calloc(count, sizeof(struct candidate *));
+    int rc = 0;
+    for (size_t i = 0; i < count; i++) {
+        sorted[i] = &list[i];
+    }
+    qsort(sorted, count, sizeof *sorted, by_id);
+    for (int row = 0; row < PQntuples(result) && rc == 0; row++) {
+        struct candidate key = {0}, *key_at = &key;
+        int64_t new_id = 0;
+        hv_park_parse_id(PQgetvalue(result, row, 0), &key.id);
+        hv_park_parse_id(PQgetvalue(result, row, 1), &new_id);
+        struct candidate **found = bsearch(&key_at, sorted, count, sizeof *sorted, by_id);
+        rc = found == NULL ? 0 : take_new_id(*found, new_id);
+    }
+    free(sorted);
+    return rc;
 }
 
 static int move(struct replay *r, struct candidate *list, size_t count) {
@@ -216,7 +236,8 @@ static int move(struct replay *r, struct candidate *list, size_t count) {
         bool none = keep || PQgetisnull(behind, 0, 0);
         rc = take_new_ids(moved, list, count);
         if (rc == 0 && !none) {
-            placed = hv_parking_ask(r->parking, place_sql, 1, (const char *const[]){PQgetvalue(behind, 0, 0)}, false);
+            const char *doubtful = PQgetisnull(behind, 0, 1) ? "{}" : PQgetvalue(behind, 0, 1);
+            placed = hv_parking_ask(r->parking, place_sql, 2, (const char *const[]){PQgetvalue(behind, 0, 0), doubtful}, false);
             rc = placed == NULL ? -1 : 0;
         }
     }
@@ -264,7 +285,8 @@ static void print_sum(const struct replay *r) {
 
 /* ---- a chunk ---- */
 
-/* Everything of a chunk is one transaction, so that it is put back once or not at all. */
+/* Everything of a chunk is one transaction, so that it is put back once or not at all. A key is never split: what a chunk has put back would look
+ * to the next one like a later record. */
 static int in_transaction(struct replay *r, const char *ids, struct candidate *list) {
     int count = -1;
     if (hv_parking_run(r->parking, "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE") != 0) {
@@ -288,26 +310,48 @@ static int in_transaction(struct replay *r, const char *ids, struct candidate *l
     return count;
 }
 
+static void tell(struct replay *r, const struct candidate *c) {
+    print_line(r, c);
+    r->replayed += c->chosen;
+    r->left += !c->chosen;
+}
+
 static int replay_some(struct replay *r, const int64_t *ids, size_t id_count) {
     struct candidate *list = hv_calloc(id_count, sizeof *list);
     char *array = hv_park_id_array(ids, id_count);
-    bool dry = r->parking->options->park.dry_run;
-    int count = judge_all(r, array, list);
-    bool any = false;
+    int count = in_transaction(r, array, list);
     for (int i = 0; i < count; i++) {
-        any = any || list[i].chosen;
-    }
-    if (any && !dry) { /* again, while nobody writes; writers are not held up for nothing */
-        count = in_transaction(r, array, list);
+        tell(r, &list[i]);
     }
     free(array);
-    for (int i = 0; i < count; i++) {
-        print_line(r, &list[i]);
-        r->replayed += list[i].chosen;
-        r->left += !list[i].chosen;
-    }
     free(list);
     return count < 0 ? -1 : 0;
+}
+
+/* First without the lock, so that writers are not held up for those that stay; then once more for those that can go, some at a time. */
+static int replay_all(struct replay *r, int64_t *ids, size_t id_count) {
+    struct candidate *list = hv_calloc(id_count, sizeof *list);
+    char *array = hv_park_id_array(ids, id_count);
+    bool dry = r->parking->options->park.dry_run;
+    size_t go = 0, end;
+    int count = judge_all(r, array, list), rc = count < 0 ? -1 : 0;
+    for (int i = 0; i < count; i++) {
+        if (dry || !list[i].chosen) {
+            tell(r, &list[i]);
+        } else {
+            ids[go] = list[i].id;
+            list[go++].key = list[i].key;
+        }
+    }
+    for (size_t at = 0; at < go && rc == 0; at = end) {
+        for (end = at + 1; end < go && (end - at < CHUNK || list[end].key == list[end - 1].key);) {
+            end++;
+        }
+        rc = replay_some(r, ids + at, end - at);
+    }
+    free(array);
+    free(list);
+    return rc;
 }
 
 int hv_parking_replay(struct hv_parking *parking) {
@@ -319,10 +363,7 @@ int hv_parking_replay(struct hv_parking *parking) {
     if (rc == 0 && (rc = hv_parking_ids(parking, parking->options->park.limit, &ids, &count, &missing)) == 0) {
         if (count > 0) {
             print_head(&r);
-        }
-        size_t chunk = parking->options->park.dry_run ? count : CHUNK; /* what is not done yet cannot be seen by the next */
-        for (size_t at = 0; at < count && rc == 0; at += chunk) {
-            rc = replay_some(&r, ids + at, count - at < chunk ? count - at : chunk);
+            rc = replay_all(&r, ids, count);
         }
         print_sum(&r);
     }
