@@ -347,7 +347,7 @@ static void send_park(struct hv_outbox *outbox) {
 
 void hv_outbox_park(struct hv_outbox *outbox, const struct hv_parked *rows, size_t count) {
     static const Oid types[] = {OID_TEXT, OID_TEXT};
-    assert(hv_outbox_is_idle(outbox) && count > 0);
+    assert(hv_outbox_is_idle(outbox) && count > 0 && outbox->handler->parked != NULL);
     if (hv_park_params_make(rows, count, outbox->table, &outbox->park) != 0) {
         hv_pg_drop(outbox->pg, HV_PG_STATEMENT, "out of memory for a statement");
     } else if (outbox->park_sql != NULL) {
