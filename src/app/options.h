@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "app/cmd_blocked_options.h"
 #include "app/cmd_park_options.h"
 #include "app/cmd_pump_options.h"
 #include "app/cmd_stash_options.h"
@@ -26,6 +27,7 @@ enum hv_command {
     HV_COMMAND_STASH,
     HV_COMMAND_PUMP,
     HV_COMMAND_PARK,
+    HV_COMMAND_BLOCKED,
     HV_COMMAND_VERSION,
     HV_COMMAND_COUNT, /* from here on: not given as words */
     HV_COMMAND_HELP = HV_COMMAND_COUNT,
@@ -56,6 +58,7 @@ struct hv_options {
     struct hv_pump_options pump;
     struct hv_option_texts park_ids, park_keys, park_topics, park_classes;
     struct hv_park_options park;
+    struct hv_blocked_options blocked;
 };
 
 /* The field at `offset` of struct hv_options has the type that is named behind each. */

@@ -42,6 +42,10 @@ const struct hv_command_row hv_command_rows[HV_COMMAND_COUNT] = {
                          .options = &hv_park_option_table,
                          .actions = hv_park_actions,
                          .check = hv_park_options_check},
+    [HV_COMMAND_BLOCKED] = {.name = "blocked",
+                            .summary = "list the keys of a running daemon that wait since Kafka refuses a record of theirs",
+                            .about = hv_blocked_about,
+                            .options = &hv_blocked_option_table},
     [HV_COMMAND_VERSION] = {.name = "version",
                             .summary = "print the versions of harvestd and of the libraries it runs with"},
 };
