@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "base/text.h"
 
-static bool is_control(uint32_t code) {
+bool hv_cell_steers(uint32_t code) {
     bool invisible = (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x206f);
     return code < 0x20 || (code >= 0x7f && code < 0xa0) || invisible || code == 0xfeff;
 }
@@ -19,7 +19,7 @@ static size_t add_character(struct hv_text *text, const char *bytes, size_t leng
         hv_text_puts(text, "\\\\");
         return n;
     }
-    if (n > 0 && !is_control(code)) {
+    if (n > 0 && !hv_cell_steers(code)) {
         hv_text_add(text, bytes, n);
         return n;
     }

@@ -9,6 +9,9 @@
 
 #define HV_CELL_MAX 1024 /* bytes of a cell, its NUL included */
 
+/* Is this a control character, or one that hides or turns round what stands beside it? */
+bool hv_cell_steers(uint32_t code);
+
 /* One line of at most `most` characters, "..." behind it when there are more; what is not printable as \xNN, a backslash as \\. Returns out. */
 const char *hv_cell_text(const char *bytes, size_t length, size_t most, char *out, size_t size);
 

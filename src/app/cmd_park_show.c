@@ -6,13 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "app/cells.h"
+#include "app/cmd_json.h"
 #include "app/cmd_park.h"
 #include "app/cmd_park_select.h"
 #include "base/memory.h"
 #include "base/text.h"
 
 #define LIST_DEFAULT 100
-#define CELL_MAX 256
+#define ERROR_SHOWN 256
 
 /* ---- texts and bytes ---- */
 
@@ -28,41 +30,15 @@ static struct bytes cell_of(const PGresult *result, int row, int column) {
     return (struct bytes){PQgetvalue(result, row, column), (size_t)PQgetlength(result, row, column)};
 }
 
-static bool is_control(uint32_t code) {
-    bool bidirectional = (code >= 0x200b && code <= 0x200f) || (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x206f);
-    return code < 0x20 || (code >= 0x7f && code < 0xa0) || bidirectional || code == 0xfeff;
-}
-
-/* One line of at most `most` characters; what is not printable as \xNN. */
-static const char *shown(struct bytes bytes, size_t most, char *out, size_t size) {
-    struct hv_text text;
-    size_t chars = 0;
-    hv_text_init(&text, out, size - 4); /* leaves room for "..." */
-    for (size_t at = 0; at < bytes.length; chars++) {
-        uint32_t code = 0;
-        size_t n = hv_utf8_length(bytes.data + at, bytes.length - at, &code);
-        if (chars == most || text.cut) {
-            text.size = size;
-            text.cut = false;
-            hv_text_puts(&text, "...");
-            break;
-        }
-        if (n == 0 || is_control(code)) {
-            hv_text_printf(&text, "\\x%02x", (unsigned char)bytes.data[at]);
-            n = 1;
-        } else {
-            hv_text_add(&text, bytes.data + at, n);
-        }
-        at += text.cut ? 0 : n;
-    }
-    return out;
+static const char *shown(struct bytes bytes, size_t most, char *out) {
+    return hv_cell_text(bytes.data, bytes.length, most, out, HV_CELL_MAX);
 }
 
 static bool is_text(struct bytes bytes) {
     for (size_t at = 0; at < bytes.length;) {
         uint32_t code = 0;
         size_t n = hv_utf8_length(bytes.data + at, bytes.length - at, &code);
-        if (n == 0 || (is_control(code) && code != '\n' && code != '\t')) {
+        if (n == 0 || (hv_cell_steers(code) && code != '\n' && code != '\t')) {
             return false;
         }
         at += n;
@@ -70,36 +46,11 @@ static bool is_text(struct bytes bytes) {
     return true;
 }
 
-/* RFC 4648, padded; the caller frees. */
-static char *base64(struct bytes bytes) {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    char *out = hv_calloc((bytes.length + 2) / 3 * 4 + 1, 1), *at = out;
-    for (size_t i = 0; i < bytes.length; i += 3) {
-        uint32_t group = 0;
-        for (size_t k = 0; k < 3; k++) {
-            group = group << 8 | (i + k < bytes.length ? (unsigned char)bytes.data[i + k] : 0);
-        }
-        for (size_t k = 0; k < 4; k++) {
-            *at++ = i + k > bytes.length ? '=' : digits[group >> (18 - 6 * k) & 63];
-        }
-    }
-    return out;
-}
-
 /* ---- JSON ---- */
 
 /* The members are those of the lines that `harvestd stash` reads. */
 static void put_bytes(json_t *object, const char *name, struct bytes bytes) {
-    char encoded_name[64];
-    json_t *text = bytes.data == NULL ? json_null() : json_stringn(bytes.data, bytes.length);
-    if (text != NULL) {
-        json_object_set_new(object, name, text);
-        return;
-    }
-    char *encoded = base64(bytes);
-    snprintf(encoded_name, sizeof encoded_name, "%s_base64", name);
-    json_object_set_new(object, encoded_name, json_string(encoded));
-    free(encoded);
+    hv_json_put_bytes(object, name, bytes.data, bytes.length);
 }
 
 static void put_number(json_t *object, const char *name, struct bytes bytes) {
@@ -147,40 +98,18 @@ static json_t *json_of(const PGresult *result, int row, int count) {
 
 /* ---- list ---- */
 
-static size_t width_of(const char *text) {
-    size_t width = 0;
-    for (; *text != 0; text++) {
-        width += (*text & 0xC0) != 0x80;
-    }
-    return width;
-}
+static const int listed[] = {C_ID, C_PARKED_AT, C_TOPIC, C_KEY, C_CLASS, C_ATTEMPTS, C_BYTES, C_PASSED_BY, C_ERROR};
 
-static const char *list_cell(const PGresult *result, int row, int column, char *out, size_t size) {
-    struct bytes bytes = cell_of(result, row, column);
+static const char *list_cell(const void *user, long row, int at, char *out) {
+    int column = listed[at];
+    if (row < 0) {
+        return names[column];
+    }
+    struct bytes bytes = cell_of(user, (int)row, column);
     if (bytes.data == NULL) {
         return column == C_PASSED_BY ? "-" : "NULL";
     }
-    return shown(bytes, column == C_ERROR ? CELL_MAX : 40, out, size);
-}
-
-static void print_table(const PGresult *result, int rows) {
-    static const int columns[] = {C_ID, C_PARKED_AT, C_TOPIC, C_KEY, C_CLASS, C_ATTEMPTS, C_BYTES, C_PASSED_BY, C_ERROR};
-    enum { COUNT = sizeof columns / sizeof columns[0] };
-    size_t width[COUNT];
-    char cell[CELL_MAX];
-    for (int c = 0; c < COUNT; c++) {
-        width[c] = strlen(names[columns[c]]);
-        for (int row = 0; row < rows; row++) {
-            size_t needed = width_of(list_cell(result, row, columns[c], cell, sizeof cell));
-            width[c] = needed > width[c] ? needed : width[c];
-        }
-    }
-    for (int row = -1; row < rows; row++) {
-        for (int c = 0; c < COUNT; c++) {
-            const char *text = row < 0 ? names[columns[c]] : list_cell(result, row, columns[c], cell, sizeof cell);
-            printf("%s%*s", text, c + 1 < COUNT ? (int)(width[c] - width_of(text)) + 2 : 1, c + 1 < COUNT ? "" : "\n");
-        }
-    }
+    return shown(bytes, column == C_ERROR ? ERROR_SHOWN : 40, out);
 }
 
 int hv_parking_list(struct hv_parking *parking, bool all) {
@@ -204,7 +133,7 @@ int hv_parking_list(struct hv_parking *parking, bool all) {
             print_json(json_of(result, row, C_LISTED));
         }
     } else if (rows > 0) {
-        print_table(result, rows);
+        hv_cells_print(stdout, list_cell, result, rows, sizeof listed / sizeof listed[0]);
     } else {
         puts("no such records");
     }
@@ -247,15 +176,15 @@ static void show_json(const PGresult *result, const PGresult *headers) {
 }
 
 static void show_text(const PGresult *result, const PGresult *headers) {
-    char cell[4 * CELL_MAX], other[4 * CELL_MAX];
+    char cell[HV_CELL_MAX], other[HV_CELL_MAX];
     for (int c = 0; c < C_VALUE; c++) {
         struct bytes bytes = cell_of(result, 0, c);
-        printf("%-12s %s\n", names[c], bytes.data == NULL ? c == C_PASSED_BY ? "-" : "NULL" : shown(bytes, 1000, cell, sizeof cell));
+        printf("%-12s %s\n", names[c], bytes.data == NULL ? c == C_PASSED_BY ? "-" : "NULL" : shown(bytes, 1000, cell));
     }
     for (int row = 0; row < PQntuples(headers); row++) {
         struct bytes name = cell_of(headers, row, 0), value = cell_of(headers, row, 1);
-        printf("%-12s %s = %s\n", "header", name.data == NULL ? "NULL" : shown(name, 1000, cell, sizeof cell),
-               value.data == NULL ? "NULL" : shown(value, 1000, other, sizeof other));
+        printf("%-12s %s = %s\n", "header", name.data == NULL ? "NULL" : shown(name, 1000, cell),
+               value.data == NULL ? "NULL" : shown(value, 1000, other));
     }
     struct bytes value = cell_of(result, 0, C_VALUE);
     if (value.data == NULL) {
@@ -265,7 +194,7 @@ static void show_text(const PGresult *result, const PGresult *headers) {
         fwrite(value.data, 1, value.length, stdout);
         putchar('\n');
     } else {
-        char *encoded = base64(value);
+        char *encoded = hv_json_base64(value.data, value.length);
         printf("%-12s no text; in base64:\n%s\n", "value", encoded);
         free(encoded);
     }
