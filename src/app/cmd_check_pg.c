@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "io/pg_failure.h"
 #include "io/pg_outbox.h"
+#include "io/pg_park.h"
 #include "io/pg_rights.h"
 #include "io/pg_table.h"
 
@@ -196,6 +197,23 @@ static void check_sequence(struct session *s) {
     PQclear(r);
 }
 
+/* Not every outbox has one; what is there has to work when it is needed. */
+static void check_parked(struct session *s) {
+    char parked[HV_TABLE_QUOTED_MAX], *sql = NULL;
+    struct hv_error err;
+    hv_park_name(s->table, HV_PARK_TABLE, parked, sizeof parked);
+    const char *const parameters[] = {s->table, parked};
+    PGresult *r = ask(s, "parked records", hv_park_shape_sql, 2, parameters);
+    if (r != NULL && PQntuples(r) == 1 && is_true(r, 0, 0)) {
+        if (hv_park_read_shape(r, s->table, parked, &sql, &err) == 0)
+            hv_check_ok(s->check, "parked records: table %s has all columns, and may be written to", parked);
+        else
+            hv_check_bad(s->check, hv_pg_advice(HV_PG_PARKED_TABLE), "parked records: %s", err.text);
+    }
+    free(sql);
+    PQclear(r);
+}
+
 /* The topics of the oldest rows, for the broker's part of the check. */
 static void find_topics(struct session *s) {
     char sql[1000];
@@ -236,6 +254,7 @@ void hv_check_database(struct hv_check *check) {
             check_index(&s);
             check_sequence(&s);
             hv_check_wakeup(check, s.conn, s.table);
+            check_parked(&s);
             find_topics(&s);
         }
     }

@@ -2,7 +2,7 @@
  * loop, ends when it has stopped. First SIGTERM or SIGINT: stop in order; second: hurry; third: end at
  * once. Stopping is bounded: what a library does not end in time (a Kafka client that waits for its own threads) is left behind.
  *
- * Who closes what: the signal handles, the timer and the log's poll handle are closed when the runtime reports that
+ * Who closes what: the signal handles, the timers, the control socket and the log's poll handle are closed when the runtime reports that
  * it has stopped; the loop then runs dry and is closed; last the log is flushed. */
 #include <assert.h>
 #include <signal.h>
@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "app/answers.h"
 #include "app/commands.h"
 #include "app/footprint.h"
 #include "app/log_sink.h"
@@ -38,6 +39,8 @@ struct daemon {
     bool timers_open;
     uint64_t acknowledged, tidied; /* records: when it was looked last, when memory was given back last */
     struct hv_runtime *runtime; /* NULL once it has stopped */
+    struct hv_answers answers;
+    struct hv_control *control; /* NULL: none */
     bool drained;               /* everything that was in flight was settled before it stopped */
 };
 
@@ -48,6 +51,7 @@ static const char *signal_name(int number) {
 /* The third signal: someone does not want to wait, not even for the log. */
 static void end_at_once(struct daemon *d) {
     hv_log(&d->logger, HV_WARN, "main", "ended at once: what was in flight may be sent again", NULL);
+    hv_control_remove(d->control);
     _exit(1);
 }
 
@@ -58,6 +62,7 @@ static void on_stop_limit(uv_timer_t *timer) {
     hv_runtime_look(d->runtime, &figures);
     hv_log(&d->logger, HV_WARN, "main", "ended without waiting any longer for its libraries",
            HV_FIELDS(HV_STR("drained", figures.in_flight + figures.unpurged + figures.given_up == 0 ? "yes" : "no")));
+    hv_control_remove(d->control);
     _exit(figures.stopped ? 0 : 1);
 }
 
@@ -99,6 +104,8 @@ static void let_go_of_loop(struct daemon *d) {
         uv_close((uv_handle_t *)&d->tidy_timer, NULL);
     }
     d->timers_open = false;
+    hv_control_close(d->control);
+    d->control = NULL;
     hv_log_sink_detach(d->sink);
 }
 
@@ -138,6 +145,13 @@ static void on_start_over(uv_timer_t *timer) {
 
 static const struct hv_runtime_handler runtime_handler = {.notice = on_notice, .stopped = on_stopped};
 
+static int open_control(struct daemon *d, struct hv_error *err) {
+    d->answers = (struct hv_answers){d->settings, &d->runtime};
+    return d->settings->control_socket[0] == '\0'
+               ? 0
+               : hv_control_open(&d->loop, d->settings->control_socket, hv_answers_questions, &d->answers, HV_CONTROL_PATIENCE, &d->control, err);
+}
+
 static int start(struct daemon *d, struct hv_error *err) {
     uv_timer_init(&d->loop, &d->stop_timer); /* cannot fail */
     uv_timer_init(&d->loop, &d->tidy_timer);
@@ -145,7 +159,8 @@ static int start(struct daemon *d, struct hv_error *err) {
     d->timers_open = true;
     uv_timer_start(&d->tidy_timer, on_start_over, START_MS, 0);
     if (hv_log_sink_attach(d->sink, &d->loop, err) != 0 ||
-        hv_signals_open(&d->signals, &d->loop, signal_numbers, SIGNALS, on_signal, d, err) != 0)
+        hv_signals_open(&d->signals, &d->loop, signal_numbers, SIGNALS, on_signal, d, err) != 0 ||
+        open_control(d, err) != 0)
         return -1;
     hv_log(
         &d->logger, HV_INFO, "main", "started",

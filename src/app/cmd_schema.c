@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "app/cmd_schema_park.h"
 #include "app/commands.h"
 #include "app/options.h"
 #include "io/pg_outbox.h"
@@ -17,6 +18,10 @@ static const struct hv_option rows[] = {
     {.name = "--notify", .type = HV_OPTION_FLAG, .offset = offsetof(struct hv_options, notify),
      .help = "print the trigger that tells harvestd of new rows, for wakeup = listen (Postgres 14 or newer). It slows writers down, and a "
              "transaction that inserted cannot be prepared (two-phase commit) any more"},
+    {.name = "--park", .offset = offsetof(struct hv_options, park_schema),
+     .help = "print the SQL that makes the table of parked records beside the outbox; with --grants the GRANTs that parking needs as well"},
+    {.name = "--operator-grants", .type = HV_OPTION_TEXT, .value = "ROLE", .offset = offsetof(struct hv_options, operator_grants),
+     .help = "print the GRANTs that harvestd park needs, when it connects as ROLE"},
 };
 
 const struct hv_option_table hv_schema_option_table = {rows, sizeof rows / sizeof rows[0]};
@@ -36,25 +41,17 @@ static void print_table(const char *table) {
         table);
 }
 
-/* 'text', for SQL. */
-static void print_literal(const char *text) {
-    putchar('\'');
-    for (; *text != '\0'; text++)
-        printf(*text == '\'' ? "''" : "%c", *text);
-    putchar('\'');
-}
-
 /* A right on what only the database can name: an expression for the name of that object. */
 static void print_execute(const char *right, const char *name, const char *table, const char *role) {
     printf("    EXECUTE pg_catalog.format('GRANT %s TO %%s',\n        ", right);
     const char *at = strstr(name, "TABLE");
     printf("%.*s", at == NULL ? (int)strlen(name) : (int)(at - name), name);
     if (at != NULL) {
-        print_literal(table);
+        hv_schema_print_literal(stdout, table);
         printf("%s", at + strlen("TABLE"));
     }
     printf(", ");
-    print_literal(role);
+    hv_schema_print_literal(stdout, role);
     printf(");\n");
 }
 
@@ -65,7 +62,7 @@ static void print_grants(const char *table, const char *role, bool application) 
                   "(SELECT relnamespace::regnamespace FROM pg_catalog.pg_class WHERE oid = TABLE::regclass)", table, role);
     if (application) {
         printf("    IF pg_catalog.pg_get_serial_sequence(");
-        print_literal(table);
+        hv_schema_print_literal(stdout, table);
         printf(", 'id') IS NOT NULL THEN\n    ");
         print_execute("USAGE ON SEQUENCE %s", "pg_catalog.pg_get_serial_sequence(TABLE, 'id')", table, role);
         printf("    END IF;\n");
@@ -97,7 +94,7 @@ static int print_notify(const char *table) {
            "CREATE OR REPLACE TRIGGER harvestd_notify AFTER INSERT ON %s\n"
            "    FOR EACH STATEMENT EXECUTE FUNCTION %sharvestd_notify(",
            schema, table, schema);
-    print_literal(channel);
+    hv_schema_print_literal(stdout, channel);
     printf(");\n");
     return 0;
 }
@@ -114,25 +111,43 @@ static int quote(const char *what, const char *name, bool one_part, char *out, s
     return 1;
 }
 
+typedef void print_grants_fn(FILE *out, const char *table, const char *quoted, const char *role);
+
+static void for_harvestd(FILE *out, const char *table, const char *quoted, const char *role) {
+    (void)out, (void)quoted;
+    print_grants(table, role, false);
+}
+
+static void for_applications(FILE *out, const char *table, const char *quoted, const char *role) {
+    (void)out, (void)quoted;
+    print_grants(table, role, true);
+}
+
 /* 0, also when no role is given; 1 when it told that this is no name. */
-static int grant(const char *option, const char *role, const char *table, bool application) {
+static int grant(const char *option, const char *role, const char *table, const char *quoted_table, print_grants_fn *print) {
     char quoted[600];
     if (role == NULL)
         return 0;
     if (quote(option, role, true, quoted, sizeof quoted) != 0)
         return 1;
-    print_grants(table, quoted, application);
+    print(stdout, table, quoted_table, quoted);
     return 0;
 }
 
 int hv_cmd_schema(const struct hv_settings *settings, const struct hv_options *options) {
-    const char *role = options->grants, *application = options->application_grants;
-    char table[600];
-    if (quote("outbox_table", settings->outbox_table, false, table, sizeof table) != 0)
+    const char *role = options->grants, *application = options->application_grants, *operator_role = options->operator_grants;
+    const char *table = settings->outbox_table;
+    char quoted[600];
+    if (quote("outbox_table", table, false, quoted, sizeof quoted) != 0)
         return 1;
-    if (role == NULL && application == NULL && !options->notify)
-        print_table(settings->outbox_table);
-    if (options->notify && print_notify(settings->outbox_table) != 0)
+    if (role == NULL && application == NULL && operator_role == NULL && !options->notify && !options->park_schema)
+        print_table(table);
+    if (options->park_schema && role == NULL && application == NULL && operator_role == NULL)
+        hv_schema_print_park(stdout, table, quoted);
+    if (options->notify && print_notify(table) != 0)
         return 1;
-    return grant("--grants", role, table, false) != 0 || grant("--application-grants", application, table, true) != 0;
+    return grant("--grants", role, quoted, quoted, for_harvestd) != 0 ||
+           (options->park_schema && grant("--grants", role, table, quoted, hv_schema_print_park_grants) != 0) ||
+           grant("--application-grants", application, quoted, quoted, for_applications) != 0 ||
+           grant("--operator-grants", operator_role, table, quoted, hv_schema_print_operator_grants) != 0;
 }

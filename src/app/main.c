@@ -65,6 +65,10 @@ static int with_settings(const struct hv_options *options) {
         code = hv_cmd_stash(&settings, options);
     else if (options->command == HV_COMMAND_PUMP)
         code = hv_cmd_pump(&settings, options);
+    else if (options->command == HV_COMMAND_PARK)
+        code = hv_cmd_park(&settings, options);
+    else if (options->command == HV_COMMAND_BLOCKED)
+        code = hv_cmd_blocked(&settings, options);
     hv_settings_free(&settings);
     return code;
 }

@@ -70,12 +70,31 @@ static int unknown_option(const struct parsing *p, const char *argument, struct 
                         p->command_seen ? hv_command_rows[p->ret->command].name : "");
 }
 
+/* The word behind a command that has several things to do. */
+static int take_action(struct parsing *p, const char *argument, struct hv_error *err) {
+    const struct hv_command_row *row = &hv_command_rows[p->ret->command];
+    struct hv_nearest nearest = {.name = argument};
+    char shown[100];
+    for (int a = 0; row->actions[a] != NULL; a++) {
+        if (strcmp(row->actions[a], argument) == 0) {
+            p->ret->action = a;
+            return 0;
+        }
+        hv_nearest_try(&nearest, row->actions[a]);
+    }
+    hv_text_show(argument, shown, sizeof shown);
+    return nearest.best != NULL ? hv_error_set(err, "%s cannot %s; did you mean %s?", row->name, shown, nearest.best)
+                                : hv_error_set(err, "%s cannot %s; harvestd %s --help tells what it can", row->name, shown, row->name);
+}
+
 static int take_command(struct parsing *p, const char *argument, struct hv_error *err) {
     char shown[100], list[200];
     struct hv_text names;
     struct hv_nearest nearest = {.name = argument};
     hv_text_init(&names, list, sizeof list);
     hv_text_show(argument, shown, sizeof shown);
+    if (p->command_seen && hv_command_rows[p->ret->command].actions != NULL && p->ret->action < 0)
+        return take_action(p, argument, err);
     if (p->command_seen)
         return hv_error_set(err, "unexpected argument %s: there is one command at most", shown);
     for (int c = 0; c < HV_COMMAND_COUNT; c++) {
@@ -177,6 +196,7 @@ static void fill_presets(struct hv_options *ret) {
 int hv_options_parse(int argc, char *const *argv, struct hv_options *ret, struct hv_error *err) {
     struct parsing p = {.ret = ret};
     memset(ret, 0, sizeof *ret);
+    ret->action = -1;
     fill_presets(ret);
     for (int i = 1; i < argc; i++) {
         const char *argument = argv[i];

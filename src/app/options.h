@@ -9,8 +9,10 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "app/cmd_stash_options.h"
+#include "app/cmd_blocked_options.h"
+#include "app/cmd_park_options.h"
 #include "app/cmd_pump_options.h"
+#include "app/cmd_stash_options.h"
 #include "base/error.h"
 #include "base/time.h"
 
@@ -24,6 +26,8 @@ enum hv_command {
     HV_COMMAND_SCHEMA,
     HV_COMMAND_STASH,
     HV_COMMAND_PUMP,
+    HV_COMMAND_PARK,
+    HV_COMMAND_BLOCKED,
     HV_COMMAND_VERSION,
     HV_COMMAND_COUNT, /* from here on: not given as words */
     HV_COMMAND_HELP = HV_COMMAND_COUNT,
@@ -40,16 +44,21 @@ struct hv_option_texts {
 /* What was asked for. Texts are those of argv. */
 struct hv_options {
     enum hv_command command;
+    int action;                  /* of a command that has some, which; -1: none was named */
     enum hv_command help_of;     /* HV_COMMAND_HELP: the command, or HV_COMMAND_NONE: all */
     const char *config;          /* NULL: none was named */
     struct hv_option_texts sets; /* SECTION.NAME=VALUE, unchecked */
     bool help, help_config, version;
-    const char *grants, *application_grants; /* schema: roles, or NULL */
-    bool notify;                             /* schema */
+    const char *grants, *application_grants, *operator_grants; /* schema: roles, or NULL */
+    bool notify;                                               /* schema */
+    bool park_schema;                                          /* schema: of the table of parked records */
     struct hv_option_texts stash_keys, stash_values, stash_headers;
     struct hv_stash_options stash;
     struct hv_option_texts pump_topics;
     struct hv_pump_options pump;
+    struct hv_option_texts park_ids, park_keys, park_topics, park_classes;
+    struct hv_park_options park;
+    struct hv_blocked_options blocked;
 };
 
 /* The field at `offset` of struct hv_options has the type that is named behind each. */
@@ -83,6 +92,7 @@ struct hv_command_row {
     const char *summary; /* of the list of commands; wrapped when printed */
     const char *about;   /* of the command's own help, beyond the summary: lines as they are; may be NULL */
     const struct hv_option_table *options; /* NULL: none of its own */
+    const char *const *actions; /* words behind the name of which one has to be there, NULL-terminated; NULL: none */
     int (*check)(const struct hv_options *options, struct hv_error *err); /* what the table cannot tell; NULL: nothing */
 };
 

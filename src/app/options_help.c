@@ -61,7 +61,10 @@ static void print_commands(FILE *out) {
 
 static void help_of_command(const struct hv_command_row *row, FILE *out) {
     char summary[400];
-    fprintf(out, "Usage: harvestd %s [options]\n\n", row->name);
+    fprintf(out, "Usage: harvestd %s", row->name);
+    for (int a = 0; row->actions != NULL && row->actions[a] != NULL; a++)
+        fprintf(out, "%s%s", a == 0 ? " " : "|", row->actions[a]);
+    fputs(" [options]\n\n", out);
     snprintf(summary, sizeof summary, "%s.", row->summary);
     summary[0] = (char)toupper((unsigned char)summary[0]);
     print_entry(out, "", 0, summary);

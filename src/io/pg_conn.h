@@ -26,6 +26,7 @@ enum hv_pg_trouble {
     HV_PG_NO_COLUMN,      /* 42703 */
     HV_PG_WRONG_TYPE,     /* a column of a type that cannot be used */
     HV_PG_NO_RIGHTS,      /* 42501 */
+    HV_PG_PARKED_TABLE,   /* the table of parked records is missing or has not the shape that it should have */
     /* a statement took too long: ended by the server (57014, by `refused`) or by us (by `down`) */
     HV_PG_TIMEOUT,
     HV_PG_LOST,           /* an established connection ended */

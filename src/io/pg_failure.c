@@ -74,6 +74,8 @@ const char *hv_pg_advice(enum hv_pg_trouble trouble) {
         return "change the column's type (harvestd schema prints the table)";
     case HV_PG_NO_RIGHTS:
         return "have the owner grant it; harvestd schema --grants ROLE prints all that is needed";
+    case HV_PG_PARKED_TABLE:
+        return "make or mend the table of parked records (harvestd schema --park prints it); until then the records wait in the outbox";
     case HV_PG_TIMEOUT:
         return "look for locks on the table and for load on the server, or raise statement_timeout";
     case HV_PG_LOST:

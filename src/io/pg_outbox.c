@@ -14,13 +14,14 @@
 #include "base/hash.h"
 #include "io/pg_array.h"
 #include "io/pg_failure.h"
+#include "io/pg_park.h"
 #include "io/pg_rights.h"
 #include "io/pg_table.h"
 
 /* Postgres' object identifiers of parameter types; they never change. */
 enum { OID_BYTEA = 17, OID_INT8 = 20, OID_TEXT = 25, OID_BYTEA_ARRAY = 1001, OID_TEXT_ARRAY = 1009, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
 
-enum pending { NOTHING, PROBE, RIGHTS, MARK, SCAN, LIST, PURGE, FETCH, WRITERS, LISTEN };
+enum pending { NOTHING, PROBE, RIGHTS, MARK, SCAN, LIST, PURGE, FETCH, WRITERS, LISTEN, PARK_SHAPE, PARK };
 
 #define SQL_MAX 5120
 #define PARAMETERS_MAX 7
@@ -56,8 +57,10 @@ struct hv_outbox {
     int64_t reply_bytes;
     struct scan scan;       /* the latest one */
     uint32_t sums_left;     /* scans that are still to be bounded by the sum */
+    struct hv_park_params park; /* while one is under way */
+    char *park_sql;             /* NULL: the table of parked records was not looked at yet */
     uint64_t server_since; /* since when the server runs, hashed, as the answer before told; 0: there was none */
-    char table[HV_TABLE_QUOTED_MAX];
+    char table[HV_TABLE_QUOTED_MAX], parked_table[HV_TABLE_QUOTED_MAX];
     char channel[2 * HV_TABLE_CHANNEL_SIZE]; /* quoted */
     char probe_sql[SQL_MAX], mark_sql[MARK_FORMS][SQL_MAX], purge_sql[SQL_MAX], list_sql[SQL_MAX], fetch_sql[SQL_MAX];
     char scan_sql[SCAN_BOUNDS][SCAN_FORMS][SQL_MAX];
@@ -368,6 +371,36 @@ void hv_outbox_listen(struct hv_outbox *outbox, bool listen) {
     send_statement(outbox, LISTEN, sql, 0, NULL, NULL, NULL);
 }
 
+/* ---- parking ---- */
+
+static void forget_parking(struct hv_outbox *outbox, bool shape, bool rows) {
+    if (shape) {
+        free(outbox->park_sql);
+        outbox->park_sql = NULL;
+    }
+    if (rows) {
+        hv_park_params_free(&outbox->park);
+    }
+}
+
+static void send_park(struct hv_outbox *outbox) {
+    send_statement(outbox, PARK, outbox->park_sql, HV_PARK_PARAMS, hv_park_param_types, (const void *const *)outbox->park.values,
+                   outbox->park.lengths);
+}
+
+void hv_outbox_park(struct hv_outbox *outbox, const struct hv_parked *rows, size_t count) {
+    static const Oid types[] = {OID_TEXT, OID_TEXT};
+    assert(hv_outbox_is_idle(outbox) && count > 0 && outbox->handler->parked != NULL);
+    if (hv_park_params_make(rows, count, outbox->table, &outbox->park) != 0) {
+        hv_pg_drop(outbox->pg, HV_PG_STATEMENT, "out of memory for a statement");
+    } else if (outbox->park_sql != NULL) {
+        send_park(outbox);
+    } else {
+        const int lengths[] = {(int)strlen(outbox->table), (int)strlen(outbox->parked_table)};
+        send_statement(outbox, PARK_SHAPE, hv_park_shape_sql, 2, types, (const void *const[]){outbox->table, outbox->parked_table}, lengths);
+    }
+}
+
 bool hv_outbox_is_idle(const struct hv_outbox *outbox) {
     return outbox->ready && outbox->pending == NOTHING && hv_pg_is_idle(outbox->pg);
 }
@@ -463,6 +496,27 @@ static void on_rows(struct hv_outbox *outbox, const PGresult *result, bool by_sh
     free(records);
 }
 
+static int by_value(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void on_ids(struct hv_outbox *outbox, const PGresult *result,
+                   void (*tell)(void *user, const int64_t *ids, size_t count)) {
+    size_t count = (size_t)PQntuples(result);
+    int64_t *ids = calloc(count + 1, sizeof *ids);
+    if (ids == NULL) {
+        drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for a list of ids");
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        ids[i] = hv_table_read_id(result, (int)i);
+    }
+    qsort(ids, count, sizeof ids[0], by_value);
+    tell(outbox->user, ids, count);
+    free(ids);
+}
+
 static void on_listed(struct hv_outbox *outbox, const PGresult *result) {
     size_t count = (size_t)PQntuples(result);
     struct hv_claimed *rows = calloc(count + 1, sizeof *rows);
@@ -526,6 +580,14 @@ static void tell_refused(struct hv_outbox *outbox) {
     }
 }
 
+/* The tables may be mended before the next try, so they are looked at again then. */
+static void on_park_refused(struct hv_outbox *outbox, struct hv_pg_failure *failure) {
+    forget_parking(outbox, true, true);
+    if (failure->trouble == HV_PG_NO_TABLE || failure->trouble == HV_PG_NO_COLUMN) {
+        failure->trouble = HV_PG_PARKED_TABLE;
+    }
+}
+
 /* Where a right may be missing, the server is asked which: it says "permission denied", or that there is no such table. */
 static void refuse(struct hv_outbox *outbox, enum pending what, const struct hv_pg_failure *failure) {
     outbox->refused_what = what;
@@ -542,6 +604,16 @@ static void on_rights(struct hv_outbox *outbox, const PGresult *result) {
         outbox->refused.trouble = HV_PG_NO_RIGHTS;
     }
     tell_refused(outbox);
+}
+
+static void on_park_shape(struct hv_outbox *outbox, const PGresult *result) {
+    struct hv_pg_failure failure = {.trouble = HV_PG_PARKED_TABLE};
+    if (hv_park_read_shape(result, outbox->table, outbox->parked_table, &outbox->park_sql, &failure.error) == 0) {
+        send_park(outbox);
+    } else {
+        forget_parking(outbox, true, true);
+        outbox->handler->refused(outbox->user, &failure);
+    }
 }
 
 __attribute__((format(printf, 3, 4))) static void write_sql(char *out, size_t size, const char *form, ...) {
@@ -619,6 +691,13 @@ static void on_result(void *user, PGresult *result) {
     case WRITERS:
         on_writers(outbox, result);
         break;
+    case PARK_SHAPE:
+        on_park_shape(outbox, result);
+        break;
+    case PARK:
+        forget_parking(outbox, false, true);
+        on_ids(outbox, result, outbox->handler->parked);
+        break;
     case RIGHTS:
         on_rights(outbox, result);
         break;
@@ -645,7 +724,7 @@ static void on_down(void *user, const struct hv_pg_failure *failure) {
     struct hv_outbox *outbox = user;
     struct hv_pg_failure told = *failure;
     told.outcome_unknown = outbox->answer_unused ||
-                           (failure->outcome_unknown && outbox->pending != PROBE && outbox->pending != RIGHTS);
+                           (failure->outcome_unknown && outbox->pending != PROBE && outbox->pending != RIGHTS && outbox->pending != PARK_SHAPE);
     if (outbox->probe_sqlstate[0] != 0) {
         memcpy(told.sqlstate, outbox->probe_sqlstate, sizeof told.sqlstate);
     }
@@ -653,6 +732,7 @@ static void on_down(void *user, const struct hv_pg_failure *failure) {
     outbox->answer_unused = false;
     outbox->probe_sqlstate[0] = 0;
     outbox->pending = NOTHING;
+    forget_parking(outbox, true, true);
     outbox->handler->down(outbox->user, &told);
 }
 
@@ -662,9 +742,13 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
     outbox->pending = NOTHING;
     if (pending == RIGHTS) {
         tell_refused(outbox);
-    } else {
-        refuse(outbox, pending, failure);
+        return;
     }
+    struct hv_pg_failure told = *failure;
+    if (pending == PARK || pending == PARK_SHAPE) {
+        on_park_refused(outbox, &told);
+    }
+    refuse(outbox, pending, &told);
 }
 
 static void on_notified(void *user) {
@@ -693,6 +777,7 @@ int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, co
         return -1;
     }
     hv_table_quote_name(outbox->channel, channel);
+    hv_park_name(outbox->table, HV_PARK_TABLE, outbox->parked_table, sizeof outbox->parked_table);
     snprintf(outbox->probe_sql, SQL_MAX, probe_form, outbox->table);
     snprintf(outbox->list_sql, SQL_MAX, list_form, outbox->table);
     snprintf(outbox->purge_sql, SQL_MAX, purge_form, outbox->table);
@@ -718,6 +803,7 @@ static void on_pg_closed(void *arg) {
     void *user = outbox->user;
     free_scan(&outbox->scan);
     hv_record_maker_fini(&outbox->maker);
+    forget_parking(outbox, true, true);
     free(outbox);
     if (closed != NULL) {
         closed(user);

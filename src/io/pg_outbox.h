@@ -9,11 +9,12 @@
 #include "core/gaps.h"
 #include "core/record.h"
 #include "io/pg_conn.h"
+#include "io/pg_park.h"
 
 struct hv_outbox;
 
 /* Called on the loop's thread, never from within a call into this API; a handler may call the API. For
- * each call of mark, scan, list, purge, fetch, writers or listen exactly one of its own answer, `refused` or `down` follows. */
+ * each call of mark, scan, list, purge, fetch, writers, park or listen exactly one of its own answer, `refused` or `down` follows. */
 struct hv_outbox_handler {
     /* Connected, and the table looks as it should (columns, types, rights to SELECT, UPDATE leader_id and
      * DELETE). */
@@ -35,7 +36,9 @@ struct hv_outbox_handler {
     /* Hashes (FNV-1a 64 of the text in pg_locks) of the virtual transactions, prepared ones too, that hold
      * a writing lock on the table; in no order; lent. */
     void (*writers)(void *user, const uint64_t *hashes, size_t count);
-    /* The server refused the statement and did nothing. */
+    /* The ids that are in the table of parked records now, ascending; those that are missing were gone already. Lent. */
+    void (*parked)(void *user, const int64_t *ids, size_t count);
+    /* The server refused the statement and did nothing; or (HV_PG_PARKED_TABLE) there is no table to park in, or none of the right shape. */
     void (*refused)(void *user, const struct hv_pg_failure *failure);
     /* The session listens now, or does not any more. */
     void (*listening)(void *user);
@@ -85,6 +88,11 @@ void hv_outbox_fetch(struct hv_outbox *outbox, const int64_t *ids, size_t count)
  * own backend is left out; another one of ours counts while a statement of it runs. The answer of another server, or of one that
  * was restarted since (behind a pooler), cannot be compared with earlier ones, and ends the session: `down`. */
 void hv_outbox_writers(struct hv_outbox *outbox);
+/* Moves rows to the table of parked records (see pg_park.h) in one statement: all that are still there, or, when it is refused, none. So it can
+ * be repeated whatever became of it. The ids differ from each other. Before the first of a session, that table is looked at. Copies its
+ * arguments before it returns. What of a row's key comes behind it must not be sent before this was answered: whoever replays the row
+ * relies on it. */
+void hv_outbox_park(struct hv_outbox *outbox, const struct hv_parked *rows, size_t count);
 
 /* Asks to be notified by the table's trigger (see hv_table_channel) from now on in this session, or not any more. */
 void hv_outbox_listen(struct hv_outbox *outbox, bool listen);

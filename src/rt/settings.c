@@ -76,6 +76,15 @@ static int check_header_name(const char *value, struct hv_error *err) {
     return 0;
 }
 
+/* The daemon and the commands that ask it may be started in different directories. */
+static int check_path(const char *value, struct hv_error *err) {
+    char shown[100];
+    if (value[0] == '\0' || (value[0] == '/' && value[strlen(value) - 1] != '/')) {
+        return 0;
+    }
+    return hv_error_set(err, "%s is no path of a file from / on", hv_text_show(value, shown, sizeof shown));
+}
+
 static int check_string(const struct hv_setting *setting, const char *value, struct hv_error *err) {
     char shown[100], quoted[600];
     size_t length = strlen(value);
@@ -92,6 +101,8 @@ static int check_string(const struct hv_setting *setting, const char *value, str
         return hv_outbox_quote_table(value, quoted, sizeof quoted, err);
     if (strcmp(setting->name, "leader_topic") == 0)
         return check_topic(value, err);
+    if (strcmp(setting->name, "control_socket") == 0)
+        return check_path(value, err);
     if (strcmp(setting->name, "id_header") == 0)
         return check_header_name(value, err);
     for (size_t i = 0; i < length;) {

@@ -54,6 +54,9 @@ static const struct hv_setting table[] = {
     {TEXT(id_header), DEFAULT(""), RANGE(0, 249),
      .help = "name of a header that carries the row's id as decimal text, behind the row's own headers, so that consumers can "
              "tell duplicates; empty: no such header (goharvest has none)"},
+    {TEXT(control_socket), DEFAULT(""), RANGE(0, 107),
+     .help = "path of a socket through which harvestd blocked asks the running daemon, such as /run/harvestd/control.sock; its directory has to be "
+             "there; only harvestd's user and root can open it; empty: none"},
     {IN("harvest", "core_dumps", core_dumps), .type = HV_SET_CHOICE, DEFAULT("off"), .choices = {"off", "on"},
      .help = "whether harvestd may leave a core dump, which holds passwords and records; off also keeps debuggers of its "
              "own user away"},
