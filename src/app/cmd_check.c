@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "app/commands.h"
 
@@ -15,10 +16,31 @@ static void check_secrets(struct hv_check *check) {
                       (int)strcspn(file, "\n"), file);
 }
 
+/* harvestd does not start without it. Rights are not looked at: this may be run by another user. */
+static void check_control_socket(struct hv_check *check) {
+    const char *path = check->settings->control_socket;
+    char directory[128];
+    struct stat there;
+    if (path[0] == '\0') {
+        return;
+    }
+    size_t length = (size_t)(strrchr(path, '/') - path);
+    snprintf(directory, sizeof directory, "%.*s", length == 0 ? 1 : (int)length, path);
+    if (stat(directory, &there) != 0 || !S_ISDIR(there.st_mode)) {
+        hv_check_bad(check, "make that directory, owned by the user that harvestd runs as, or set another control_socket",
+                     "control socket: %s is no directory", directory);
+    } else if (lstat(path, &there) == 0 && !S_ISSOCK(there.st_mode)) {
+        hv_check_bad(check, "remove it, or set another control_socket", "control socket: %s is there and is no socket", path);
+    } else {
+        hv_check_ok(check, "control socket");
+    }
+}
+
 int hv_cmd_check(const struct hv_settings *settings) {
     struct hv_check check = {.settings = settings};
     hv_check_ok(&check, "configuration");
     check_secrets(&check);
+    check_control_socket(&check);
     hv_check_database(&check);
     hv_check_kafka(&check);
     for (size_t i = 0; i < check.topic_count; i++)

@@ -13,7 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { BACKLOG = 16, LOCK_TRIES = 100, LOCK_PAUSE_US = 10000 };
+enum { BACKLOG = 16, LOCK_TRIES = 300, LOCK_PAUSE_US = 10000 };
 
 static struct sockaddr_un address_of(const char *path) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};

@@ -15,7 +15,7 @@ struct hv_control_place {
     ino_t inode;
 };
 
-/* Makes it, with mode 0600, and listens. `path` has to outlive the place. May wait for a second when another daemon is at it at the same moment.
+/* Makes it, with mode 0600, and listens. `path` has to outlive the place. May wait for seconds when another daemon is at it at the same moment.
  * Returns a non-blocking descriptor, the caller's, or -1 with err (a living daemon has it; something is there that is no socket; rights). */
 int hv_control_bind(const char *path, struct hv_control_place *ret, struct hv_error *err);
 

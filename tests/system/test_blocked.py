@@ -92,6 +92,15 @@ def test_paths_that_cannot_be(bed, tmp_path):
         assert done.returncode == 2 and why in done.stderr
 
 
+def test_check_looks_at_the_path(bed, tmp_path):
+    daemon = bed.harvestd(bed.database(), harvest={"control_socket": str(tmp_path / "control.sock")})
+    daemon.wait_started()
+    assert "ok      control socket\n" in run_once("check", "-c", daemon.ini).stdout
+    for path, why in ((str(tmp_path / "missing" / "sock"), "is no directory"), (daemon.ini, "is no socket")):
+        done = run_once("check", "-c", daemon.ini, "--set", "harvest.control_socket=" + path)
+        assert done.returncode == 1 and "not ok  control socket: " in done.stdout and why in done.stdout
+
+
 def test_a_daemon_that_was_paused_answers_afterwards(bed, tmp_path):
     """... until it goes on."""
     path = str(tmp_path / "control.sock")

@@ -274,7 +274,7 @@ static void places(void **state) {
     assert_non_null(strstr(err.text, "nobody listens"));
     int fd = hv_control_bind(path, &place, &err); /* over what is stale */
     assert_true(fd >= 0);
-    expect_refused(path, "another daemon serves");
+    expect_refused(path, "give each a path of its own");
     hv_control_unbind(&place);
     assert_int_equal(access(path, F_OK), -1);
 
@@ -296,7 +296,7 @@ static void places(void **state) {
 
 /* Several daemons that start over a stale file at once: one gets it, and it is the one that can be reached. */
 static void many_at_once(void **state) {
-    enum { ROUNDS = 20, RIVALS = 6 };
+    enum { ROUNDS = 60, RIVALS = 8 };
     (void)state;
     for (int round = 0; round < ROUNDS; round++) {
         int go[2], done[2], end[2], won = 0;
