@@ -53,9 +53,7 @@ struct hv_claimed {
     int64_t id;
     uint32_t key_hash; /* records of one key have one hash, which decides on their shard */
     uint64_t key;      /* stands for the key: records of one key have the same. Should two keys have it, they share their troubles */
-    const void *key_bytes; /* the key itself, within the payload; NULL: not known */
-    uint32_t key_length;
-    uint64_t topic;    /* stands for the topic */
+    uint32_t topic;    /* stands for the topic; should two have the same, they share their troubles, too */
     bool bare;         /* only id and key were read, since the claim named the key; the payload is NULL */
     uint32_t bytes;    /* what the payload costs to keep */
     bool defective;    /* cannot be sent as it is */

@@ -16,8 +16,6 @@ static uint32_t shard_of(const struct hv_intake *in, const struct hv_claimed *ro
 static void fill(struct hv_slot *slot, const struct hv_claimed *row, hv_time now) {
     slot->payload = row->payload;
     slot->bytes = row->bytes;
-    slot->key_bytes = row->key_bytes;
-    slot->key_length = row->key_length;
     slot->topic = row->topic;
     slot->since = now;
     slot->defective = row->defective;
@@ -34,7 +32,7 @@ static uint32_t make_slot(struct hv_intake *in, const struct hv_claimed *row, hv
 
 /* What of its key is in the table comes later, with this row. */
 static enum hv_intake_result leave(struct hv_intake *in, uint32_t key, const struct hv_claimed *row) {
-    hv_keys_keep_bytes(&in->iso->keys, key, row->key_bytes, row->key_length);
+    hv_isolation_keep_bytes(in->iso, key, row->payload);
     return hv_keys_is_hidden(&in->iso->keys, key) ? HV_INTAKE_HAD : HV_INTAKE_LEFT;
 }
 

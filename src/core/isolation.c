@@ -83,6 +83,14 @@ static uint32_t forget_queue(struct hv_isolation *iso, struct hv_key *key, struc
     return forgotten;
 }
 
+void hv_isolation_keep_bytes(struct hv_isolation *iso, uint32_t key, const void *payload) {
+    struct hv_view view = {0};
+    if (iso->config->view != NULL) {
+        iso->config->view(payload, &view);
+    }
+    hv_keys_keep_bytes(&iso->keys, key, view.key, view.key_length);
+}
+
 /* ---- who is responsible ---- */
 
 static bool is_responsible(const struct hv_isolation *iso, uint32_t key) {
@@ -99,7 +107,7 @@ static uint32_t responsible(const struct hv_isolation *iso, const struct hv_slot
     return is_responsible(iso, key) ? key : HV_NO_KEY;
 }
 
-enum hv_isolation_place hv_isolation_place(struct hv_isolation *iso, uint64_t key, uint32_t shard, uint32_t *ret_key) {
+enum hv_isolation_place hv_isolation_place_in_trouble(struct hv_isolation *iso, uint64_t key, uint32_t shard, uint32_t *ret_key) {
     *ret_key = hv_keys_find(&iso->keys, key, shard);
     if (*ret_key == HV_NO_KEY) {
         return HV_PLACE_SHARD;
@@ -174,11 +182,8 @@ static void note_other_back(struct hv_isolation *iso, uint32_t index) {
     }
 }
 
-void hv_isolation_other_back(struct hv_isolation *iso, uint32_t index, struct hv_actions *out) {
+void hv_isolation_other_back_in_trouble(struct hv_isolation *iso, uint32_t index, struct hv_actions *out) {
     const struct hv_slot *slot = hv_slot(iso->slots, index);
-    if (iso->keys.used == 0) {
-        return;
-    }
     note_other_back(iso, hv_keys_find_exact(&iso->keys, slot->key, slot->shard));
     note_other_back(iso, hv_keys_find_shard(&iso->keys, slot->shard));
     if (slot->state == HV_SLOT_UNSENT && responsible(iso, slot) != HV_NO_KEY) {
@@ -189,22 +194,13 @@ void hv_isolation_other_back(struct hv_isolation *iso, uint32_t index, struct hv
 
 /* ---- topics that take nothing ---- */
 
-const struct hv_closed_topic *hv_isolation_closed(const struct hv_isolation *iso, uint64_t topic) {
-    for (uint32_t i = 0; i < iso->closed_count; i++) {
-        if (iso->closed[i].topic == topic) {
-            return &iso->closed[i];
-        }
-    }
-    return NULL;
-}
-
 /* The key does not probe its topic any more: it went through, or something else is wrong now. All that wait for it are due. */
 static void open_topic_of(struct hv_isolation *iso, uint32_t probe) {
     for (uint32_t i = 0; i < iso->closed_count; i++) {
         if (iso->closed[i].probe != probe) {
             continue;
         }
-        uint64_t topic = iso->closed[i].topic;
+        uint32_t topic = iso->closed[i].topic;
         iso->closed[i] = iso->closed[--iso->closed_count];
         for (uint32_t at = hv_keys_next(&iso->keys, HV_NO_KEY); at != HV_NO_KEY; at = hv_keys_next(&iso->keys, at)) {
             struct hv_key *key = hv_key(&iso->keys, at);
@@ -217,7 +213,7 @@ static void open_topic_of(struct hv_isolation *iso, uint32_t probe) {
 }
 
 /* The first record of the key goes to a topic that takes nothing. Does another key try it already? */
-static bool wait_for_topic(struct hv_isolation *iso, uint32_t index, uint64_t topic, const char *reason) {
+static bool wait_for_topic(struct hv_isolation *iso, uint32_t index, uint32_t topic, const char *reason) {
     const struct hv_closed_topic *closed = hv_isolation_closed(iso, topic);
     if (closed == NULL && iso->closed_count < HV_CLOSED_TOPICS) {
         iso->closed[iso->closed_count++] = (struct hv_closed_topic){topic, index, reason};
@@ -295,7 +291,7 @@ static void block(struct hv_isolation *iso, uint32_t index, bool because_of_topi
         key->until = HV_NEVER;
     }
     iso->due = hv_time_min(iso->due, key->until);
-    hv_keys_keep_bytes(&iso->keys, index, slot->key_bytes, slot->key_length);
+    hv_isolation_keep_bytes(iso, index, slot->payload);
     struct hv_action *action = hv_actions_notify(out, HV_NOTICE_BLOCKED);
     action->id = slot->id;
     action->payload = slot->payload;

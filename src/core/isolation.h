@@ -21,7 +21,7 @@
 #define HV_CLOSED_TOPICS 64 /* beyond that, each key tries by itself */
 
 struct hv_closed_topic {
-    uint64_t topic;
+    uint32_t topic;
     uint32_t probe;     /* the key that tries it */
     const char *reason; /* static text */
 };
@@ -50,11 +50,18 @@ void hv_isolation_fini(struct hv_isolation *iso);
 
 enum hv_isolation_place { HV_PLACE_SHARD, HV_PLACE_KEY, HV_PLACE_TABLE };
 
+/* While no key is in trouble, what follows costs a branch for each record, and no more. */
+
 /* Where a row that is not held belongs: into its shard; to its key (then *ret_key has it); or it has to be left in the table, which is
  * remembered. */
-enum hv_isolation_place hv_isolation_place(struct hv_isolation *iso, uint64_t key, uint32_t shard, uint32_t *ret_key);
+enum hv_isolation_place hv_isolation_place_in_trouble(struct hv_isolation *iso, uint64_t key, uint32_t shard, uint32_t *ret_key);
+static inline enum hv_isolation_place hv_isolation_place(struct hv_isolation *iso, uint64_t key, uint32_t shard, uint32_t *ret_key) {
+    return iso->keys.used == 0 ? HV_PLACE_SHARD : hv_isolation_place_in_trouble(iso, key, shard, ret_key);
+}
 /* Puts an unsent slot that is in no queue into that of the key. */
 void hv_isolation_insert(struct hv_isolation *iso, uint32_t key, uint32_t index);
+/* Claims may name the key from now on, which is that of the payload. */
+void hv_isolation_keep_bytes(struct hv_isolation *iso, uint32_t key, const void *payload);
 /* May rows of this key be in the table that are not held, and need not be? */
 bool hv_isolation_leaves(const struct hv_isolation *iso, uint64_t key, uint32_t shard);
 
@@ -74,11 +81,23 @@ void hv_isolation_failed(struct hv_isolation *iso, uint32_t index);
 void hv_isolation_refused(struct hv_isolation *iso, uint32_t index, bool because_of_topic, const char *reason, hv_time now,
                           struct hv_actions *out);
 /* The closed topic, or NULL. */
-const struct hv_closed_topic *hv_isolation_closed(const struct hv_isolation *iso, uint64_t topic);
+static inline const struct hv_closed_topic *hv_isolation_closed(const struct hv_isolation *iso, uint32_t topic) {
+    for (uint32_t i = 0; i < iso->closed_count; i++) {
+        if (iso->closed[i].topic == topic) {
+            return &iso->closed[i];
+        }
+    }
+    return NULL;
+}
 
 /* A record of the lane of all is back: acknowledged (its slot is in no queue), or unsent in its shard's queue, from where it goes to its
  * key if that is in trouble meanwhile. */
-void hv_isolation_other_back(struct hv_isolation *iso, uint32_t index, struct hv_actions *out);
+void hv_isolation_other_back_in_trouble(struct hv_isolation *iso, uint32_t index, struct hv_actions *out);
+static inline void hv_isolation_other_back(struct hv_isolation *iso, uint32_t index, struct hv_actions *out) {
+    if (iso->keys.used > 0) {
+        hv_isolation_other_back_in_trouble(iso, index, out);
+    }
+}
 
 /* Forgets an unsent record that is in the queue of its key: its slot is free, its payload released. */
 void hv_isolation_forget(struct hv_isolation *iso, uint32_t index, struct hv_actions *out);

@@ -39,7 +39,7 @@ struct hv_key {
     uint32_t attempts;   /* by which it was refused in a row; 0: none was */
     hv_time until;       /* BLOCKED */
     bool of_topic;       /* because of its topic, which is... */
-    uint64_t topic;      /* ... this */
+    uint32_t topic;      /* ... this */
     uint8_t *bytes;      /* the key itself, so that claims can leave its rows out; NULL: not known */
     uint32_t length;
     uint32_t next_in_bucket, next_waiting, next_free;

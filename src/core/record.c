@@ -12,6 +12,8 @@
 #include "base/bytes.h"
 #include "base/hash.h"
 
+#define FNV32_START 2166136261u
+#define FNV32_PRIME 16777619u
 #define SMALL (HV_RECORD_BLOCK / 4) /* larger records have blocks of their own */
 
 struct hv_record_block {
@@ -291,6 +293,18 @@ static void plan(struct hv_record_maker *maker, const struct hv_row *row, struct
                  plan->names.bytes + own + plan->values.bytes + plan->digit_count;
 }
 
+/* hv_fnv1a and hv_record_key_id, both at one go: neither has to wait for the other. */
+static void hash_key(struct hv_record *record, const uint8_t *key, int32_t length) {
+    uint32_t hash = FNV32_START;
+    uint64_t id = HV_HASH64_START;
+    for (int32_t i = 0; i < length; i++) {
+        hash = (hash ^ key[i]) * FNV32_PRIME;
+        id = hv_hash64(id, &key[i], 1);
+    }
+    record->key_hash = hash;
+    record->key_id = length < 0 ? ~HV_HASH64_START : id;
+}
+
 int hv_record_make(struct hv_record_maker *maker, const struct hv_row *row, struct hv_record **ret) {
     struct plan is;
     plan(maker, row, &is);
@@ -302,8 +316,6 @@ int hv_record_make(struct hv_record_maker *maker, const struct hv_row *row, stru
     uint8_t *at = (uint8_t *)record + is.before;
     *record = (struct hv_record){
         .id = row->id,
-        .key_hash = hv_fnv1a(row->key.data, column_bytes(&row->key)),
-        .key_id = hv_record_key_id(row->key.data, row->key.length),
         .size = is.size < UINT32_MAX ? (uint32_t)is.size : UINT32_MAX,
         .defect = is.defect,
         .key_length = length_or_null(&row->key),
@@ -312,6 +324,7 @@ int hv_record_make(struct hv_record_maker *maker, const struct hv_row *row, stru
         .headers = headers,
         .block = record->block,
     };
+    hash_key(record, row->key.data, row->key.length);
     record->topic = put_string(&at, row->topic.data, column_bytes(&row->topic));
     /* NULL and empty are told apart by the pointer too: librdkafka looks at that. */
     const uint8_t *key = put(&at, row->key.data, column_bytes(&row->key));
@@ -362,9 +375,9 @@ const char *hv_defect_text(enum hv_defect defect) {
 
 uint32_t hv_fnv1a(const void *data, size_t length) {
     const uint8_t *p = data;
-    uint32_t hash = 2166136261u;
+    uint32_t hash = FNV32_START;
     for (size_t i = 0; i < length; i++) {
-        hash = (hash ^ p[i]) * 16777619u;
+        hash = (hash ^ p[i]) * FNV32_PRIME;
     }
     return hash;
 }

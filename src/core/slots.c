@@ -6,6 +6,8 @@
 #include "base/fsm.h"
 #include "base/memory.h"
 
+#define LINE 64 /* of the cache: each slot is looked for by itself, and has to be waited for */
+
 static const struct hv_fsm_state slot_states[] = {
     [HV_SLOT_FREE] = {"free", HV_TO(HV_SLOT_UNSENT)},
     [HV_SLOT_UNSENT] = {"unsent", HV_TO(HV_SLOT_IN_FLIGHT) | HV_TO(HV_SLOT_FREE)},
@@ -30,16 +32,18 @@ void hv_slots_init(struct hv_slots *slots, uint32_t capacity) {
         map_size *= 2;
     }
     *slots = (struct hv_slots){
-        .table = hv_calloc(capacity, sizeof *slots->table),
         .capacity = capacity,
         .map = hv_calloc(map_size, sizeof *slots->map),
         .map_mask = map_size - 1,
         .free = HV_LIST_EMPTY,
     };
+    static_assert(sizeof(struct hv_slot) == LINE, "a slot is a line of the cache");
+    slots->memory = hv_calloc(capacity + 1, sizeof *slots->table);
+    slots->table = (struct hv_slot *)(((uintptr_t)slots->memory + LINE - 1) & ~(uintptr_t)(LINE - 1));
 }
 
 void hv_slots_fini(struct hv_slots *slots) {
-    free(slots->table);
+    free(slots->memory);
     free(slots->map);
     *slots = (struct hv_slots){0};
 }

@@ -35,15 +35,13 @@ struct hv_slot {
     uint32_t bytes;
     uint32_t shard;
     uint32_t next, prev; /* in the one list that the slot is a member of */
+    uint32_t trouble;    /* the key in whose queue it is (keys.h), HV_NO_SLOT: not in one */
+    uint64_t key;        /* see struct hv_claimed */
+    uint32_t topic;
     uint8_t state;       /* enum hv_slot_state */
     uint8_t lane;        /* while in flight */
     bool defective;
     bool suspect;        /* was refused, perhaps because of another record: goes alone */
-    uint64_t key;        /* see struct hv_claimed */
-    const void *key_bytes; /* within the payload */
-    uint32_t key_length;
-    uint64_t topic;
-    uint32_t trouble;    /* the key in whose queue it is (keys.h), HV_NO_SLOT: not in one */
 };
 
 struct hv_list {
@@ -51,7 +49,8 @@ struct hv_list {
 };
 
 struct hv_slots {
-    struct hv_slot *table;
+    void *memory;
+    struct hv_slot *table; /* within it */
     uint32_t capacity, used;
     uint32_t *map; /* open addressing by id; slot index + 1, 0 is empty */
     uint32_t map_mask;

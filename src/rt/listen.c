@@ -64,6 +64,8 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
 static void tell_rows(struct hv_rt_database *db, enum hv_event_type type, struct hv_record **records, size_t count, bool cut) {
     db->said[0] = '\0';
     struct hv_claimed *rows = hv_calloc(count, sizeof *rows);
+    const char *topic = NULL;
+    uint32_t topic_hash = 0;
     for (size_t i = 0; i < count; i++) {
         const struct hv_record *record = records[i];
         rows[i] = (struct hv_claimed){.id = record->id, .key_hash = record->key_hash, .key = record->key_id, .bare = record->bare};
@@ -71,9 +73,11 @@ static void tell_rows(struct hv_rt_database *db, enum hv_event_type type, struct
             hv_record_free(records[i]);
             continue;
         }
-        rows[i].key_bytes = record->key;
-        rows[i].key_length = record->key_length > 0 ? (uint32_t)record->key_length : 0;
-        rows[i].topic = hv_hash64(HV_HASH64_START, record->topic, strlen(record->topic));
+        if (topic == NULL || strcmp(topic, record->topic) != 0) { /* mostly they have the same */
+            topic = record->topic;
+            topic_hash = hv_fnv1a(topic, strlen(topic));
+        }
+        rows[i].topic = topic_hash;
         rows[i].bytes = record->size;
         rows[i].defective = record->defect != HV_SOUND;
         rows[i].payload = records[i];

@@ -27,8 +27,19 @@ static hv_time read_now(struct hv_runtime *rt) {
     return rt->last_now;
 }
 
+static void view(const void *payload, struct hv_view *ret) {
+    const struct hv_record *record = payload;
+    *ret = (struct hv_view){
+        .key = record->key,
+        .key_length = record->key_length > 0 ? (uint32_t)record->key_length : 0,
+        .topic = record->topic,
+        .defect = record->defect != HV_SOUND ? hv_defect_text(record->defect) : NULL,
+    };
+}
+
 static struct hv_core_config core_config(const struct hv_settings *s, hv_time wall_offset, uint64_t seed) {
     return (struct hv_core_config){
+        .view = view,
         .by_cursor = s->claim == HV_CLAIM_BY_CURSOR,
         .gaps_max = GAPS_MAX,
         .list_limit = LIST_LIMIT,

@@ -130,6 +130,7 @@ struct sim_payload {
     int64_t id;
     int version;
     uint8_t key, flaw;
+    const char *key_bytes; /* NULL: it has none */
     bool released;
     int in_clients; /* queues of living clients that it is in */
     struct sim_member *holder; /* whose core holds it; NULL before it was told */

@@ -96,9 +96,8 @@ static struct hv_claimed describe(const struct sim *sim, const struct statement 
     if (s->flaws[at] == SIM_DEFECTIVE && row->keyless) {
         return (struct hv_claimed){.id = s->ids[at], .key = UINT64_MAX};
     }
-    return (struct hv_claimed){.id = s->ids[at], .key_hash = key->hash, .key = key->id, .key_bytes = key->bytes,
-                               .key_length = (uint32_t)strlen(key->bytes), .topic = (uint64_t)sim_partition_of(sim, row->key),
-                               .bare = s->bare[at]};
+    return (struct hv_claimed){.id = s->ids[at], .key_hash = key->hash, .key = key->id,
+                               .topic = (uint32_t)sim_partition_of(sim, row->key), .bare = s->bare[at]};
 }
 
 static void reply_listed(struct sim_member *member, const struct statement *s) {
@@ -119,6 +118,7 @@ static void reply_rows(struct sim_member *member, const struct statement *s) {
         struct sim_payload *payload = sim_payload_new(member->sim, s->ids[i]);
         payload->version = s->versions[i];
         payload->flaw = s->flaws[i];
+        payload->key_bytes = rows[i].key == UINT64_MAX ? NULL : member->sim->keys[payload->key].bytes;
         rows[i].bytes = 100 + (uint32_t)(s->ids[i] % 50);
         rows[i].defective = payload->flaw == SIM_DEFECTIVE;
         rows[i].payload = payload;

@@ -22,13 +22,17 @@ struct bed {
     struct hv_isolation iso;
     struct hv_actions out;
     hv_time now;
-    char payload;
-    char keys[RECORDS][8];
+    char payloads[RECORDS][8]; /* the key's text */
 };
+
+static void view(const void *payload, struct hv_view *ret) {
+    *ret = (struct hv_view){.key = payload, .key_length = (uint32_t)strlen(payload)};
+}
 
 static int open_bed(void **state) {
     struct bed *bed = calloc(1, sizeof *bed);
-    bed->config = (struct hv_core_config){.max_in_flight_records = 8,
+    bed->config = (struct hv_core_config){.view = view,
+                                          .max_in_flight_records = 8,
                                           .io_error_backoff = HV_MS(100),
                                           .blocked_backoff_max = HV_SECONDS(30),
                                           .blocked_keys_max = 4,
@@ -55,12 +59,11 @@ static int close_bed(void **state) {
 static uint32_t make(struct bed *bed, int64_t id, uint64_t key) {
     uint32_t index = hv_slots_take(&bed->slots, id);
     struct hv_slot *slot = hv_slot(&bed->slots, index);
-    slot->payload = &bed->payload;
+    slot->payload = bed->payloads[id];
     slot->key = key;
     slot->topic = 1;
     slot->bytes = 10;
-    slot->key_length = (uint32_t)snprintf(bed->keys[id], sizeof bed->keys[id], "%d", (int)key + 100);
-    slot->key_bytes = bed->keys[id];
+    snprintf(bed->payloads[id], sizeof bed->payloads[id], "%d", (int)key + 100);
     return index;
 }
 
