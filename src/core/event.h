@@ -43,7 +43,8 @@ enum hv_event_type {
     HV_EV_CLIENT_READY, /* lane: the reply to HV_ACT_OPEN_CLIENT */
     HV_EV_CLIENT_FAILED, /* lane: it could not be made, or is finished (fatal error) */
     HV_EV_REPORTS,      /* lane, reports, count: what became of records handed over */
-    HV_EV_BOUNCED,      /* ticket, flag: the client did not take it; refused for good (true) or just full (false) */
+    HV_EV_BOUNCED,      /* ticket, flag: the client did not take it; just full (false), or refused for good (true): then delivery
+                         * (HV_REFUSED or HV_UNREACHED), code, reason */
     HV_EV_RETRY,        /* what keeps records from going may have been mended: try all of them now */
     HV_EV_STOP,         /* drain, purge, leave */
     HV_EV_HURRY,        /* ... without waiting any more */
@@ -64,6 +65,7 @@ struct hv_event {
     enum hv_event_type type;
     bool flag;
     uint8_t lane; /* enum hv_lane_id */
+    int code;            /* with HV_EV_BOUNCED, see struct hv_report */
     enum hv_delivery delivery;
     uint64_t ticket;
     int64_t stamp;
@@ -110,7 +112,7 @@ enum hv_notice {
     HV_NOTICE_REWINDING, /* reason */
     HV_NOTICE_STALLED,   /* duration: nothing was acknowledged for so long though records are in flight */
     HV_NOTICE_FLOWING,   /* ... and now it is; duration: how long it lasted */
-    HV_NOTICE_BLOCKED,   /* id, payload (valid while the actions are carried out): its key waits; reason, unless the record is defective;
+    HV_NOTICE_BLOCKED,   /* id, payload (valid while the actions are carried out): its key waits; reason;
                           * duration: until tried again; count: how often in a row */
     HV_NOTICE_UNBLOCKED, /* id: it went through, or (flag) was taken out of the table */
     HV_NOTICE_UNPURGEABLE, /* id: acknowledged, but the database refuses to delete it; duration: until tried again */

@@ -659,3 +659,57 @@ void hv_harvest_each_in_flight(const struct hv_harvest *h, void (*visit)(void *u
         }
     }
 }
+
+/* ---- what waits ---- */
+
+bool hv_harvest_next_blocked(const struct hv_harvest *h, uint32_t *at, struct hv_blocked *ret) {
+    const struct hv_keys *keys = &h->isolation.keys;
+    for (uint32_t index = hv_keys_next(keys, *at - 1); index != HV_NO_KEY; index = hv_keys_next(keys, index)) {
+        const struct hv_key *key = &keys->table[index];
+        if (key->state == HV_KEY_FREE || key->attempts == 0) {
+            continue;
+        }
+        *at = index + 1;
+        *ret = (struct hv_blocked){
+            .key = key->bytes,
+            .key_length = key->length,
+            .whole_shard = key->whole_shard,
+            .shard = key->shard,
+            .id = key->id,
+            .topic = key->topic_name,
+            .code = key->code,
+            .reason = key->reason,
+            .of_topic = key->of_topic,
+            .since = key->since,
+            .attempts = key->attempts,
+            .next_try = key->state == HV_KEY_BLOCKED ? key->until : INT64_MIN,
+        };
+        return true;
+    }
+    return false;
+}
+
+static uint32_t keys_that_wait_for(const struct hv_keys *keys, uint32_t topic) {
+    uint32_t count = 0;
+    for (uint32_t index = hv_keys_next(keys, HV_NO_KEY); index != HV_NO_KEY; index = hv_keys_next(keys, index)) {
+        const struct hv_key *key = &keys->table[index];
+        count += key->state != HV_KEY_FREE && key->attempts > 0 && key->of_topic && key->topic == topic;
+    }
+    return count;
+}
+
+bool hv_harvest_next_closed(const struct hv_harvest *h, uint32_t *at, struct hv_closed *ret) {
+    const struct hv_isolation *iso = &h->isolation;
+    if (*at >= iso->closed_count) {
+        return false;
+    }
+    const struct hv_closed_topic *closed = &iso->closed[(*at)++];
+    *ret = (struct hv_closed){
+        .topic = iso->keys.table[closed->probe].topic_name,
+        .code = closed->why.code,
+        .reason = closed->why.reason,
+        .since = closed->since,
+        .keys = keys_that_wait_for(&iso->keys, closed->topic),
+    };
+    return true;
+}

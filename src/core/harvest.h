@@ -42,4 +42,39 @@ void hv_harvest_each_in_flight(const struct hv_harvest *h, void (*visit)(void *u
 
 void hv_harvest_look(const struct hv_harvest *h, struct hv_harvest_figures *ret);
 
+/* ---- what waits ---- */
+
+/* A key that waits, and the record that it waits for. Texts are lent until the next step; NULL: not known. */
+struct hv_blocked {
+    const void *key; /* NULL: not known, or the record has none, or (whole_shard) this stands for all keys of the shard that have no entry
+                      * of their own, because too many keys are in trouble */
+    uint32_t key_length;
+    bool whole_shard;
+    uint32_t shard;
+    int64_t id;
+    const char *topic;
+    int code;           /* as the Kafka client told; 0: the record cannot be sent as it is */
+    const char *reason; /* static text */
+    bool of_topic;      /* its topic takes nothing: it is never parked or skipped */
+    hv_time since;      /* when it was refused first, by the core's clock */
+    uint32_t attempts;  /* refused so often in a row */
+    hv_time next_try;   /* HV_NEVER: when its topic takes records again; INT64_MIN or any time that has passed: now */
+};
+
+/* From *at (0 at the beginning) on: the next one, and moves *at behind it. False: there is no more. Between two steps that is all there
+ * is; what comes or goes between two calls may be told or not, all others are told once. Changes nothing. */
+bool hv_harvest_next_blocked(const struct hv_harvest *h, uint32_t *at, struct hv_blocked *ret);
+
+/* A topic that takes nothing: keys wait for it. */
+struct hv_closed {
+    const char *topic;
+    int code;
+    const char *reason;
+    hv_time since;
+    uint32_t keys; /* that wait for it */
+};
+
+/* As above. A topic that stops being closed may make another one be missed that is told by a later call. */
+bool hv_harvest_next_closed(const struct hv_harvest *h, uint32_t *at, struct hv_closed *ret);
+
 #endif

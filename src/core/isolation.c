@@ -83,11 +83,16 @@ static uint32_t forget_queue(struct hv_isolation *iso, struct hv_key *key, struc
     return forgotten;
 }
 
-void hv_isolation_keep_bytes(struct hv_isolation *iso, uint32_t key, const void *payload) {
+static struct hv_view view_of(const struct hv_isolation *iso, const void *payload) {
     struct hv_view view = {0};
     if (iso->config->view != NULL) {
         iso->config->view(payload, &view);
     }
+    return view;
+}
+
+void hv_isolation_keep_bytes(struct hv_isolation *iso, uint32_t key, const void *payload) {
+    struct hv_view view = view_of(iso, payload);
     hv_keys_keep_bytes(&iso->keys, key, view.key, view.key_length);
 }
 
@@ -213,10 +218,10 @@ static void open_topic_of(struct hv_isolation *iso, uint32_t probe) {
 }
 
 /* The first record of the key goes to a topic that takes nothing. Does another key try it already? */
-static bool wait_for_topic(struct hv_isolation *iso, uint32_t index, uint32_t topic, const char *reason) {
+static bool wait_for_topic(struct hv_isolation *iso, uint32_t index, uint32_t topic, const struct hv_refusal *why, hv_time now) {
     const struct hv_closed_topic *closed = hv_isolation_closed(iso, topic);
     if (closed == NULL && iso->closed_count < HV_CLOSED_TOPICS) {
-        iso->closed[iso->closed_count++] = (struct hv_closed_topic){topic, index, reason};
+        iso->closed[iso->closed_count++] = (struct hv_closed_topic){topic, index, now, *why};
     }
     return closed != NULL && closed->probe != index;
 }
@@ -274,28 +279,41 @@ static hv_time wait_after(struct hv_isolation *iso, struct hv_key *key) {
     return span;
 }
 
+/* A record of the key was refused. */
+static void note_refusal(struct hv_isolation *iso, uint32_t index, const struct hv_slot *slot, const struct hv_refusal *why, hv_time now) {
+    struct hv_key *key = hv_key(&iso->keys, index);
+    struct hv_view view = view_of(iso, slot->payload);
+    if (key->attempts == 0 || key->id != slot->id) {
+        key->since = now;
+        key->attempts = 0;
+    }
+    key->id = slot->id;
+    key->of_topic = why->because_of_topic;
+    key->topic = slot->topic;
+    key->code = why->code;
+    key->reason = slot->defective && view.defect != NULL ? view.defect : why->reason;
+    hv_keys_keep_bytes(&iso->keys, index, view.key, view.key_length);
+    hv_keys_keep_topic(&iso->keys, index, view.topic);
+}
+
 /* The first record of the queue cannot go. */
-static void block(struct hv_isolation *iso, uint32_t index, bool because_of_topic, const char *reason, hv_time now,
-                  struct hv_actions *out) {
+static void block(struct hv_isolation *iso, uint32_t index, const struct hv_refusal *why, hv_time now, struct hv_actions *out) {
     struct hv_key *key = hv_key(&iso->keys, index);
     const struct hv_slot *slot = hv_slot(iso->slots, key->queue.first);
-    if (key->of_topic && !(because_of_topic && key->topic == slot->topic)) {
+    if (key->of_topic && !(why->because_of_topic && key->topic == slot->topic)) {
         open_topic_of(iso, index);
     }
     end_trial(iso, key);
-    key->id = slot->id;
-    key->of_topic = because_of_topic;
-    key->topic = slot->topic;
+    note_refusal(iso, index, slot, why, now);
     key->until = now + wait_after(iso, key);
-    if (because_of_topic && wait_for_topic(iso, index, slot->topic, reason)) {
+    if (why->because_of_topic && wait_for_topic(iso, index, slot->topic, why, now)) {
         key->until = HV_NEVER;
     }
     iso->due = hv_time_min(iso->due, key->until);
-    hv_isolation_keep_bytes(iso, index, slot->payload);
     struct hv_action *action = hv_actions_notify(out, HV_NOTICE_BLOCKED);
     action->id = slot->id;
     action->payload = slot->payload;
-    action->reason = slot->defective ? NULL : reason;
+    action->reason = key->reason;
     action->duration = key->until == HV_NEVER ? TOPIC_RETRY_MAX : key->until - now;
     action->count = key->attempts;
     if (forget_queue(iso, key, out) > 1) {
@@ -316,11 +334,11 @@ static uint32_t advance(struct hv_isolation *iso, uint32_t index, hv_time now, s
     const struct hv_slot *slot = key->queue.count > 0 ? hv_slot(iso->slots, key->queue.first) : NULL;
     const struct hv_closed_topic *closed = slot == NULL ? NULL : hv_isolation_closed(iso, slot->topic);
     if (closed != NULL && closed->probe != index && slot->state == HV_SLOT_UNSENT && !slot->defective) {
-        block(iso, index, true, closed->reason, now, out);
+        block(iso, index, &(struct hv_refusal){true, closed->why.code, closed->why.reason}, now, out);
     } else if (slot == NULL || (slot->state == HV_SLOT_UNSENT && !slot->suspect && !slot->defective && key->attempts == 0)) {
         end(iso, index, out);
     } else if (slot->state == HV_SLOT_UNSENT && slot->defective) {
-        block(iso, index, false, NULL, now, out);
+        block(iso, index, &(struct hv_refusal){0}, now, out);
     } else if (slot->state == HV_SLOT_UNSENT) {
         hv_keys_wait(&iso->keys, index);
         return key->queue.first;
@@ -364,12 +382,11 @@ void hv_isolation_failed(struct hv_isolation *iso, uint32_t index) {
     hv_keys_wait(&iso->keys, slot->trouble);
 }
 
-void hv_isolation_refused(struct hv_isolation *iso, uint32_t index, bool because_of_topic, const char *reason, hv_time now,
-                          struct hv_actions *out) {
+void hv_isolation_refused(struct hv_isolation *iso, uint32_t index, const struct hv_refusal *why, hv_time now, struct hv_actions *out) {
     uint32_t key = hv_slot(iso->slots, index)->trouble;
     hv_isolation_failed(iso, index);
     assert(hv_key(&iso->keys, key)->queue.first == index);
-    block(iso, key, because_of_topic, reason, now, out);
+    block(iso, key, why, now, out);
 }
 
 /* ---- forgetting ---- */

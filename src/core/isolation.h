@@ -20,10 +20,17 @@
 
 #define HV_CLOSED_TOPICS 64 /* beyond that, each key tries by itself */
 
+struct hv_refusal {
+    bool because_of_topic; /* all records of the topic are */
+    int code;              /* see struct hv_report */
+    const char *reason;    /* static text */
+};
+
 struct hv_closed_topic {
     uint32_t topic;
     uint32_t probe;     /* the key that tries it */
-    const char *reason; /* static text */
+    hv_time since;
+    struct hv_refusal why;
 };
 
 struct hv_isolation {
@@ -77,9 +84,8 @@ void hv_isolation_sent(struct hv_isolation *iso, uint32_t index, hv_time now);
 void hv_isolation_acked(struct hv_isolation *iso, uint32_t index, hv_time now, struct hv_actions *out);
 /* ... or not: it is unsent again. */
 void hv_isolation_failed(struct hv_isolation *iso, uint32_t index);
-/* ... because it was refused: it is poison. because_of_topic: all records of its topic are. */
-void hv_isolation_refused(struct hv_isolation *iso, uint32_t index, bool because_of_topic, const char *reason, hv_time now,
-                          struct hv_actions *out);
+/* ... because it was refused: it is poison. */
+void hv_isolation_refused(struct hv_isolation *iso, uint32_t index, const struct hv_refusal *why, hv_time now, struct hv_actions *out);
 /* The closed topic, or NULL. */
 static inline const struct hv_closed_topic *hv_isolation_closed(const struct hv_isolation *iso, uint32_t topic) {
     for (uint32_t i = 0; i < iso->closed_count; i++) {

@@ -7,6 +7,7 @@
 #include "base/fsm.h"
 #include "base/memory.h"
 
+#define TOPIC_MAX 249   /* of a legal name */
 #define BYTES_BESIDE 16 /* what a key costs in a statement beside its own bytes, at most */
 
 static const struct hv_fsm_state states[] = {
@@ -38,6 +39,7 @@ void hv_keys_init(struct hv_keys *keys, uint32_t max, uint64_t bytes_max, uint32
 void hv_keys_fini(struct hv_keys *keys) {
     for (uint32_t i = 0; i < keys->max + keys->shards; i++) {
         free(keys->table[i].bytes);
+        free(keys->table[i].topic_name);
     }
     free(keys->table);
     free(keys->buckets);
@@ -136,6 +138,7 @@ void hv_keys_remove(struct hv_keys *keys, uint32_t index) {
         leave_line(keys, index);
     }
     forget_bytes(keys, entry);
+    hv_keys_keep_topic(keys, index, NULL);
     hv_key_move(keys, index, HV_KEY_FREE);
     keys->used--;
     if (entry->whole_shard) {
@@ -181,6 +184,19 @@ void hv_keys_keep_bytes(struct hv_keys *keys, uint32_t index, const void *bytes,
     entry->length = length;
     keys->bytes += length + BYTES_BESIDE;
     keys->hidden_changed = true;
+}
+
+void hv_keys_keep_topic(struct hv_keys *keys, uint32_t index, const char *name) {
+    struct hv_key *entry = &keys->table[index];
+    if (entry->topic_name != NULL && name != NULL && strncmp(entry->topic_name, name, TOPIC_MAX) == 0) {
+        return;
+    }
+    free(entry->topic_name);
+    size_t length = name == NULL ? 0 : strnlen(name, TOPIC_MAX);
+    entry->topic_name = name == NULL ? NULL : hv_calloc(1, length + 1);
+    if (name != NULL) {
+        memcpy(entry->topic_name, name, length);
+    }
 }
 
 const struct hv_key_bytes *hv_keys_hidden(struct hv_keys *keys, size_t *ret_count) {

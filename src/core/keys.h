@@ -37,9 +37,13 @@ struct hv_key {
     uint32_t others;     /* records that were in flight in the lane of all when this became suspect, and still are */
     int64_t id;          /* of the record that was refused last */
     uint32_t attempts;   /* by which it was refused in a row; 0: none was */
+    hv_time since;       /* the first of those */
+    int code;            /* of the last one, as the report told; 0: the record is defective */
+    const char *reason;  /* static text */
     hv_time until;       /* BLOCKED */
     bool of_topic;       /* because of its topic, which is... */
     uint32_t topic;      /* ... this */
+    char *topic_name;    /* of the record that was refused last; NULL: not known */
     uint8_t *bytes;      /* the key itself, so that claims can leave its rows out; NULL: not known */
     uint32_t length;
     uint32_t next_in_bucket, next_waiting, next_free;
@@ -99,6 +103,9 @@ static inline bool hv_keys_is_hidden(const struct hv_keys *keys, uint32_t index)
 }
 /* The keys whose rows claims need not bring, since they were left before. Lent until one of those is removed, or this called again. */
 const struct hv_key_bytes *hv_keys_hidden(struct hv_keys *keys, size_t *ret_count);
+
+/* Keeps a copy, which may be cut. */
+void hv_keys_keep_topic(struct hv_keys *keys, uint32_t index, const char *name);
 
 /* The line of those that may have something to do. */
 void hv_keys_wait(struct hv_keys *keys, uint32_t index);

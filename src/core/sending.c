@@ -122,7 +122,8 @@ static void not_acknowledged(struct hv_sender *sender, uint32_t index, enum hv_l
     bool refused = report->delivery == HV_REFUSED || report->delivery == HV_UNREACHED;
     sender->lanes[lane].refused |= refused;
     if (lane == HV_LANE_SUSPECTS && refused) {
-        hv_isolation_refused(sender->iso, index, report->delivery == HV_UNREACHED, report->reason, now, out);
+        const struct hv_refusal why = {report->delivery == HV_UNREACHED, report->code, report->reason};
+        hv_isolation_refused(sender->iso, index, &why, now, out);
         return;
     }
     if (lane == HV_LANE_SUSPECTS) {
@@ -175,7 +176,7 @@ void hv_sender_bounced(struct hv_sender *sender, const struct hv_event *event, h
         hv_shard_rewind(sender->shards, &sender->shards->list[slot->shard]); /* those behind it bounce as well */
         hv_isolation_other_back(sender->iso, index, out);
     } else if (event->flag) {
-        hv_isolation_refused(sender->iso, index, false, event->reason, now, out);
+        hv_isolation_refused(sender->iso, index, &(struct hv_refusal){event->delivery == HV_UNREACHED, event->code, event->reason}, now, out);
     } else {
         hv_isolation_failed(sender->iso, index);
     }

@@ -15,6 +15,8 @@ enum hv_kafka_class {
     HV_KAFKA_CLUSTER,     /* brokers, or the way to them */
 };
 enum hv_kafka_class hv_kafka_class_of(int code);
+/* A word or two for the code, as operators sort by: "too large", "unknown topic"... */
+const char *hv_kafka_label_of(int code);
 
 /* Lets this client log why it refuses a broker's certificate (expired, another host, unknown authority); the error that follows
  * does not tell. See hv_kafka_log_is_trouble. */

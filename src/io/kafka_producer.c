@@ -21,6 +21,7 @@ enum {
 static_assert(sizeof(void *) >= sizeof(uint64_t), "tickets travel as pointers");
 
 struct hv_producer {
+    struct hv_report refusal; /* the last one */
     struct hv_loop *loop;
     rd_kafka_t *client;
     struct hv_queue *queue;
@@ -230,9 +231,19 @@ enum hv_send hv_producer_send(struct hv_producer *p, const struct hv_record *rec
     case RD_KAFKA_RESP_ERR__FATAL:
         return HV_SEND_FATAL; /* the event that says why is in the queue */
     default:
-        hv_error_set(err, "%s", rd_kafka_err2str(code));
+        p->refusal = (struct hv_report){
+            .ticket = ticket,
+            .delivery = hv_kafka_class_of(code) == HV_KAFKA_DESTINATION ? HV_UNREACHED : HV_REFUSED,
+            .code = code,
+            .reason = rd_kafka_err2str(code),
+        };
+        hv_error_set(err, "%s", p->refusal.reason);
         return HV_SEND_REFUSED;
     }
+}
+
+const struct hv_report *hv_producer_refusal(const struct hv_producer *p) {
+    return &p->refusal;
 }
 
 void hv_producer_purge(struct hv_producer *p) {

@@ -43,6 +43,8 @@ enum hv_send {
  * record->defect is HV_SOUND (asserted). */
 enum hv_send hv_producer_send(struct hv_producer *producer, const struct hv_record *record, uint64_t ticket,
                               struct hv_error *err);
+/* What the last HV_SEND_REFUSED was about. */
+const struct hv_report *hv_producer_refusal(const struct hv_producer *producer);
 
 /* Until when records may be sent, by hv_loop_waking_clock; HV_NEVER (at first) is without limit. From then on none is given to the client:
  * hv_producer_send answers HV_SEND_FULL, and those that are held stay. What the client has is not sent any more either (see

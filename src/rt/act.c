@@ -46,17 +46,22 @@ static void close_client(struct hv_runtime *rt, enum hv_lane_id lane) {
     }
 }
 
-static void bounce(struct hv_runtime *rt, const struct hv_action *action, bool for_good, const char *reason) {
+/* refusal: NULL unless it is for good. */
+static void bounce(struct hv_runtime *rt, const struct hv_action *action, const struct hv_report *refusal) {
+    struct hv_event event = {.type = HV_EV_BOUNCED, .ticket = action->ticket, .flag = refusal != NULL};
+    if (refusal != NULL) {
+        event.delivery = refusal->delivery;
+        event.code = refusal->code;
+        event.reason = refusal->reason;
+    }
     rt->bounced = true;
-    hv_rt_tell(rt,
-               (struct hv_event){.type = HV_EV_BOUNCED, .ticket = action->ticket, .flag = for_good, .reason = reason},
-               NULL);
+    hv_rt_tell(rt, event, NULL);
 }
 
 static void produce(struct hv_runtime *rt, const struct hv_action *action) {
     struct hv_producer *producer = rt->clients[action->lane].producer;
     if (rt->bounced || producer == NULL) {
-        bounce(rt, action, false, NULL);
+        bounce(rt, action, NULL);
         return;
     }
     const struct hv_record *record = action->payload;
@@ -66,12 +71,12 @@ static void produce(struct hv_runtime *rt, const struct hv_action *action) {
         break;
     case HV_SEND_FULL:
     case HV_SEND_FATAL:
-        bounce(rt, action, false, NULL);
+        bounce(rt, action, NULL);
         break;
     case HV_SEND_REFUSED:
         hv_log(rt->logger, HV_DEBUG, "record", "not taken by the client",
                HV_FIELDS(HV_INT("id", record->id), HV_STR("reason", err.text)));
-        bounce(rt, action, true, "the Kafka client refuses it (size, topic)");
+        bounce(rt, action, hv_producer_refusal(producer));
         break;
     }
 }

@@ -51,7 +51,7 @@ static enum hv_log_level level_of_blocked(struct hv_runtime *rt, const struct hv
 
 static void say_blocked(struct hv_runtime *rt, const struct hv_action *action) {
     const struct hv_record *record = action->payload;
-    const char *reason = record->defect != HV_SOUND ? hv_defect_text(record->defect) : action->reason;
+    const char *reason = action->reason;
     const char *advice = strstr(reason, "authorization failed") != NULL
                              ? "grant this user WRITE on the topic; the records of its key wait behind it"
                              : "mend or delete the row, or mend the topic; the records of its key wait behind it";

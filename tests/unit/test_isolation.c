@@ -81,7 +81,7 @@ static void refuse(struct bed *bed, int64_t id, uint64_t key, bool because_of_to
     hv_isolation_begin(&bed->iso, &bed->shards.list[0]);
     assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), index);
     hv_isolation_sent(&bed->iso, index, bed->now);
-    hv_isolation_refused(&bed->iso, index, because_of_topic, "told", bed->now, &bed->out);
+    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){because_of_topic, 7, "told"}, bed->now, &bed->out);
 }
 
 static struct hv_key *key_of(struct bed *bed, uint64_t key) {
@@ -110,7 +110,7 @@ static void nothing_of_a_blocked_key_is_held(void **state) {
     uint32_t index = hv_isolation_next(&bed->iso, bed->now, &bed->out);
     hv_isolation_sent(&bed->iso, index, bed->now);
     assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), HV_NO_SLOT);
-    hv_isolation_refused(&bed->iso, index, false, "told", bed->now, &bed->out);
+    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, 7, "told"}, bed->now, &bed->out);
     assert_int_equal(bed->slots.used, 1);
     assert_int_equal(bed->iso.unsent + bed->iso.unsent_bytes, 0);
     assert_false(takes(bed, 1));
@@ -139,7 +139,7 @@ static void waits_grow_up_to_their_bound(void **state) {
         hv_isolation_try(&bed->iso, hv_isolation_fetching(&bed->iso, 1), index);
         assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), index);
         hv_isolation_sent(&bed->iso, index, bed->now);
-        hv_isolation_refused(&bed->iso, index, false, "told", bed->now, &bed->out);
+        hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, 7, "told"}, bed->now, &bed->out);
     }
     assert_true(longest >= HV_SECONDS(15));
     assert_int_equal(key_of(bed, 1)->attempts, 21);
@@ -198,7 +198,7 @@ static void a_closed_topic_is_tried_by_one(void **state) {
         assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), index);
         hv_isolation_sent(&bed->iso, index, bed->now);
         if (i < 9) {
-            hv_isolation_refused(&bed->iso, index, true, "told", bed->now, &bed->out);
+            hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){true, 7, "told"}, bed->now, &bed->out);
         } else {
             hv_isolation_acked(&bed->iso, index, bed->now, &bed->out);
         }

@@ -93,6 +93,7 @@ static void failures_have_classes(void **state) {
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         for (size_t k = 0; k < all[i].count; k++) {
             assert_int_equal(hv_kafka_class_of(all[i].codes[k]), all[i].of);
+            assert_true((strcmp(hv_kafka_label_of(all[i].codes[k]), "unknown") == 0) == (all[i].of == HV_KAFKA_PASSING));
         }
     }
 }
