@@ -344,7 +344,7 @@ static void claim_rows(struct hv_claim *claim, const uint8_t *leader_id, bool al
     action->from_id = claim->next;
     action->limit = claim->limit;
     action->gaps = claim->gaps.list;
-    action->gap_count = claim->gaps.count;
+    action->gap_count = (uint32_t)claim->gaps.count;
     action->keys = hv_keys_hidden(&iso->keys, &action->key_count);
     claim->asked_alone = alone;
 }

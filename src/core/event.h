@@ -154,11 +154,13 @@ struct hv_action {
     size_t count;
     union {
         struct {
-            int64_t from_id, to_id;
+            int64_t from_id;
+            union {
+                int64_t to_id;
+                const struct hv_key_bytes *keys;
+            };
             const struct hv_gap *gaps; /* apart from each other, ascending, below from_id; as many as gap_count */
-            size_t gap_count;
-            const struct hv_key_bytes *keys;
-            size_t key_count;
+            uint32_t gap_count, key_count;
         };
         struct hv_meter_reading meter;
     };

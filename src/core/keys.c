@@ -199,7 +199,7 @@ void hv_keys_keep_topic(struct hv_keys *keys, uint32_t index, const char *name) 
     }
 }
 
-const struct hv_key_bytes *hv_keys_hidden(struct hv_keys *keys, size_t *ret_count) {
+const struct hv_key_bytes *hv_keys_hidden(struct hv_keys *keys, uint32_t *ret_count) {
     if (keys->hidden_changed) {
         keys->hidden_changed = false;
         keys->hidden_count = 0;

@@ -62,7 +62,7 @@ struct hv_keys {
     uint32_t count[HV_KEY_LEFT + 1]; /* in each state but FREE */
     uint64_t bytes, bytes_max;       /* of keys that are kept */
     struct hv_key_bytes *hidden;     /* see hv_keys_hidden */
-    size_t hidden_count;
+    uint32_t hidden_count;
     bool hidden_changed;
 };
 
@@ -102,7 +102,7 @@ static inline bool hv_keys_is_hidden(const struct hv_keys *keys, uint32_t index)
     return keys->table[index].left && keys->table[index].bytes != NULL;
 }
 /* The keys whose rows claims need not bring, since they were left before. Lent until one of those is removed, or this called again. */
-const struct hv_key_bytes *hv_keys_hidden(struct hv_keys *keys, size_t *ret_count);
+const struct hv_key_bytes *hv_keys_hidden(struct hv_keys *keys, uint32_t *ret_count);
 
 /* Keeps a copy, which may be cut. */
 void hv_keys_keep_topic(struct hv_keys *keys, uint32_t index, const char *name);

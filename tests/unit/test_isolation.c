@@ -115,7 +115,7 @@ static void nothing_of_a_blocked_key_is_held(void **state) {
     assert_int_equal(bed->iso.unsent + bed->iso.unsent_bytes, 0);
     assert_false(takes(bed, 1));
     assert_true(takes(bed, 2));
-    size_t count;
+    uint32_t count;
     const struct hv_key_bytes *hidden = hv_keys_hidden(&bed->iso.keys, &count);
     assert_int_equal(count, 1);
     assert_int_equal(hidden->length, 3);
@@ -159,7 +159,7 @@ static void a_full_table_makes_it_the_shards_trouble(void **state) {
     }
     uint32_t ignored;
     assert_int_equal(hv_isolation_place(&bed->iso, 9, 1, &ignored), HV_PLACE_SHARD); /* of the other one */
-    size_t count;
+    uint32_t count;
     hv_keys_hidden(&bed->iso.keys, &count);
     assert_int_equal(count, 3);
     int64_t ids[RECORDS];
