@@ -7,16 +7,25 @@
 
 #include "base/time.h"
 
+/* What happens to a record that is refused for good. */
+enum hv_poison {
+    HV_POISON_BLOCK, /* its key waits */
+    HV_POISON_PARK,  /* its row moves to the table of parked records, then its key goes on */
+    HV_POISON_SKIP,  /* its row is deleted, then its key goes on */
+};
+
 /* What the core may want to know of a payload when its record is in trouble. Lent, as long as the payload is there. */
 struct hv_view {
     const void *key; /* NULL: not known, or none */
     uint32_t key_length;
     const char *topic;  /* NULL: not known, or none */
     const char *defect; /* why it cannot be sent as it is (static text), or NULL */
+    enum hv_poison policy;
 };
 
 struct hv_core_config {
-    void (*view)(const void *payload, struct hv_view *ret); /* NULL: nothing is known of payloads */
+    void (*view)(void *user, const void *payload, struct hv_view *ret); /* NULL: nothing is known of payloads */
+    void *view_user;
     bool by_cursor;                 /* claim without a write; otherwise rows are marked */
     uint32_t gaps_max;              /* ranges of missing ids that are kept apart */
     uint32_t list_limit;            /* ids that are listed at once */

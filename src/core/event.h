@@ -40,6 +40,7 @@ enum hv_event_type {
     HV_EV_PURGED,       /* the reply to HV_ACT_PURGE */
     HV_EV_FETCHED,      /* rows, count: the reply to HV_ACT_FETCH, those that were still in the table, ids ascending; flag: it ended with the last
                          * one because it grew large */
+    HV_EV_PARKED,       /* the reply to HV_ACT_PARK: none of the rows is in the table any more */
     HV_EV_CLIENT_READY, /* lane: the reply to HV_ACT_OPEN_CLIENT */
     HV_EV_CLIENT_FAILED, /* lane: it could not be made, or is finished (fatal error) */
     HV_EV_REPORTS,      /* lane, reports, count: what became of records handed over */
@@ -95,6 +96,7 @@ enum hv_action_type {
     HV_ACT_LISTEN,         /* flag: from now on this session of the claiming connection is told of rows (true) or not any more (false) */
     HV_ACT_PURGE,          /* ids, count: on the settling connection */
     HV_ACT_FETCH,          /* ids, count: read these rows; on the settling connection */
+    HV_ACT_PARK,           /* removed, count: move these rows to the table of parked records; on the settling connection */
     HV_ACT_OPEN_CLIENT,    /* lane: make a client; answer HV_EV_CLIENT_READY or HV_EV_CLIENT_FAILED */
     HV_ACT_PURGE_CLIENT,   /* lane: give up all that is in flight; reports follow */
     HV_ACT_CLOSE_CLIENT,   /* lane: destroy the client; no event of it may follow */
@@ -115,6 +117,7 @@ enum hv_notice {
     HV_NOTICE_BLOCKED,   /* id, payload (valid while the actions are carried out): its key waits; reason;
                           * duration: until tried again; count: how often in a row */
     HV_NOTICE_UNBLOCKED, /* id: it went through, or (flag) was taken out of the table */
+    HV_NOTICE_REMOVING,  /* id, payload, reason, code, count (as above): it leaves the table; flag: for good. Until that is done its key waits */
     HV_NOTICE_UNPURGEABLE, /* id: acknowledged, but the database refuses to delete it; duration: until tried again */
     HV_NOTICE_METER,     /* meter */
 };
@@ -132,6 +135,15 @@ struct hv_gap;
 struct hv_key_bytes {
     const void *bytes;
     uint32_t length;
+};
+
+/* A row to be removed. */
+struct hv_removed {
+    int64_t id;
+    int code; /* see struct hv_report; 0: the record cannot be sent as it is */
+    const char *reason; /* static text */
+    uint32_t attempts;
+    hv_time failing_for;
 };
 
 struct hv_action {
@@ -162,6 +174,8 @@ struct hv_action {
             const struct hv_gap *gaps; /* apart from each other, ascending, below from_id; as many as gap_count */
             uint32_t gap_count, key_count;
         };
+        const struct hv_removed *removed;
+        int code;
         struct hv_meter_reading meter;
     };
 };

@@ -594,6 +594,10 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         hv_settle_purged(&h->settle, hv_claim_is_reading(&h->claim));
         hv_claim_deleting(&h->claim);
         break;
+    case HV_EV_PARKED:
+        hv_settle_parked(&h->settle, hv_claim_is_reading(&h->claim));
+        hv_claim_deleting(&h->claim);
+        break;
     case HV_EV_FETCHED:
         on_fetched(h, event, out);
         break;
@@ -641,6 +645,8 @@ void hv_harvest_look(const struct hv_harvest *h, struct hv_harvest_figures *ret)
         .unsent = h->shards.unsent + h->isolation.unsent,
         .in_flight = hv_sender_in_flight(&h->sender),
         .unpurged = hv_settle_pending(&h->settle) + h->settle.stuck.count,
+        .removing = h->isolation.removals[HV_POISON_PARK].waiting + h->isolation.removals[HV_POISON_PARK].asked +
+                    h->isolation.removals[HV_POISON_SKIP].waiting + h->isolation.removals[HV_POISON_SKIP].asked,
         .given_up = h->given_up,
         .blocked_keys = hv_isolation_blocked(&h->isolation),
         .watermark = hv_claim_low(&h->claim),
@@ -679,6 +685,7 @@ bool hv_harvest_next_blocked(const struct hv_harvest *h, uint32_t *at, struct hv
             .topic = key->topic_name,
             .code = key->code,
             .reason = key->reason,
+            .policy = key->state == HV_KEY_REMOVING ? (enum hv_poison)key->policy : HV_POISON_BLOCK,
             .of_topic = key->of_topic,
             .since = key->since,
             .attempts = key->attempts,

@@ -27,8 +27,9 @@ struct hv_harvest_figures {
     enum hv_role role;
     bool lease;                /* stands as of the last step */
     hv_time lease_end;         /* when it runs out, a leader may send before that only; INT64_MIN: none */
-    uint32_t held;             /* records in memory: unsent + in_flight + unpurged */
+    uint32_t held;             /* records in memory: unsent + in_flight + unpurged + removing */
     uint32_t unsent, in_flight, unpurged;
+    uint32_t removing;         /* refused ones that leave the table, by the policy */
     uint32_t given_up;         /* while stopping: neither acknowledged nor refused, so they may have been written */
     uint32_t blocked_keys; /* of which a record was refused, and is not being tried now */
     int64_t watermark;
@@ -55,6 +56,7 @@ struct hv_blocked {
     const char *topic;
     int code;           /* as the Kafka client told; 0: the record cannot be sent as it is */
     const char *reason; /* static text */
+    enum hv_poison policy; /* what becomes of it: HV_POISON_BLOCK, or it is being removed */
     bool of_topic;      /* its topic takes nothing: it is never parked or skipped */
     hv_time since;      /* when it was refused first, by the core's clock */
     uint32_t attempts;  /* refused so often in a row */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "core/backoff.h"
+#include "core/removal.h"
 
 #define TOPIC_RETRY_MAX HV_SECONDS(5) /* between two looks at a topic that is closed */
 #define TRIALS 32 /* at one time: what is read again takes memory */
@@ -20,6 +21,10 @@ void hv_isolation_init(struct hv_isolation *iso, struct hv_slots *slots, struct 
         .keep = keep > 4 ? keep : 4,
         .due = HV_NEVER,
     };
+    for (int policy = HV_POISON_PARK; policy <= HV_POISON_SKIP; policy++) {
+        iso->removals[policy] = (struct hv_removals){.batch = HV_REMOVALS, .not_before = INT64_MIN};
+        hv_backoff_init(&iso->removals[policy].backoff, config->io_error_backoff, config->blocked_backoff_max);
+    }
     hv_keys_init(&iso->keys, config->blocked_keys_max, config->blocked_keys_bytes, config->send_concurrency);
 }
 
@@ -49,8 +54,7 @@ void hv_isolation_insert(struct hv_isolation *iso, uint32_t key, uint32_t index)
     hv_keys_wait(&iso->keys, key);
 }
 
-/* Takes an unsent slot out of its key's queue. */
-static void take_out(struct hv_isolation *iso, uint32_t index) {
+void hv_isolation_take_out(struct hv_isolation *iso, uint32_t index) {
     struct hv_slot *slot = hv_slot(iso->slots, index);
     assert(slot->state == HV_SLOT_UNSENT);
     hv_list_remove(iso->slots, &hv_key(&iso->keys, slot->trouble)->queue, index);
@@ -69,7 +73,7 @@ static void drop(struct hv_isolation *iso, uint32_t index, struct hv_actions *ou
 }
 
 void hv_isolation_forget(struct hv_isolation *iso, uint32_t index, struct hv_actions *out) {
-    take_out(iso, index);
+    hv_isolation_take_out(iso, index);
     drop(iso, index, out);
 }
 
@@ -86,7 +90,7 @@ static uint32_t forget_queue(struct hv_isolation *iso, struct hv_key *key, struc
 static struct hv_view view_of(const struct hv_isolation *iso, const void *payload) {
     struct hv_view view = {0};
     if (iso->config->view != NULL) {
-        iso->config->view(payload, &view);
+        iso->config->view(iso->config->view_user, payload, &view);
     }
     return view;
 }
@@ -118,7 +122,8 @@ enum hv_isolation_place hv_isolation_place_in_trouble(struct hv_isolation *iso, 
         return HV_PLACE_SHARD;
     }
     const struct hv_key *entry = hv_key(&iso->keys, *ret_key);
-    if (entry->state == HV_KEY_SUSPECT && !entry->left && entry->queue.count < iso->keep) {
+    bool queues = entry->state == HV_KEY_SUSPECT || entry->state == HV_KEY_REMOVING;
+    if (queues && !entry->left && entry->queue.count < iso->keep) {
         return HV_PLACE_KEY;
     }
     hv_keys_set_left(&iso->keys, *ret_key, true);
@@ -139,7 +144,7 @@ static void place(struct hv_isolation *iso, uint32_t index, struct hv_actions *o
     uint32_t key = responsible(iso, hv_slot(iso->slots, index));
     if (key == HV_NO_KEY) {
         hv_shards_insert(iso->shards, index);
-    } else if (hv_key(&iso->keys, key)->state == HV_KEY_SUSPECT) {
+    } else if (hv_key(&iso->keys, key)->state == HV_KEY_SUSPECT || hv_key(&iso->keys, key)->state == HV_KEY_REMOVING) {
         hv_isolation_insert(iso, key, index);
     } else {
         hv_keys_set_left(&iso->keys, key, true);
@@ -252,7 +257,7 @@ static void end(struct hv_isolation *iso, uint32_t index, struct hv_actions *out
     say_unblocked(iso, index, true, out);
     while (key->queue.count > 0) {
         uint32_t slot = key->queue.first;
-        take_out(iso, slot);
+        hv_isolation_take_out(iso, slot);
         hv_list_append(iso->slots, &rest, slot);
     }
     if (key->left) {
@@ -296,20 +301,20 @@ static void note_refusal(struct hv_isolation *iso, uint32_t index, const struct 
     hv_keys_keep_topic(&iso->keys, index, view.topic);
 }
 
-/* The first record of the queue cannot go. */
-static void block(struct hv_isolation *iso, uint32_t index, const struct hv_refusal *why, hv_time now, struct hv_actions *out) {
+/* It is tried again after a while. */
+static void set_wait(struct hv_isolation *iso, struct hv_key *key, hv_time now) {
+    key->until = now + wait_after(iso, key);
+    iso->due = hv_time_min(iso->due, key->until);
+}
+
+/* The first record of the queue cannot go: its key waits. */
+static void wait_for_mending(struct hv_isolation *iso, uint32_t index, const struct hv_refusal *why, hv_time now, struct hv_actions *out) {
     struct hv_key *key = hv_key(&iso->keys, index);
     const struct hv_slot *slot = hv_slot(iso->slots, key->queue.first);
-    if (key->of_topic && !(why->because_of_topic && key->topic == slot->topic)) {
-        open_topic_of(iso, index);
-    }
-    end_trial(iso, key);
-    note_refusal(iso, index, slot, why, now);
-    key->until = now + wait_after(iso, key);
+    set_wait(iso, key, now);
     if (why->because_of_topic && wait_for_topic(iso, index, slot->topic, why, now)) {
         key->until = HV_NEVER;
     }
-    iso->due = hv_time_min(iso->due, key->until);
     struct hv_action *action = hv_actions_notify(out, HV_NOTICE_BLOCKED);
     action->id = slot->id;
     action->payload = slot->payload;
@@ -320,6 +325,33 @@ static void block(struct hv_isolation *iso, uint32_t index, const struct hv_refu
         hv_keys_set_left(&iso->keys, index, true);
     }
     hv_key_move(&iso->keys, index, HV_KEY_BLOCKED);
+}
+
+/* The first record of the queue cannot go: what becomes of it? */
+static void block(struct hv_isolation *iso, uint32_t index, const struct hv_refusal *why, hv_time now, struct hv_actions *out) {
+    struct hv_key *key = hv_key(&iso->keys, index);
+    const struct hv_slot *slot = hv_slot(iso->slots, key->queue.first);
+    if (key->of_topic && !(why->because_of_topic && key->topic == slot->topic)) {
+        open_topic_of(iso, index);
+    }
+    end_trial(iso, key);
+    enum hv_poison policy = why->because_of_topic ? HV_POISON_BLOCK : view_of(iso, slot->payload).policy;
+    note_refusal(iso, index, slot, why, now);
+    if (hv_removal_is_possible(iso, policy, now)) {
+        key->attempts++;
+        hv_removal_begin(iso, index, policy, out);
+    } else {
+        wait_for_mending(iso, index, why, now, out);
+    }
+}
+
+void hv_isolation_block_removed(struct hv_isolation *iso, uint32_t key, hv_time now, struct hv_actions *out) {
+    struct hv_key *entry = hv_key(&iso->keys, key);
+    set_wait(iso, entry, now);
+    if (forget_queue(iso, entry, out) > 0) {
+        hv_keys_set_left(&iso->keys, key, true);
+    }
+    hv_key_move(&iso->keys, key, HV_KEY_BLOCKED);
 }
 
 /* ---- sending ---- */
@@ -403,6 +435,12 @@ static void each_key(struct hv_isolation *iso, void (*visit)(struct hv_isolation
 static void forget_key(struct hv_isolation *iso, uint32_t index, struct hv_actions *out) {
     struct hv_key *key = hv_key(&iso->keys, index);
     forget_queue(iso, key, out);
+    if (key->state == HV_KEY_REMOVING && key->asked) {
+        return; /* until that is answered its row is known */
+    }
+    if (key->state == HV_KEY_REMOVING) {
+        hv_removal_forget(iso, index);
+    }
     if (key->queue.count == 0) {
         end_trial(iso, key);
         hv_keys_remove(&iso->keys, index);
@@ -431,7 +469,7 @@ bool hv_isolation_holds_since(const struct hv_isolation *iso, hv_time before) {
 static void forget_unsent_of_key(struct hv_isolation *iso, uint32_t index, struct hv_actions *out) {
     struct hv_key *key = hv_key(&iso->keys, index);
     bool was_in_flight = key->queue.count > 0 && hv_slot(iso->slots, key->queue.first)->state == HV_SLOT_IN_FLIGHT;
-    bool blocked_before = key->attempts > 0 && !was_in_flight;
+    bool blocked_before = key->attempts > 0 && !was_in_flight && key->state != HV_KEY_REMOVING;
     uint32_t forgotten = forget_queue(iso, key, out);
     if (forgotten > (blocked_before ? 1u : 0u)) {
         hv_keys_set_left(&iso->keys, index, true);
@@ -486,6 +524,7 @@ hv_time hv_isolation_deadline(const struct hv_isolation *iso) {
 }
 
 void hv_isolation_retry_all(struct hv_isolation *iso, hv_time now) {
+    iso->removals[HV_POISON_PARK].not_before = iso->removals[HV_POISON_SKIP].not_before = INT64_MIN;
     for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY; i = hv_keys_next(&iso->keys, i)) {
         struct hv_key *key = hv_key(&iso->keys, i);
         if (key->state == HV_KEY_BLOCKED) {
@@ -551,7 +590,7 @@ static void come_again(struct hv_isolation *iso, uint32_t index, struct hv_actio
     enum hv_key_state state = hv_key(&iso->keys, index)->state;
     if (state == HV_KEY_LEFT) {
         hv_keys_remove(&iso->keys, index);
-    } else if (state == HV_KEY_SUSPECT) {
+    } else if (state == HV_KEY_SUSPECT || state == HV_KEY_REMOVING) {
         hv_keys_set_left(&iso->keys, index, false);
     }
 }

@@ -13,6 +13,7 @@
 #ifndef HV_CORE_ISOLATION_H
 #define HV_CORE_ISOLATION_H
 
+#include "core/backoff.h"
 #include "core/config.h"
 #include "core/event.h"
 #include "core/keys.h"
@@ -33,6 +34,16 @@ struct hv_closed_topic {
     struct hv_refusal why;
 };
 
+#define HV_REMOVALS 500 /* rows of one statement at most */
+
+/* Those that are parked, or skipped: see removal.h. */
+struct hv_removals {
+    uint32_t waiting, asked; /* rows */
+    uint32_t batch;
+    hv_time not_before;      /* the database does not let us */
+    struct hv_backoff backoff;
+};
+
 struct hv_isolation {
     struct hv_slots *slots;
     struct hv_shards *shards;
@@ -47,6 +58,9 @@ struct hv_isolation {
     uint32_t trials;       /* records that were refused before and are tried again */
     uint32_t first_due;    /* where to begin to look for those that are due */
     hv_time due;           /* no blocked key is due before */
+    struct hv_removals removals[HV_POISON_SKIP + 1]; /* by policy; none for HV_POISON_BLOCK */
+    struct hv_removed removed[HV_REMOVALS]; /* of the last statement... */
+    int64_t removed_ids[HV_REMOVALS];
 };
 
 void hv_isolation_init(struct hv_isolation *iso, struct hv_slots *slots, struct hv_shards *shards, struct hv_random *dice,
@@ -113,6 +127,11 @@ void hv_isolation_forget_all(struct hv_isolation *iso, struct hv_actions *out);
 bool hv_isolation_holds_since(const struct hv_isolation *iso, hv_time before);
 /* Forgets what is unsent; everything will be claimed anew. */
 void hv_isolation_forget_unsent(struct hv_isolation *iso, struct hv_actions *out);
+
+/* Takes an unsent slot out of its key's queue. */
+void hv_isolation_take_out(struct hv_isolation *iso, uint32_t index);
+/* The row that was to be removed stays: its key is blocked until it is tried again. */
+void hv_isolation_block_removed(struct hv_isolation *iso, uint32_t key, hv_time now, struct hv_actions *out);
 
 /* ---- blocked keys ---- */
 

@@ -12,9 +12,10 @@
 
 static const struct hv_fsm_state states[] = {
     [HV_KEY_FREE] = {"free", HV_TO(HV_KEY_SUSPECT)},
-    [HV_KEY_SUSPECT] = {"suspect", HV_TO(HV_KEY_BLOCKED) | HV_TO(HV_KEY_LEFT) | HV_TO(HV_KEY_FREE)},
+    [HV_KEY_SUSPECT] = {"suspect", HV_TO(HV_KEY_BLOCKED) | HV_TO(HV_KEY_REMOVING) | HV_TO(HV_KEY_LEFT) | HV_TO(HV_KEY_FREE)},
     [HV_KEY_BLOCKED] = {"blocked", HV_TO(HV_KEY_FETCHING) | HV_TO(HV_KEY_FREE)},
     [HV_KEY_FETCHING] = {"fetching", HV_TO(HV_KEY_BLOCKED) | HV_TO(HV_KEY_SUSPECT) | HV_TO(HV_KEY_LEFT) | HV_TO(HV_KEY_FREE)},
+    [HV_KEY_REMOVING] = {"removing", HV_TO(HV_KEY_SUSPECT) | HV_TO(HV_KEY_BLOCKED) | HV_TO(HV_KEY_FREE)},
     [HV_KEY_LEFT] = {"left", HV_TO(HV_KEY_SUSPECT) | HV_TO(HV_KEY_FREE)},
 };
 

@@ -4,7 +4,7 @@
  * As long as a key stands here, none of its records goes through the lane of all. If the table is full, the trouble of a key becomes
  * that of its shard: one entry a shard is kept for that, which stands for all keys of the shard that have no entry of their own.
  *
- *            none of it is suspect any more
+ *            none of it is suspect any more                   (REMOVING: between refused alone and SUSPECT again, see removal.h)
  *   SUSPECT ─────────────────────────────────► LEFT (rows of it were left in the table: until all is claimed anew) or free
  *    │    ▲ there: tried alone                  ▲ gone
  *    │    └──────────────────────── FETCHING ───┘
@@ -22,6 +22,7 @@ enum hv_key_state {
     HV_KEY_SUSPECT,  /* its records are in `queue`; the first one goes alone */
     HV_KEY_BLOCKED,  /* record `id` was refused; nothing of the key is in memory, the next try is due at `until` */
     HV_KEY_FETCHING, /* that record is being read from the table again */
+    HV_KEY_REMOVING, /* that record was refused, and leaves the table; those behind it wait in `queue` */
     HV_KEY_LEFT,     /* nothing is wrong any more, but newer rows must not come before those that were left in the table */
 };
 
@@ -32,6 +33,9 @@ struct hv_key {
     bool whole_shard;    /* stands for all keys of the shard that have no entry of their own */
     bool left;           /* rows of it were seen, or are hidden from claims, and are not in memory */
     bool trial;          /* SUSPECT: the record that was refused is tried again */
+    bool asked;          /* REMOVING: the statement is out */
+    uint8_t policy;      /* REMOVING: enum hv_poison */
+    uint32_t removing;   /* REMOVING: its slot */
     bool waiting;        /* in the line of those that may have something to do */
     struct hv_list queue; /* by id; only the first one may be in flight, in the suspects' lane */
     uint32_t others;     /* records that were in flight in the lane of all when this became suspect, and still are */

@@ -4,6 +4,7 @@
 #include <assert.h>
 
 #include "base/memory.h"
+#include "core/removal.h"
 
 void hv_settle_init(struct hv_settle *settle, struct hv_slots *slots, struct hv_sender *sender, struct hv_isolation *iso,
                     struct hv_random *dice, const struct hv_core_config *config) {
@@ -55,6 +56,7 @@ static void put_back(struct hv_settle *settle) {
 void hv_settle_down(struct hv_settle *settle, hv_time now) {
     put_back(settle);
     hv_isolation_not_fetched(settle->iso, now + settle->config->io_error_backoff);
+    hv_removal_again(settle->iso);
     settle->state = HV_SETTLE_DOWN;
 }
 
@@ -72,8 +74,13 @@ static void set_aside(struct hv_settle *settle, hv_time now, struct hv_actions *
 
 void hv_settle_refused(struct hv_settle *settle, bool because_of_a_row, hv_time now, struct hv_actions *out) {
     bool purge = settle->state == HV_SETTLE_PURGING;
-    assert(purge || settle->state == HV_SETTLE_FETCHING);
+    bool removal = settle->state == HV_SETTLE_PARKING || settle->state == HV_SETTLE_SKIPPING;
+    assert(purge || removal || settle->state == HV_SETTLE_FETCHING);
     settle->state = HV_SETTLE_IDLE;
+    if (removal) {
+        hv_removal_refused(settle->iso, because_of_a_row, now, out);
+        return;
+    }
     if (!purge || !because_of_a_row) {
         put_back(settle);
         settle->retry_at = now + hv_backoff_next(&settle->backoff, settle->dice);
@@ -94,7 +101,26 @@ void hv_settle_mark_answered(struct hv_settle *settle) {
     }
 }
 
+/* The rows that were to be removed are gone. */
+static void removed(struct hv_settle *settle, bool mark_is_out) {
+    settle->state = HV_SETTLE_IDLE;
+    hv_removal_done(settle->iso, &settle->gone);
+    if (!mark_is_out) {
+        hv_settle_mark_answered(settle);
+    }
+    hv_backoff_reset(&settle->backoff);
+}
+
+void hv_settle_parked(struct hv_settle *settle, bool mark_is_out) {
+    assert(settle->state == HV_SETTLE_PARKING);
+    removed(settle, mark_is_out);
+}
+
 void hv_settle_purged(struct hv_settle *settle, bool mark_is_out) {
+    if (settle->state == HV_SETTLE_SKIPPING) {
+        removed(settle, mark_is_out);
+        return;
+    }
     assert(settle->state == HV_SETTLE_PURGING);
     settle->state = HV_SETTLE_IDLE;
     hv_list_append_all(settle->slots, &settle->gone, &settle->purging);
@@ -127,6 +153,25 @@ static bool fetch(struct hv_settle *settle, hv_time now, struct hv_actions *out)
     action->ids = settle->ids;
     action->count = count;
     settle->state = HV_SETTLE_FETCHING;
+    return true;
+}
+
+static bool remove_poison(struct hv_settle *settle, hv_time now, struct hv_actions *out) {
+    const struct hv_removed *rows;
+    const int64_t *ids;
+    size_t count;
+    enum hv_poison policy = hv_removal_ask(settle->iso, now, &rows, &ids, &count);
+    if (policy == HV_POISON_BLOCK) {
+        return false;
+    }
+    struct hv_action *action = hv_actions_add(out, policy == HV_POISON_PARK ? HV_ACT_PARK : HV_ACT_PURGE);
+    action->count = count;
+    if (policy == HV_POISON_PARK) {
+        action->removed = rows;
+    } else {
+        action->ids = ids;
+    }
+    settle->state = policy == HV_POISON_PARK ? HV_SETTLE_PARKING : HV_SETTLE_SKIPPING;
     return true;
 }
 
@@ -166,10 +211,13 @@ void hv_settle_advance(struct hv_settle *settle, bool leading, bool hurry, hv_ti
     if (settle->state != HV_SETTLE_IDLE || now < settle->retry_at) {
         return;
     }
-    if (leading && fetch(settle, now, out)) {
+    bool purge_now = now >= purge_due(settle) || (hurry && settle->sender->acked.count > 0);
+    if (leading && !(purge_now && settle->purge_next) && (fetch(settle, now, out) || remove_poison(settle, now, out))) {
+        settle->purge_next = true;
         return;
     }
-    if (now >= purge_due(settle) || (hurry && settle->sender->acked.count > 0)) {
+    settle->purge_next = false;
+    if (purge_now) {
         purge(settle, &settle->sender->acked, settle->batch, out);
     } else if (settle->stuck.count > 0 && now >= settle->stuck_until) {
         purge(settle, &settle->stuck, 1, out);
@@ -184,6 +232,6 @@ hv_time hv_settle_deadline(const struct hv_settle *settle) {
     if (settle->stuck.count > 0) {
         deadline = hv_time_min(deadline, settle->stuck_until);
     }
-    deadline = hv_time_min(deadline, hv_isolation_deadline(settle->iso));
+    deadline = hv_time_min(deadline, hv_removal_waits(settle->iso) ? 0 : hv_isolation_deadline(settle->iso));
     return hv_time_max(deadline, settle->retry_at);
 }

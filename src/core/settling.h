@@ -1,5 +1,5 @@
 /* Settling: everything that happens to a record after its delivery report, on the settling connection: acknowledged rows are purged,
- * rows that block their key are read again.
+ * rows that block their key are read again, or leave the table as poison (removal.h).
  *
  * A purge that fails is repeated, it is idempotent. One that the database refuses because of a row is halved until that row stands
  * alone; then the row waits and the others pass. Purging needs no leadership. */
@@ -11,7 +11,7 @@
 #include "core/event.h"
 #include "core/sending.h"
 
-enum hv_settle_state { HV_SETTLE_DOWN, HV_SETTLE_IDLE, HV_SETTLE_PURGING, HV_SETTLE_FETCHING };
+enum hv_settle_state { HV_SETTLE_DOWN, HV_SETTLE_IDLE, HV_SETTLE_PURGING, HV_SETTLE_FETCHING, HV_SETTLE_PARKING, HV_SETTLE_SKIPPING };
 
 struct hv_settle {
     struct hv_slots *slots;
@@ -27,6 +27,7 @@ struct hv_settle {
     bool one_stuck;         /* the statement that is out is for a stuck row */
     hv_time retry_at;
     hv_time stuck_until;
+    bool purge_next;        /* the last statement was another one: they take turns */
     struct hv_backoff backoff, stuck_backoff;
     int64_t *ids;           /* room for the ids of one statement */
 };
@@ -43,6 +44,8 @@ void hv_settle_refused(struct hv_settle *settle, bool because_of_a_row, hv_time 
 void hv_settle_purged(struct hv_settle *settle, bool mark_is_out);
 /* That mark is answered. */
 void hv_settle_mark_answered(struct hv_settle *settle);
+/* Rows were parked: none of them is in the table any more. */
+void hv_settle_parked(struct hv_settle *settle, bool mark_is_out);
 /* The rows that were asked for came. */
 void hv_settle_fetched(struct hv_settle *settle);
 

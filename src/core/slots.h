@@ -25,6 +25,7 @@ enum hv_slot_state {
     HV_SLOT_ACKED,
     HV_SLOT_PURGING,
     HV_SLOT_STUCK,
+    HV_SLOT_REMOVING, /* it was refused, and leaves the table */
 };
 
 struct hv_slot {

@@ -201,6 +201,7 @@ static void dispatch(struct sim *sim, void *arg) {
         return;
     }
     uint32_t most = queue->count < 8 ? queue->count : 8;
+    most = client->lane == HV_LANE_SUSPECTS ? 1 : most; /* each is a batch of its own */
     queue->underway = sim_coin(sim, 50) ? most : 1 + (uint32_t)hv_random_below(&sim->dice, most);
     client_later(client, a->partition, sim_span(sim, HV_US(50), sim->kafka_pace), arrive);
 }

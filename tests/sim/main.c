@@ -43,13 +43,13 @@ static bool run(struct sim *sim, const struct sim_options *options) {
                sim->failure);
     }
     if (options->trace) {
-        printf("committed %llu appended %llu duplicates %llu turns %llu marks %llu purges %llu fetches %llu "
+        printf("committed %llu appended %llu duplicates %llu turns %llu marks %llu purges %llu removed %llu fetches %llu "
                "rewinds %llu refreshes %llu blocked %llu acquired %llu fenced %llu kills %llu stops %llu "
                "late %llu\n",
                (unsigned long long)sim->count.committed, (unsigned long long)sim->count.appended,
                (unsigned long long)sim->count.duplicates, (unsigned long long)sim->count.turns,
                (unsigned long long)sim->count.marks, (unsigned long long)sim->count.purges,
-               (unsigned long long)sim->count.fetches, (unsigned long long)sim->count.rewinds,
+               (unsigned long long)sim->count.removed, (unsigned long long)sim->count.fetches, (unsigned long long)sim->count.rewinds,
                (unsigned long long)sim->count.refreshes, (unsigned long long)sim->count.blocked,
                (unsigned long long)sim->count.acquired, (unsigned long long)sim->count.fenced,
                (unsigned long long)sim->count.kills, (unsigned long long)sim->count.stops,

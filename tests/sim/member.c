@@ -131,6 +131,7 @@ static void note_told(struct sim_member *member, const struct sim_mail *mail) {
         member->links[0].busy = false;
         break;
     case HV_EV_PURGED:
+    case HV_EV_PARKED:
     case HV_EV_SETTLE_REFUSED:
         member->links[1].busy = false;
         break;
@@ -167,7 +168,7 @@ static const char *const event_names[] = {
     "turn",    "leader id",    "assigned", "revoked",     "heartbeat",     "handed over", "left",       "claim up",
        "claim down",
     "refused", "claimed",      "listed", "writers", "listening", "wake", "settle up",   "settle down",   "settle refused", "purged",
-    "fetched",
+    "fetched", "parked",
     "ready",   "client failed", "reports", "bounced",     "retry",    "stop",          "hurry",
 };
 
@@ -359,6 +360,7 @@ static void act(struct sim_member *member, const struct hv_action *action) {
     case HV_ACT_WRITERS:
     case HV_ACT_LISTEN:
     case HV_ACT_PURGE:
+    case HV_ACT_PARK:
     case HV_ACT_FETCH:
         sim_statement(member, action);
         break;
@@ -424,7 +426,7 @@ static void check_figures(struct sim_member *member) {
     struct hv_harvest_figures f;
     hv_harvest_look(member->core, &f);
     check_given_up(member, f.role);
-    if (f.held != f.unsent + f.in_flight + f.unpurged) {
+    if (f.held != f.unsent + f.in_flight + f.unpurged + f.removing) {
         sim_fail(member->sim, "m%d holds %u records, but %u + %u + %u are told", member->index, f.held,
                  f.unsent, f.in_flight,
                  f.unpurged);

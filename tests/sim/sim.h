@@ -85,6 +85,8 @@ struct sim_row {
     uint8_t state, key, flaw;
     bool undeletable;
     bool by_operator; /* an operator deleted it */
+    bool was_bad;     /* it had a flaw, which Kafka refuses */
+    bool removed;     /* it was parked, or skipped */
     bool keyless;     /* its key is missing until it is mended: of no key, when it comes to order */
     bool marked;
     uint8_t leader[HV_UUID_BYTES];
@@ -266,6 +268,7 @@ struct sim {
     struct sim_tx txs[SIM_TXS];
     int tx_count;
     hv_time hang_until[SIM_PARTITIONS];
+    enum hv_poison policies[SIM_PARTITIONS];
     hv_time closed_until[SIM_PARTITIONS]; /* each is a topic, which takes nothing until then */
     bool corrupted;
     int64_t held_back; /* SIM_SWAP_APPENDS */
@@ -277,7 +280,7 @@ struct sim {
     struct sim_payload *payloads;
     struct {
         uint64_t committed, appended, duplicates, turns, marks, purges, fetches;
-        uint64_t rewinds, refreshes, blocked, acquired, fenced, kills, stops, late, forced;
+        uint64_t removed, rewinds, refreshes, blocked, acquired, fenced, kills, stops, late, forced;
     } count;
 };
 
@@ -308,6 +311,7 @@ void sim_weather_start(struct sim *sim);
 void sim_table_start(struct sim *sim);
 /* Deletes a row that is there; it must have been appended. */
 void sim_table_delete(struct sim *sim, int64_t id);
+void sim_table_park(struct sim *sim, int64_t id);
 /* Mends a row, or an operator deletes it. */
 void sim_table_mend(struct sim *sim, int64_t id);
 void sim_table_mend_all(struct sim *sim);

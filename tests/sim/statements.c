@@ -156,7 +156,7 @@ static void reply(struct sim *sim, void *arg) {
     } else if (s->type == HV_ACT_LISTEN) {
         sim_tell(member, (struct hv_event){.type = HV_EV_LISTENING}, NULL);
     } else {
-        sim_tell(member, (struct hv_event){.type = HV_EV_PURGED}, NULL);
+        sim_tell(member, (struct hv_event){.type = s->type == HV_ACT_PARK ? HV_EV_PARKED : HV_EV_PURGED}, NULL);
     }
 }
 
@@ -200,6 +200,10 @@ static void finish(struct sim *sim, void *arg) {
     struct statement *s = arg;
     if (s->type == HV_ACT_MARK) {
         apply_mark(sim, s);
+    } else if (s->type == HV_ACT_PARK) {
+        for (uint32_t i = 0; i < s->count; i++) {
+            sim_table_park(sim, s->ids[i]);
+        }
     } else if (s->type == HV_ACT_PURGE) {
         sim->count.purges++;
         for (uint32_t i = 0; i < s->count; i++) {
@@ -310,7 +314,7 @@ static void take_snapshot(struct sim *sim, struct statement *s) {
         if (sim_coin(sim, 3)) {
             s->hashes[s->hash_count++] = hv_random_next(&sim->dice); /* a passing stranger */
         }
-    } else if (s->type == HV_ACT_PURGE) {
+    } else if (s->type == HV_ACT_PURGE || s->type == HV_ACT_PARK) {
         for (uint32_t i = 0; i < s->count; i++) {
             const struct sim_row *row = &sim->rows[s->ids[i]];
             if (row->state == SIM_ROW_COMMITTED && row->undeletable) {
@@ -381,6 +385,15 @@ static bool leave_out_keys(const struct sim *sim, struct statement *s, const str
     return true;
 }
 
+static void take_range(struct statement *s, const struct hv_action *action) {
+    s->from = action->from_id;
+    s->to = action->to_id;
+    s->gap_count = (uint32_t)action->gap_count;
+    if (action->gap_count > 0) {
+        memcpy(s->gaps, action->gaps, action->gap_count * sizeof *s->gaps);
+    }
+}
+
 void sim_statement(struct sim_member *member, const struct hv_action *action) {
     struct sim *sim = member->sim;
     bool claims = action->type == HV_ACT_MARK || action->type == HV_ACT_SCAN;
@@ -391,7 +404,7 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
         sim_fail(sim, "a statement on a connection that is %s", link->up ? "busy" : "down");
         return;
     }
-    if ((!claims && action->count > IDS) || (which == 1 && action->count == 0) || action->gap_count > GAPS ||
+    if ((!claims && action->count > IDS) || (which == 1 && action->count == 0) || (which == 0 && action->gap_count > GAPS) ||
         (claims && (action->limit == 0 || action->limit > member->config.mark_query_records))) {
         sim_fail(sim, "a statement of a wrong size");
         return;
@@ -415,17 +428,18 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
     s->listen = action->flag;
     s->fate = draw_fate(sim, trouble);
     memcpy(s->uuid, action->uuid, HV_UUID_BYTES);
-    s->from = action->from_id;
     s->limit = action->limit;
-    s->to = action->to_id;
-    s->gap_count = (uint32_t)action->gap_count;
-    if (action->gap_count > 0) {
-        memcpy(s->gaps, action->gaps, action->gap_count * sizeof *s->gaps);
+    if (which == 0) {
+        take_range(s, action);
     }
     if (claims) {
         leave_out(s, action->ids, action->count);
         if (!leave_out_keys(sim, s, action)) {
             sim_fail(sim, "m%d names a key that there is not, or twice", member->index);
+        }
+    } else if (action->type == HV_ACT_PARK) {
+        for (size_t i = 0; i < action->count; i++) {
+            s->ids[s->count++] = action->removed[i].id;
         }
     } else if (action->count > 0) {
         memcpy(s->ids, action->ids, action->count * sizeof *s->ids);

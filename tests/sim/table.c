@@ -77,6 +77,7 @@ static void spoil(struct sim *sim, struct sim_row *row, int64_t id) {
         row->flaw = SIM_OVERSIZE;
     }
     row->undeletable = sim_chance(sim, sim->weather.undeletable);
+    row->was_bad = row->flaw != SIM_SOUND;
     if (row->flaw != SIM_SOUND || row->undeletable) {
         sim->keys[row->key].troubled |= row->flaw != SIM_SOUND;
         sim->keys[row->key].flaws += row->flaw != SIM_SOUND;
@@ -218,13 +219,34 @@ void sim_table_start(struct sim *sim) {
     }
 }
 
+/* What leaves the table unsent, or is parked, was bad, and that is the policy. */
+static void check_removal(struct sim *sim, int64_t id, enum hv_poison policy) {
+    struct sim_row *row = &sim->rows[id];
+    if (!row->was_bad || sim->policies[sim_partition_of(sim, row->key)] != policy) {
+        sim_fail(sim, "row %lld is %s", (long long)id, policy == HV_POISON_PARK ? "parked for nothing" : "deleted but was never appended");
+    }
+    flaw_is_over(sim, row);
+    row->flaw = SIM_SOUND;
+    row->removed = true;
+    sim->count.removed++;
+}
+
+void sim_table_park(struct sim *sim, int64_t id) {
+    struct sim_row *row = &sim->rows[id];
+    if (row->state == SIM_ROW_COMMITTED) {
+        check_removal(sim, id, HV_POISON_PARK);
+        row->state = SIM_ROW_GONE;
+        sim->progress = sim->now;
+    }
+}
+
 void sim_table_delete(struct sim *sim, int64_t id) {
     struct sim_row *row = &sim->rows[id];
     if (row->state != SIM_ROW_COMMITTED) {
         return;
     }
     if (row->appended == 0) {
-        sim_fail(sim, "row %lld is deleted but was never appended", (long long)id);
+        check_removal(sim, id, HV_POISON_SKIP);
     }
     row->state = SIM_ROW_GONE;
     sim->progress = sim->now;

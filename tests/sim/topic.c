@@ -15,7 +15,7 @@ static void check_predecessor(struct sim *sim, int64_t id) {
         return;
     }
     int64_t before = rows[id].before;
-    while (before != 0 && (rows[before].state == SIM_ROW_ABORTED || rows[before].by_operator ||
+    while (before != 0 && (rows[before].state == SIM_ROW_ABORTED || rows[before].by_operator || rows[before].removed ||
                            rows[before].keyless ||
                            unsettled(sim, &rows[before]))) {
         before = rows[before].before;

@@ -66,9 +66,11 @@ static void vary(struct sim *sim) {
     }
 }
 
-static void view(const void *memory, struct hv_view *ret) {
+static void view(void *user, const void *memory, struct hv_view *ret) {
+    const struct sim *sim = user;
     const struct sim_payload *payload = memory;
     *ret = (struct hv_view){.key = payload->key_bytes, .topic = "t", .defect = payload->flaw == SIM_DEFECTIVE ? "defective" : NULL};
+    ret->policy = sim->policies[sim_partition_of(sim, payload->key)];
     ret->key_length = payload->key_bytes != NULL ? (uint32_t)strlen(payload->key_bytes) : 0;
 }
 
@@ -76,6 +78,10 @@ static void configure(struct sim *sim) {
     struct hv_core_config *c = &sim->config;
     static const uint32_t windows[] = {4, 5, 8, 12, 20, 50, 3000};
     c->view = view;
+    c->view_user = sim;
+    for (int i = 0; i < SIM_PARTITIONS; i++) { /* mostly the same everywhere */
+        sim->policies[i] = i > 0 && sim_coin(sim, 60) ? sim->policies[0] : (enum hv_poison)hv_random_below(&sim->dice, 3);
+    }
     c->by_cursor = sim_coin(sim, 50);
     c->list_limit = (uint32_t)sim_between(sim, 2, 60);
     c->list_span = (uint32_t)sim_between(sim, 1, 200);

@@ -22,16 +22,19 @@ struct bed {
     struct hv_isolation iso;
     struct hv_actions out;
     hv_time now;
+    enum hv_poison policy;
     char payloads[RECORDS][8]; /* the key's text */
 };
 
-static void view(const void *payload, struct hv_view *ret) {
-    *ret = (struct hv_view){.key = payload, .key_length = (uint32_t)strlen(payload)};
+static void view(void *user, const void *payload, struct hv_view *ret) {
+    const struct bed *bed = user;
+    *ret = (struct hv_view){.key = payload, .key_length = (uint32_t)strlen(payload), .policy = bed->policy};
 }
 
 static int open_bed(void **state) {
     struct bed *bed = calloc(1, sizeof *bed);
     bed->config = (struct hv_core_config){.view = view,
+                                          .view_user = bed,
                                           .max_in_flight_records = 8,
                                           .io_error_backoff = HV_MS(100),
                                           .blocked_backoff_max = HV_SECONDS(30),

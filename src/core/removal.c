@@ -1,0 +1,144 @@
+/* See removal.h. */
+#include "core/removal.h"
+
+#include <assert.h>
+
+void hv_removal_begin(struct hv_isolation *iso, uint32_t key, enum hv_poison policy, struct hv_actions *out) {
+    struct hv_key *entry = hv_key(&iso->keys, key);
+    uint32_t index = entry->queue.first;
+    struct hv_slot *slot = hv_slot(iso->slots, index);
+    assert(policy != HV_POISON_BLOCK && !entry->of_topic && slot->id == entry->id);
+    struct hv_action *action = hv_actions_notify(out, HV_NOTICE_REMOVING);
+    action->id = slot->id;
+    action->payload = slot->payload;
+    action->reason = entry->reason;
+    action->code = entry->code;
+    action->count = entry->attempts;
+    action->flag = policy == HV_POISON_SKIP;
+    hv_isolation_take_out(iso, index);
+    hv_actions_add(out, HV_ACT_RELEASE)->payload = slot->payload;
+    slot->payload = NULL;
+    hv_slot_move(slot, HV_SLOT_REMOVING);
+    entry->removing = index;
+    entry->policy = (uint8_t)policy;
+    entry->asked = false;
+    hv_key_move(&iso->keys, key, HV_KEY_REMOVING);
+    iso->removals[policy].waiting++;
+}
+
+enum hv_poison hv_removal_ask(struct hv_isolation *iso, hv_time now, const struct hv_removed **ret_rows, const int64_t **ret_ids,
+                              size_t *ret_count) {
+    enum hv_poison policy = iso->removals[HV_POISON_PARK].waiting > 0 ? HV_POISON_PARK : HV_POISON_SKIP;
+    struct hv_removals *removals = &iso->removals[policy];
+    uint32_t count = 0;
+    if (removals->waiting == 0) {
+        return HV_POISON_BLOCK;
+    }
+    for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY && count < removals->batch; i = hv_keys_next(&iso->keys, i)) {
+        struct hv_key *key = hv_key(&iso->keys, i);
+        if (key->state != HV_KEY_REMOVING || key->policy != policy) {
+            continue;
+        }
+        assert(!key->asked); /* one statement at a time */
+        key->asked = true;
+        iso->removed_ids[count] = key->id;
+        iso->removed[count++] = (struct hv_removed){
+            .id = key->id, .code = key->code, .reason = key->reason, .attempts = key->attempts, .failing_for = now - key->since};
+    }
+    assert(count > 0);
+    removals->waiting -= count;
+    removals->asked = count;
+    *ret_rows = iso->removed;
+    *ret_ids = iso->removed_ids;
+    *ret_count = count;
+    return policy;
+}
+
+/* Which way was asked for? */
+static enum hv_poison asked_way(const struct hv_isolation *iso) {
+    enum hv_poison policy = iso->removals[HV_POISON_PARK].asked > 0 ? HV_POISON_PARK : HV_POISON_SKIP;
+    assert(iso->removals[policy].asked > 0 && iso->removals[HV_POISON_PARK + HV_POISON_SKIP - policy].asked == 0);
+    return policy;
+}
+
+static bool is_asked(const struct hv_key *key) {
+    return key->state == HV_KEY_REMOVING && key->asked;
+}
+
+void hv_removal_done(struct hv_isolation *iso, struct hv_list *gone) {
+    struct hv_removals *removals = &iso->removals[asked_way(iso)];
+    for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY; i = hv_keys_next(&iso->keys, i)) {
+        struct hv_key *key = hv_key(&iso->keys, i);
+        if (is_asked(key)) {
+            hv_list_append(iso->slots, gone, key->removing);
+            key->removing = HV_NO_SLOT;
+            key->asked = false;
+            key->attempts = 0;
+            hv_key_move(&iso->keys, i, HV_KEY_SUSPECT);
+            hv_keys_wait(&iso->keys, i);
+            removals->asked--;
+        }
+    }
+    assert(removals->asked == 0);
+    removals->batch = removals->batch * 2 < HV_REMOVALS ? removals->batch * 2 : HV_REMOVALS;
+    hv_backoff_reset(&removals->backoff);
+}
+
+void hv_removal_again(struct hv_isolation *iso) {
+    if (iso->removals[HV_POISON_PARK].asked + iso->removals[HV_POISON_SKIP].asked == 0) {
+        return;
+    }
+    struct hv_removals *removals = &iso->removals[asked_way(iso)];
+    for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY; i = hv_keys_next(&iso->keys, i)) {
+        struct hv_key *key = hv_key(&iso->keys, i);
+        if (is_asked(key)) {
+            key->asked = false;
+            removals->asked--;
+            removals->waiting++;
+        }
+    }
+    assert(removals->asked == 0);
+}
+
+void hv_removal_forget(struct hv_isolation *iso, uint32_t key) {
+    struct hv_key *entry = hv_key(&iso->keys, key);
+    struct hv_removals *removals = &iso->removals[entry->policy];
+    assert(entry->state == HV_KEY_REMOVING);
+    *(entry->asked ? &removals->asked : &removals->waiting) -= 1;
+    entry->asked = false;
+    hv_slots_give(iso->slots, entry->removing);
+    entry->removing = HV_NO_SLOT;
+}
+
+/* Those of this way that are not asked for are blocked. */
+static void give_up(struct hv_isolation *iso, enum hv_poison policy, hv_time now, struct hv_actions *out) {
+    for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY; i = hv_keys_next(&iso->keys, i)) {
+        const struct hv_key *key = hv_key(&iso->keys, i);
+        if (key->state == HV_KEY_REMOVING && key->policy == policy && !key->asked) {
+            hv_removal_forget(iso, i);
+            hv_isolation_block_removed(iso, i, now, out);
+        }
+    }
+}
+
+void hv_removal_refused(struct hv_isolation *iso, bool because_of_a_row, hv_time now, struct hv_actions *out) {
+    enum hv_poison policy = asked_way(iso);
+    struct hv_removals *removals = &iso->removals[policy];
+    uint32_t asked = removals->asked;
+    if (!because_of_a_row) {
+        hv_removal_again(iso);
+        give_up(iso, policy, now, out);
+        removals->not_before = now + hv_backoff_next(&removals->backoff, iso->dice);
+    } else if (asked > 1) {
+        hv_removal_again(iso);
+        removals->batch = asked / 2;
+    } else {
+        for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY; i = hv_keys_next(&iso->keys, i)) {
+            if (is_asked(hv_key(&iso->keys, i))) {
+                hv_removal_forget(iso, i);
+                hv_isolation_block_removed(iso, i, now, out);
+            }
+        }
+        removals->batch = 1;
+    }
+}
