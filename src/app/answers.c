@@ -8,12 +8,12 @@ static bool leads(void *user) {
     return *answers->runtime != NULL && hv_runtime_leads(*answers->runtime);
 }
 
-static bool next_topic(void *user, uint32_t *at, struct hv_blocked_topic *ret) {
+static bool next_topic(void *user, uint32_t *at, struct hv_told_topic *ret) {
     (void)user, (void)at, (void)ret;
     return false;
 }
 
-static bool next_key(void *user, uint32_t *at, struct hv_blocked_key *ret) {
+static bool next_key(void *user, uint32_t *at, struct hv_told_key *ret) {
     (void)user, (void)at, (void)ret;
     return false;
 }
