@@ -200,6 +200,25 @@ HARVEST_API size_t harvest_in_flight(const struct harvest *h);
 typedef void harvest_key_visitor(void *user, int64_t id, const char *key, size_t key_size);
 HARVEST_API void harvest_in_flight_keys(const struct harvest *h, harvest_key_visitor *visit, void *user);
 
+/* A key of which nothing is sent, since Kafka refuses a record of it; that record; and why. Lent for the call, with all that it points to; texts
+ * are NULL when they are not known. */
+struct harvest_blocked_key {
+    const char *key; /* bytes, not NUL-terminated; NULL: not known, or this stands for several keys, since too many are in trouble */
+    size_t key_size;
+    int64_t id; /* of the record, in the table; later records of its key wait behind it */
+    const char *topic;
+    const char *failure_class; /* to sort by: "too large", "unknown topic", "invalid row"... */
+    const char *reason;
+    int64_t since;     /* when it was refused first: microseconds since the Unix epoch */
+    uint32_t attempts; /* how often it was refused in a row */
+    int64_t next_try;  /* microseconds since the Unix epoch, in the past: now; INT64_MAX: when its topic takes records again */
+};
+
+/* Calls visit once for each of them, in no particular order; there are some thousands at most. None, unless it leads. The visitor calls nothing of
+ * this header. */
+typedef void harvest_blocked_visitor(void *user, const struct harvest_blocked_key *blocked);
+HARVEST_API void harvest_blocked_keys(const struct harvest *h, harvest_blocked_visitor *visit, void *user);
+
 /* The error that ended it or kept it from starting, as in err of harvest_start or harvest_await; NULL if there is none. The harvest's. */
 HARVEST_API const char *harvest_error(const struct harvest *h);
 

@@ -54,7 +54,7 @@ static json_t *line_of(const char *type) {
     return object;
 }
 
-static void write_topic(struct hv_text *page, const struct hv_blocked_topic *topic) {
+static void write_topic(struct hv_text *page, const struct hv_told_topic *topic) {
     json_t *line = line_of("topic");
     put_text(line, "topic", topic->topic, TOPIC_SHOWN);
     put_text(line, "reason", topic->reason, TEXT_SHOWN);
@@ -63,7 +63,7 @@ static void write_topic(struct hv_text *page, const struct hv_blocked_topic *top
     put_line(page, line);
 }
 
-static void write_key(struct hv_text *page, const struct hv_blocked_key *key) {
+static void write_key(struct hv_text *page, const struct hv_told_key *key) {
     json_t *line = line_of("key");
     size_t shown = key->key == NULL ? 0 : beginning(key->key, key->key_length, HV_BLOCKED_KEY_SHOWN);
     hv_json_put_bytes(line, "key", key->key, shown);
@@ -96,8 +96,8 @@ static void write_end(struct hv_text *page, const struct hv_blocked_source *sour
 
 bool hv_blocked_answer(const struct hv_blocked_source *source, struct hv_control_position *position, struct hv_text *page) {
     enum { TOPICS, KEYS, END };
-    struct hv_blocked_topic topic;
-    struct hv_blocked_key key;
+    struct hv_told_topic topic;
+    struct hv_told_key key;
     while (page->size - page->length > HV_CONTROL_LINE_MAX) {
         if (position->part == END) {
             write_end(page, source, position);

@@ -28,7 +28,7 @@
 
 /* ---- what the daemon tells; texts are lent, NULL: not known ---- */
 
-struct hv_blocked_key {
+struct hv_told_key {
     const char *key; /* key_length bytes */
     size_t key_length;
     int64_t shard; /* the entry stands for all its keys that have none of their own; -1: for the one key */
@@ -39,7 +39,7 @@ struct hv_blocked_key {
     hv_time retry_in; /* HV_NEVER: nobody knows */
 };
 
-struct hv_blocked_topic {
+struct hv_told_topic {
     const char *topic, *reason;
     int64_t since;
     uint32_t keys; /* that wait for it */
@@ -49,8 +49,8 @@ struct hv_blocked_topic {
 struct hv_blocked_source {
     const char *name; /* of the instance */
     bool (*leads)(void *user);
-    bool (*next_topic)(void *user, uint32_t *at, struct hv_blocked_topic *ret);
-    bool (*next_key)(void *user, uint32_t *at, struct hv_blocked_key *ret);
+    bool (*next_topic)(void *user, uint32_t *at, struct hv_told_topic *ret);
+    bool (*next_key)(void *user, uint32_t *at, struct hv_told_key *ret);
     void *user;
 };
 

@@ -192,6 +192,25 @@ void harvest_in_flight_keys(const struct harvest *h, harvest_key_visitor *visit,
     }
 }
 
+void harvest_blocked_keys(const struct harvest *h, harvest_blocked_visitor *visit, void *user) {
+    struct hv_blocked blocked;
+    uint32_t at = 0;
+    while (h->runtime != NULL && hv_runtime_next_blocked(h->runtime, &at, &blocked)) {
+        const struct harvest_blocked_key key = {
+            .key = blocked.key,
+            .key_size = blocked.key_length,
+            .id = blocked.id,
+            .topic = blocked.topic,
+            .failure_class = hv_runtime_failure_class(blocked.code),
+            .reason = blocked.reason,
+            .since = hv_runtime_wall_clock(h->runtime, blocked.since),
+            .attempts = blocked.attempts,
+            .next_try = blocked.next_try == HV_NEVER ? INT64_MAX : hv_runtime_wall_clock(h->runtime, hv_time_max(blocked.next_try, 0)),
+        };
+        visit(user, &key);
+    }
+}
+
 const char *harvest_error(const struct harvest *h) {
     return h->error.text[0] != '\0' ? h->error.text : NULL;
 }

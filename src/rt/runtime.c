@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "io/ident.h"
+#include "io/kafka_failure.h"
 #include "rt/state.h"
 
 #define GAPS_MAX 256    /* each costs a look into the index at every claim */
@@ -251,6 +252,22 @@ int64_t hv_runtime_wall_clock(const struct hv_runtime *rt, hv_time time) {
 
 void hv_runtime_each_in_flight(const struct hv_runtime *rt, void (*visit)(void *user, void *payload), void *user) {
     hv_harvest_each_in_flight(rt->core, visit, user);
+}
+
+bool hv_runtime_next_blocked(const struct hv_runtime *rt, uint32_t *at, struct hv_blocked *ret) {
+    return hv_harvest_next_blocked(rt->core, at, ret);
+}
+
+bool hv_runtime_next_closed(const struct hv_runtime *rt, uint32_t *at, struct hv_closed *ret) {
+    return hv_harvest_next_closed(rt->core, at, ret);
+}
+
+hv_time hv_runtime_clock(const struct hv_runtime *rt) {
+    return hv_time_max(rt->last_now, hv_loop_clock() + rt->suspended);
+}
+
+const char *hv_runtime_failure_class(int code) {
+    return code == 0 ? "invalid row" : hv_kafka_label_of(code);
 }
 
 void hv_runtime_look(const struct hv_runtime *rt, struct hv_harvest_figures *ret) {

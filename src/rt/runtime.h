@@ -44,6 +44,16 @@ int64_t hv_runtime_wall_clock(const struct hv_runtime *runtime, hv_time time);
 /* Calls visit with the payload (struct hv_record) of each record in flight. */
 void hv_runtime_each_in_flight(const struct hv_runtime *runtime, void (*visit)(void *user, void *payload), void *user);
 
+/* As hv_harvest_next_blocked and hv_harvest_next_closed: what waits, and for what. Times are the core's. */
+bool hv_runtime_next_blocked(const struct hv_runtime *runtime, uint32_t *at, struct hv_blocked *ret);
+bool hv_runtime_next_closed(const struct hv_runtime *runtime, uint32_t *at, struct hv_closed *ret);
+
+/* The core's clock as it is now. */
+hv_time hv_runtime_clock(const struct hv_runtime *runtime);
+
+/* What operators sort by, a word or two: "too large". `code` is that of struct hv_blocked. */
+const char *hv_runtime_failure_class(int code);
+
 void hv_runtime_look(const struct hv_runtime *runtime, struct hv_harvest_figures *ret);
 
 #endif

@@ -137,6 +137,22 @@ static void visit(void *user, int64_t id, const char *key, size_t key_size) {
     fprintf(user, "%s[%lld, \"%.*s\"]", ftell(user) > 0 ? ", " : "", (long long)id, (int)key_size, key);
 }
 
+static void visit_blocked(void *user, const struct harvest_blocked_key *b) {
+    fprintf(user, "%s{\"key\": \"%.*s\", \"id\": %lld, \"topic\": %s, \"class\": %s, \"reason\": %s, \"since\": %lld, \"attempts\": %u, "
+            "\"next_try\": %lld}", ftell(user) > 0 ? ", " : "", (int)b->key_size, b->key, (long long)b->id, quote(b->topic).text,
+            quote(b->failure_class).text, quote(b->reason).text, (long long)b->since, b->attempts, (long long)b->next_try);
+}
+
+static void ask_blocked(const struct member *m) {
+    char *blocked = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&blocked, &size);
+    harvest_blocked_keys(m->h, visit_blocked, out);
+    fclose(out);
+    say("\"h\": %d, \"event\": \"blocked\", \"keys\": [%s]", m->index, blocked);
+    free(blocked);
+}
+
 static void ask(const struct member *m) {
     char *keys = NULL;
     size_t size = 0;
@@ -220,6 +236,8 @@ static void obey_line(const char *line) {
         say("\"h\": %d, \"event\": \"state\", \"state\": \"%s\"", number, state_names[harvest_state(m->h)]);
     } else if (strcmp(word, "ask") == 0) {
         ask(m);
+    } else if (strcmp(word, "blocked") == 0) {
+        ask_blocked(m);
     } else if (strcmp(word, "count") == 0) {
         say("\"event\": \"count\", \"rounds\": %lu", rounds);
     } else if (strcmp(word, "look") == 0) {

@@ -183,6 +183,23 @@ def test_under_a_frozen_broker(bed):
     bed.judge(app, collector)
 
 
+def test_blocked_keys_can_be_asked_for(bed):
+    database, topic = bed.database(), bed.topic()
+    host = bed.host("poll", bed.member(database=database))
+    assert host.ask("blocked", "blocked")["keys"] == []
+    host.wait_leading()
+    begin = time.time()
+    bad, _ = [bed.write(database, name, "key", "v") for name in ("no topic", topic)]
+    (row,) = wait_until(lambda: host.ask("blocked", "blocked")["keys"], 30, "a blocked key")
+    assert (row["key"], row["id"], row["topic"], row["class"]) == ("key", bad, "no topic", "invalid row")
+    assert row["reason"] and row["attempts"] >= 1 and begin - 1 < row["since"] / 1e6 < time.time() + 1
+    assert row["next_try"] / 1e6 < time.time() + 60
+    database.execute("UPDATE outbox SET kafka_topic = '%s'" % topic)
+    bed.wait_empty(database)
+    wait_until(lambda: host.ask("blocked", "blocked")["keys"] == [], 30, "none")
+    assert stop(host)["status"] == 0
+
+
 def _answer_with(host, in_flight):
     answer = host.ask("ask", "answer")
     return answer if answer["in_flight"] == in_flight and len(answer["keys"]) == in_flight else None

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from bed.blocked import blocked, rows, wait_rows
 from bed.kafka import fresh_name
 from bed.postgres import TABLE_WITHOUT_CONSTRAINTS
 
@@ -83,13 +84,13 @@ def test_bad_records_stop_their_keys_only(bed, claim):
     assert daemon.running()
 
 
-def test_records_flow_once_their_topic_is_there(bed):
+def test_records_flow_once_their_topic_is_there(bed, tmp_path):
     """Many keys wait for a topic that does not exist, one of them tries it; those of another topic do not notice."""
     broker = bed.own_kafka(auto_create_topics_enable="false")
     database = bed.database()
     topic, missing = bed.topic(broker), fresh_name("missing")
     collector = bed.collector(topic, broker)
-    daemon = bed.harvestd(database, broker)
+    daemon = bed.harvestd(database, broker, harvest={"control_socket": str(tmp_path / "control.sock")})
     daemon.wait_leading()
     insert = """INSERT INTO outbox (create_time, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values)
         SELECT now(), '%s', '%s ' || n %% %d, n::text, '{}', '{}' FROM generate_series(1, %d) n"""
@@ -97,6 +98,10 @@ def test_records_flow_once_their_topic_is_there(bed):
     daemon.wait_log("record", "blocked", deadline=60, topic=missing)
     database.execute(insert % (topic, "free", 100, 5000))
     collector.wait_count(5000, deadline=60)
+    keys, (closed,), end = wait_rows(daemon, lambda keys: len(keys) == 100)
+    assert {row["topic"] for row in keys} == {missing} and {row["class"] for row in keys} == {"unknown topic"}
+    assert (closed["topic"], closed["keys"], end["topics"], end["keys"]) == (missing, 100, 1, 100) and "nknown topic" in closed["reason"]
+    assert "100 keys blocked, 1 topic closed" in blocked(daemon).stdout
     broker.create_topic(missing, 2)
     collector.add(missing)
     begin = time.monotonic()
@@ -107,3 +112,4 @@ def test_records_flow_once_their_topic_is_there(bed):
         lanes.setdefault((m.topic, m.key), []).append(int(m.value))
     assert all(values == sorted(values) for values in lanes.values())
     bed.wait_empty(database)
+    assert rows(daemon)[:2] == ([], [])

@@ -19,8 +19,8 @@
 /* ---- a daemon ---- */
 
 struct scene {
-    const struct hv_blocked_topic *topics;
-    const struct hv_blocked_key *keys;
+    const struct hv_told_topic *topics;
+    const struct hv_told_key *keys;
     uint32_t topic_count, key_count;
     bool leads;
 };
@@ -29,7 +29,7 @@ static bool leads(void *user) {
     return ((struct scene *)user)->leads;
 }
 
-static bool next_topic(void *user, uint32_t *at, struct hv_blocked_topic *ret) {
+static bool next_topic(void *user, uint32_t *at, struct hv_told_topic *ret) {
     const struct scene *scene = user;
     if (*at == scene->topic_count) {
         return false;
@@ -38,7 +38,7 @@ static bool next_topic(void *user, uint32_t *at, struct hv_blocked_topic *ret) {
     return true;
 }
 
-static bool next_key(void *user, uint32_t *at, struct hv_blocked_key *ret) {
+static bool next_key(void *user, uint32_t *at, struct hv_told_key *ret) {
     const struct scene *scene = user;
     if (*at == scene->key_count) {
         return false;
@@ -96,8 +96,8 @@ static const char *print(struct hv_blocked_options options) {
     {.key = key_, .key_length = sizeof key_ - 1, .shard = -1, .id = id_, .topic = topic_, .class = "too large", .reason = "Message size too large", \
      .policy = "block", .since = 1767323045000000, .attempts = 3, .retry_in = HV_MS(12500)}
 
-static const struct hv_blocked_key two_keys[] = {BLOCKED("b", 12, "orders"), BLOCKED("a\n\"\xC3\xA9\0.", 7, "payments")};
-static const struct hv_blocked_topic one_topic[] = {{"orders", "Unknown topic", 1767323045000000, 12}};
+static const struct hv_told_key two_keys[] = {BLOCKED("b", 12, "orders"), BLOCKED("a\n\"\xC3\xA9\0.", 7, "payments")};
+static const struct hv_told_topic one_topic[] = {{"orders", "Unknown topic", 1767323045000000, 12}};
 static struct scene two = {one_topic, two_keys, 1, 2, true}, nothing = {NULL, NULL, 0, 0, true};
 
 /* ---- tests ---- */
@@ -162,7 +162,7 @@ static void keys_of_all_kinds(void **state) {
     static char long_key[5000];
     memset(long_key, 1, sizeof long_key); /* each takes six bytes */
     memcpy(long_key + HV_BLOCKED_KEY_SHOWN - 1, "\xC3\xA9", 2);
-    const struct hv_blocked_key keys[] = {
+    const struct hv_told_key keys[] = {
         {.key = "", .shard = -1, .id = 1, .retry_in = HV_NEVER},
         {.key = "\xFF\x00", .key_length = 2, .shard = -1, .id = 2, .topic = "\x1b[31m", .retry_in = -5},
         {.key = long_key, .key_length = sizeof long_key, .shard = -1, .id = 3, .topic = long_key, .reason = long_key, .class = long_key, .policy = long_key},
@@ -194,11 +194,11 @@ static void keys_of_all_kinds(void **state) {
 static void many_keys(void **state) {
     enum { MANY = 5000 };
     static char text[3000];
-    static struct hv_blocked_key keys[MANY];
+    static struct hv_told_key keys[MANY];
     (void)state;
     memset(text, 'x', sizeof text);
     for (int i = 0; i < MANY; i++) {
-        keys[i] = (struct hv_blocked_key){.key = text, .key_length = (size_t)i % sizeof text, .shard = -1, .id = i};
+        keys[i] = (struct hv_told_key){.key = text, .key_length = (size_t)i % sizeof text, .shard = -1, .id = i};
     }
     struct scene scene = {NULL, keys, 0, MANY, true};
     ask(&scene);
