@@ -1,6 +1,8 @@
 /* See answers.h. */
 #include "app/answers.h"
 
+#include "rt/poison.h"
+
 #include "app/cmd_blocked_lines.h"
 
 static bool leads(void *user) {
@@ -42,7 +44,7 @@ static bool next_key(void *user, uint32_t *at, struct hv_told_key *ret) {
         .topic = blocked.topic,
         .class = hv_runtime_failure_class(blocked.code),
         .reason = blocked.reason,
-        .policy = "block",
+        .policy = hv_poison_name(blocked.policy),
         .since = wall_clock(answers, blocked.since),
         .attempts = blocked.attempts,
         .retry_in = blocked.next_try == HV_NEVER ? HV_NEVER : hv_time_max(blocked.next_try, now) - now,

@@ -75,8 +75,11 @@ static void on_signal(uv_signal_t *handle, int number) {
     struct daemon *d = handle->data;
     const struct hv_field *fields = HV_FIELDS(HV_STR("signal", signal_name(number)));
     if (number == SIGHUP) {
-        hv_log(&d->logger, HV_INFO, "main", "a new configuration is not read while running: restart instead",
+        hv_log(&d->logger, HV_INFO, "main", "blocked keys are tried now; a new configuration is not read while running: restart for that",
                fields);
+        if (d->runtime != NULL) {
+            hv_runtime_retry(d->runtime);
+        }
         return;
     }
     if (d->runtime == NULL)

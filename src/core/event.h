@@ -137,6 +137,8 @@ struct hv_key_bytes {
     uint32_t length;
 };
 
+#define HV_REMOVALS 500 /* rows of HV_ACT_PARK at most */
+
 /* A row to be removed. */
 struct hv_removed {
     int64_t id;

@@ -685,7 +685,7 @@ bool hv_harvest_next_blocked(const struct hv_harvest *h, uint32_t *at, struct hv
             .topic = key->topic_name,
             .code = key->code,
             .reason = key->reason,
-            .policy = key->state == HV_KEY_REMOVING ? (enum hv_poison)key->policy : HV_POISON_BLOCK,
+            .policy = (enum hv_poison)key->policy,
             .of_topic = key->of_topic,
             .since = key->since,
             .attempts = key->attempts,

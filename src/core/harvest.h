@@ -56,7 +56,7 @@ struct hv_blocked {
     const char *topic;
     int code;           /* as the Kafka client told; 0: the record cannot be sent as it is */
     const char *reason; /* static text */
-    enum hv_poison policy; /* what becomes of it: HV_POISON_BLOCK, or it is being removed */
+    enum hv_poison policy; /* what is to become of the record */
     bool of_topic;      /* its topic takes nothing: it is never parked or skipped */
     hv_time since;      /* when it was refused first, by the core's clock */
     uint32_t attempts;  /* refused so often in a row */

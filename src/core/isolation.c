@@ -337,6 +337,7 @@ static void block(struct hv_isolation *iso, uint32_t index, const struct hv_refu
     end_trial(iso, key);
     enum hv_poison policy = why->because_of_topic ? HV_POISON_BLOCK : view_of(iso, slot->payload).policy;
     note_refusal(iso, index, slot, why, now);
+    key->policy = (uint8_t)policy;
     if (hv_removal_is_possible(iso, policy, now)) {
         key->attempts++;
         hv_removal_begin(iso, index, policy, out);

@@ -34,8 +34,6 @@ struct hv_closed_topic {
     struct hv_refusal why;
 };
 
-#define HV_REMOVALS 500 /* rows of one statement at most */
-
 /* Those that are parked, or skipped: see removal.h. */
 struct hv_removals {
     uint32_t waiting, asked; /* rows */

@@ -34,7 +34,7 @@ struct hv_key {
     bool left;           /* rows of it were seen, or are hidden from claims, and are not in memory */
     bool trial;          /* SUSPECT: the record that was refused is tried again */
     bool asked;          /* REMOVING: the statement is out */
-    uint8_t policy;      /* REMOVING: enum hv_poison */
+    uint8_t policy;      /* enum hv_poison: what is to become of the record that was refused last */
     uint32_t removing;   /* REMOVING: its slot */
     bool waiting;        /* in the line of those that may have something to do */
     struct hv_list queue; /* by id; only the first one may be in flight, in the suspects' lane */

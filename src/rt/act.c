@@ -81,6 +81,23 @@ static void produce(struct hv_runtime *rt, const struct hv_action *action) {
     }
 }
 
+static void park(struct hv_rt_database *db, const struct hv_action *action) {
+    struct hv_parked rows[HV_REMOVALS];
+    assert(action->count <= HV_REMOVALS);
+    for (size_t i = 0; i < action->count; i++) {
+        const struct hv_removed *row = &action->removed[i];
+        rows[i] = (struct hv_parked){
+            .id = row->id,
+            .failure_class = hv_runtime_failure_class(row->code),
+            .error = row->reason,
+            .attempts = row->attempts,
+            .failing_for = row->failing_for,
+        };
+    }
+    db->parks = true;
+    hv_outbox_park(db->outbox, rows, action->count);
+}
+
 static void act_on_database(struct hv_runtime *rt, const struct hv_action *action) {
     bool claims = action->type == HV_ACT_MARK || action->type == HV_ACT_SCAN || action->type == HV_ACT_LIST ||
                   action->type == HV_ACT_WRITERS || action->type == HV_ACT_LISTEN;
@@ -105,6 +122,9 @@ static void act_on_database(struct hv_runtime *rt, const struct hv_action *actio
         break;
     case HV_ACT_LISTEN:
         hv_outbox_listen(outbox, action->flag);
+        break;
+    case HV_ACT_PARK:
+        park(&rt->databases[1], action);
         break;
     case HV_ACT_PURGE:
         hv_outbox_purge(outbox, action->ids, action->count);
@@ -155,6 +175,7 @@ static void act(struct hv_runtime *rt, const struct hv_action *action) {
     case HV_ACT_WRITERS:
     case HV_ACT_LISTEN:
     case HV_ACT_PURGE:
+    case HV_ACT_PARK:
     case HV_ACT_FETCH:
         act_on_database(rt, action);
         break;

@@ -23,10 +23,11 @@ static void on_up(void *user, const char *host) {
 
 /* Says a trouble once: again only when it is another one, or after the connection was up in between. */
 static void say_trouble(struct hv_rt_database *db, const char *what, const struct hv_pg_failure *failure) {
-    if (strcmp(db->said, failure->error.text) == 0) {
+    char *said = db->parks ? db->said_of_parking : db->said;
+    if (strcmp(said, failure->error.text) == 0) {
         return;
     }
-    snprintf(db->said, sizeof db->said, "%s", failure->error.text);
+    snprintf(said, sizeof db->said, "%s", failure->error.text);
     hv_log(db->rt->logger, HV_WARN, "database", what,
            HV_FIELDS(HV_STR("role", db->role), HV_STR("host", failure->host[0] != '\0' ? failure->host : NULL),
                      HV_STR("reason", failure->error.text),
@@ -37,7 +38,7 @@ static void say_trouble(struct hv_rt_database *db, const char *what, const struc
 static void on_down(void *user, const struct hv_pg_failure *failure) {
     struct hv_rt_database *db = user;
     bool was_up = db->up;
-    db->up = false;
+    db->up = db->parks = false;
     say_trouble(db, was_up ? "disconnected" : "cannot connect", failure);
     if (was_up) {
         tell_database(db, HV_EV_CLAIM_DOWN, HV_EV_SETTLE_DOWN, failure->outcome_unknown);
@@ -58,6 +59,7 @@ static bool because_of_a_row(const struct hv_pg_failure *failure) {
 static void on_refused(void *user, const struct hv_pg_failure *failure) {
     struct hv_rt_database *db = user;
     say_trouble(db, "statement refused", failure);
+    db->parks = false;
     tell_database(db, HV_EV_CLAIM_REFUSED, HV_EV_SETTLE_REFUSED, because_of_a_row(failure));
 }
 
@@ -100,6 +102,15 @@ static void on_purged(void *user, size_t rows) {
     hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_PURGED}, NULL);
 }
 
+static void on_parked(void *user, const int64_t *ids, size_t count) {
+    struct hv_rt_database *db = user;
+    (void)ids;
+    db->said[0] = db->said_of_parking[0] = '\0';
+    db->parks = false;
+    hv_log(db->rt->logger, HV_DEBUG, "record", "parked", HV_FIELDS(HV_INT("rows", (int64_t)count)));
+    hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_PARKED}, NULL);
+}
+
 static void on_listed(void *user, const struct hv_claimed *rows, size_t count) {
     struct hv_rt_database *db = user;
     struct hv_claimed *copy = hv_inbox_copy(rows, count, sizeof *rows);
@@ -132,6 +143,7 @@ const struct hv_outbox_handler hv_rt_outbox_handler = {
     .purged = on_purged,
     .listed = on_listed,
     .fetched = on_fetched,
+    .parked = on_parked,
     .writers = on_writers,
     .listening = on_listening,
     .notified = on_notified,

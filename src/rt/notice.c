@@ -2,9 +2,11 @@
 #include <string.h>
 
 #include "core/record.h"
+#include "rt/runtime.h"
 #include "rt/state.h"
 
 #define BLOCKED_LINES 50 /* at most, in... */
+#define KEY_SHOWN 4100 /* bytes of a key in the log, escaped; those that are longer are cut */
 #define BLOCKED_WHILE HV_SECONDS(10)
 
 static double seconds(hv_time duration) {
@@ -30,7 +32,7 @@ static void say_how_many_more(struct hv_runtime *rt) {
     if (rt->blocked.more > 0) {
         struct hv_harvest_figures figures;
         hv_harvest_look(rt->core, &figures);
-        hv_log(rt->logger, HV_WARN, "record", "more were blocked",
+        hv_log(rt->logger, HV_WARN, "record", "more were blocked or parked",
                HV_FIELDS(HV_INT("records", rt->blocked.more), HV_INT("blocked_keys", figures.blocked_keys)));
     }
     rt->blocked = (struct hv_rt_blocked){.since = rt->last_now};
@@ -59,6 +61,33 @@ static void say_blocked(struct hv_runtime *rt, const struct hv_action *action) {
            HV_FIELDS(HV_INT("id", action->id), HV_STR("topic", record->topic), HV_STR("reason", reason),
                      HV_INT("size", record->value_length), HV_REAL("retry_in", seconds(action->duration)),
                      HV_STR("advice", advice)));
+}
+
+/* The key as text: what is not printable ASCII, and the backslash, as \xNN. */
+static const char *show_key(const struct hv_record *record, char *out, size_t size) {
+    size_t length = 0;
+    if (record->key == NULL) {
+        return NULL;
+    }
+    for (int32_t i = 0; i < record->key_length && length + 5 < size; i++) {
+        uint8_t byte = record->key[i];
+        bool plain = byte >= 0x20 && byte < 0x7f && byte != '\\';
+        length += (size_t)snprintf(out + length, size - length, plain ? "%c" : "\\x%02x", byte);
+    }
+    out[length] = '\0';
+    return out;
+}
+
+/* Of a row that is skipped nothing is left but this line, so it is never left out. */
+static void say_removing(struct hv_runtime *rt, const struct hv_action *action) {
+    const struct hv_record *record = action->payload;
+    char key[KEY_SHOWN];
+    bool skip = action->flag;
+    hv_log(rt->logger, skip ? HV_ERROR : level_of_blocked(rt, action), "record", skip ? "skipping: its row is deleted" : "parking",
+           HV_FIELDS(HV_STR("table", rt->settings->outbox_table), HV_INT("id", action->id), HV_STR("key", show_key(record, key, sizeof key)),
+                     HV_INT("key_bytes", record->key_length), HV_STR("topic", record->topic),
+                     HV_STR("class", hv_runtime_failure_class(action->code)), HV_STR("reason", action->reason),
+                     HV_INT("attempts", (int64_t)action->count)));
 }
 
 static void say_meter(struct hv_runtime *rt, const struct hv_meter_reading *meter) {
@@ -99,6 +128,9 @@ void hv_rt_notice(struct hv_runtime *rt, const struct hv_action *action) {
     case HV_NOTICE_UNBLOCKED:
         hv_log(rt->logger, HV_INFO, "record", "unblocked",
                HV_FIELDS(HV_INT("id", action->id), HV_STR("how", action->flag ? "its row is gone" : "it was delivered")));
+        break;
+    case HV_NOTICE_REMOVING:
+        say_removing(rt, action);
         break;
     case HV_NOTICE_UNPURGEABLE:
         hv_log(rt->logger, HV_WARN, "record", "delivered, but its row cannot be deleted",

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "io/ident.h"
 #include "io/kafka_failure.h"
+#include "rt/poison.h"
 #include "rt/state.h"
 
 #define GAPS_MAX 256    /* each costs a look into the index at every claim */
@@ -28,19 +29,22 @@ static hv_time read_now(struct hv_runtime *rt) {
     return rt->last_now;
 }
 
-static void view(const void *payload, struct hv_view *ret) {
+static void view(void *user, const void *payload, struct hv_view *ret) {
+    const struct hv_settings *settings = user;
     const struct hv_record *record = payload;
     *ret = (struct hv_view){
         .key = record->key,
         .key_length = record->key_length > 0 ? (uint32_t)record->key_length : 0,
         .topic = record->topic,
         .defect = record->defect != HV_SOUND ? hv_defect_text(record->defect) : NULL,
+        .policy = hv_poison_of(settings->on_poison_topics, (enum hv_poison)settings->on_poison, record->topic),
     };
 }
 
 static struct hv_core_config core_config(const struct hv_settings *s, hv_time wall_offset, uint64_t seed) {
     return (struct hv_core_config){
         .view = view,
+        .view_user = (void *)s,
         .by_cursor = s->claim == HV_CLAIM_BY_CURSOR,
         .gaps_max = GAPS_MAX,
         .list_limit = LIST_LIMIT,
@@ -234,6 +238,10 @@ void hv_runtime_stop(struct hv_runtime *rt) {
 
 void hv_runtime_hurry(struct hv_runtime *rt) {
     hv_rt_tell(rt, (struct hv_event){.type = HV_EV_HURRY}, NULL);
+}
+
+void hv_runtime_retry(struct hv_runtime *rt) {
+    hv_rt_tell(rt, (struct hv_event){.type = HV_EV_RETRY}, NULL);
 }
 
 void hv_runtime_handed_over(struct hv_runtime *rt) {

@@ -32,6 +32,9 @@ void hv_runtime_stop(struct hv_runtime *runtime);
 /* ... without waiting for what is in flight. */
 void hv_runtime_hurry(struct hv_runtime *runtime);
 
+/* What keeps records from going may have been mended: all keys that wait are tried now. */
+void hv_runtime_retry(struct hv_runtime *runtime);
+
 /* The application is done with HV_NOTICE_REVOKED. */
 void hv_runtime_handed_over(struct hv_runtime *runtime);
 

@@ -16,6 +16,7 @@
 #include "io/kafka_login.h"
 #include "io/pg_dsn.h"
 #include "io/pg_outbox.h"
+#include "rt/poison.h"
 #include "rt/settings_secret.h"
 
 /* ---- Single values ---- */
@@ -103,6 +104,8 @@ static int check_string(const struct hv_setting *setting, const char *value, str
         return check_topic(value, err);
     if (strcmp(setting->name, "control_socket") == 0)
         return check_path(value, err);
+    if (strcmp(setting->name, "on_poison_topics") == 0)
+        return hv_poison_check(value, err);
     if (strcmp(setting->name, "id_header") == 0)
         return check_header_name(value, err);
     for (size_t i = 0; i < length;) {

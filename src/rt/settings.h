@@ -36,6 +36,8 @@ struct hv_settings {
     char *leader_topic;
     int leader_assignor; /* enum hv_assignor; hv_assignor_name gives Kafka's name */
     char *id_header;     /* "": none */
+    int on_poison;          /* enum hv_poison */
+    char *on_poison_topics; /* see poison.h; "": none */
     char *control_socket; /* "": none; the daemon's, as the next */
     int core_dumps; /* bool; the daemon's, an embedding program decides for itself */
 

@@ -54,6 +54,11 @@ static const struct hv_setting table[] = {
     {TEXT(id_header), DEFAULT(""), RANGE(0, 249),
      .help = "name of a header that carries the row's id as decimal text, behind the row's own headers, so that consumers can "
              "tell duplicates; empty: no such header (goharvest has none)"},
+    {IN("harvest", "on_poison", on_poison), .type = HV_SET_CHOICE, DEFAULT("block"), .choices = {"block", "park", "skip"},
+     .help = "what happens to a record that Kafka refuses for good: block, its key waits and it is tried again; park, its row moves to the table of "
+             "parked records (harvestd schema --park); skip, its row is deleted after a line in the log"},
+    {TEXT(on_poison_topics), DEFAULT(""), RANGE(0, 8000),
+     .help = "other policies than on_poison for topics by pattern, the first that fits: audit.*=park, metrics-?=skip"},
     {TEXT(control_socket), DEFAULT(""), RANGE(0, 107),
      .help = "path of a socket through which harvestd blocked asks the running daemon, such as /run/harvestd/control.sock; its directory has to be "
              "there; only harvestd's user and root can open it; empty: none"},

@@ -17,6 +17,8 @@ struct hv_rt_database {
     bool up;
     struct hv_outbox *outbox;
     char said[HV_ERROR_MAX]; /* the trouble that the log holds already */
+    bool parks;              /* the statement that is out does */
+    char said_of_parking[HV_ERROR_MAX]; /* the same of parking, which may fail while all else goes well */
 };
 
 struct hv_rt_client {

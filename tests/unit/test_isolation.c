@@ -11,6 +11,7 @@
 
 #include "base/random.h"
 #include "core/isolation.h"
+#include "core/removal.h"
 
 #define RECORDS 64
 
@@ -227,6 +228,93 @@ static void a_probe_that_is_gone_closes_nothing(void **state) {
     assert_int_equal(ids[0], 2);
 }
 
+/* ---- rows that leave the table ---- */
+
+static size_t asked(struct bed *bed, enum hv_poison policy, const struct hv_removed **rows) {
+    const int64_t *ids;
+    size_t count;
+    enum hv_poison way = hv_removal_ask(&bed->iso, bed->now, rows, &ids, &count);
+    assert_int_equal(way, policy);
+    return way == HV_POISON_BLOCK ? 0 : count;
+}
+
+/* What waits behind it stays in memory, and goes on when it is gone; its slot is known until no claim can bring it. */
+static void a_key_goes_on_once_its_row_is_parked(void **state) {
+    struct bed *bed = *state;
+    const struct hv_removed *rows;
+    struct hv_list gone = HV_LIST_EMPTY;
+    bed->policy = HV_POISON_PARK;
+    suspect(bed, 1, 1);
+    hv_shards_insert(&bed->shards, make(bed, 3, 1));
+    hv_isolation_begin(&bed->iso, &bed->shards.list[0]);
+    uint32_t index = hv_isolation_next(&bed->iso, bed->now, &bed->out);
+    hv_isolation_sent(&bed->iso, index, bed->now);
+    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, 7, "told"}, bed->now, &bed->out);
+    assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), HV_NO_SLOT);
+    assert_true(takes(bed, 1));
+    assert_int_equal(bed->iso.unsent, 1);
+    assert_true(hv_removal_waits(&bed->iso));
+    bed->now += HV_MS(5);
+    assert_int_equal(asked(bed, HV_POISON_PARK, &rows), 1);
+    assert_int_equal(rows[0].id, 1);
+    assert_int_equal(rows[0].code, 7);
+    assert_int_equal(rows[0].attempts, 1);
+    assert_int_equal(rows[0].failing_for, HV_MS(5));
+    assert_string_equal(rows[0].reason, "told");
+    assert_false(hv_removal_waits(&bed->iso));
+    assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), HV_NO_SLOT);
+    hv_removal_again(&bed->iso); /* the connection was lost */
+    assert_int_equal(asked(bed, HV_POISON_PARK, &rows), 1);
+    hv_isolation_forget_all(&bed->iso, &bed->out); /* so is leadership, for a moment */
+    assert_int_equal(bed->iso.keys.used, 1);
+    assert_int_not_equal(hv_slots_find(&bed->slots, 1), HV_NO_SLOT);
+    hv_shards_insert(&bed->shards, make(bed, 9, 2));
+    hv_removal_done(&bed->iso, &gone);
+    assert_int_equal(gone.count, 1);
+    assert_int_equal(gone.first, hv_slots_find(&bed->slots, 1));
+    assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), HV_NO_SLOT);
+    assert_int_equal(bed->iso.keys.used, 0);
+}
+
+static void a_statement_that_is_refused_is_halved_or_blocks(void **state) {
+    struct bed *bed = *state;
+    const struct hv_removed *rows;
+    struct hv_list gone = HV_LIST_EMPTY;
+    bed->policy = HV_POISON_SKIP;
+    for (int i = 1; i <= 4; i++) {
+        refuse(bed, i, (uint64_t)i, false);
+    }
+    assert_int_equal(asked(bed, HV_POISON_SKIP, &rows), 4);
+    hv_removal_refused(&bed->iso, true, bed->now, &bed->out);
+    assert_int_equal(asked(bed, HV_POISON_SKIP, &rows), 2);
+    hv_removal_done(&bed->iso, &gone);
+    assert_int_equal(asked(bed, HV_POISON_SKIP, &rows), 2);
+    hv_removal_refused(&bed->iso, true, bed->now, &bed->out);
+    assert_int_equal(asked(bed, HV_POISON_SKIP, &rows), 1);
+    hv_removal_refused(&bed->iso, true, bed->now, &bed->out); /* it stands alone */
+    assert_int_equal(hv_isolation_blocked(&bed->iso), 1);
+    assert_int_equal(asked(bed, HV_POISON_SKIP, &rows), 1);
+    hv_removal_refused(&bed->iso, false, bed->now, &bed->out); /* any would be */
+    assert_int_equal(hv_isolation_blocked(&bed->iso), 2);
+    refuse(bed, 5, 5, false); /* for a while it is not even asked for */
+    assert_int_equal(asked(bed, HV_POISON_BLOCK, &rows), 0);
+    assert_int_equal(hv_isolation_blocked(&bed->iso), 3);
+    hv_isolation_retry_all(&bed->iso, bed->now);
+    refuse(bed, 6, 6, false);
+    assert_int_equal(asked(bed, HV_POISON_SKIP, &rows), 1);
+    hv_removal_done(&bed->iso, &gone);
+}
+
+/* A topic that takes nothing is not the record's fault. */
+static void a_record_of_a_closed_topic_stays(void **state) {
+    struct bed *bed = *state;
+    const struct hv_removed *rows;
+    bed->policy = HV_POISON_PARK;
+    refuse(bed, 1, 1, true);
+    assert_int_equal(hv_isolation_blocked(&bed->iso), 1);
+    assert_int_equal(asked(bed, HV_POISON_BLOCK, &rows), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_bed, close_bed)
 
 int main(void) {
@@ -236,6 +324,9 @@ int main(void) {
         TEST(a_full_table_makes_it_the_shards_trouble),
         TEST(a_closed_topic_is_tried_by_one),
         TEST(a_probe_that_is_gone_closes_nothing),
+        TEST(a_key_goes_on_once_its_row_is_parked),
+        TEST(a_statement_that_is_refused_is_halved_or_blocks),
+        TEST(a_record_of_a_closed_topic_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
