@@ -8,7 +8,7 @@
 #include "base/memory.h"
 
 #define FIRST_LIMIT 4           /* until we know how large rows are: a handful of huge ones must fit into memory */
-#define SOON 8                  /* right after rows the wait is mark_backoff / this */
+#define SOON 10                 /* right after rows the wait is mark_backoff / this */
 #define QUIET HV_SECONDS(1)     /* without rows, before the wait grows above mark_backoff */
 #define WAKE_PACE HV_MS(2)      /* under load a claim is to find more than the one row that was told of */
 #define LISTEN_AGAIN HV_SECONDS(60) /* after it was refused */
@@ -132,7 +132,7 @@ static void decide_wait(struct hv_claim *claim, size_t count, bool cut, hv_time 
     hv_time usual = claim->config->mark_backoff, quiet = now - claim->busy_at;
     hv_time shortest = hv_time_max(claim->listens ? usual : usual / SOON, (now - claim->asked_at) / 2);
     hv_time longest = quiet < QUIET && !claim->listens ? usual : hv_time_max(usual, claim->config->idle_backoff_max);
-    claim->not_before = now + hv_time_min(hv_time_max(shortest, quiet / 2), longest);
+    claim->not_before = now + hv_time_min(hv_time_max(shortest, quiet / 4), longest);
 }
 
 /* What is missing between the rows above the cursor are new gaps. */

@@ -246,6 +246,13 @@ const struct hv_report *hv_producer_refusal(const struct hv_producer *p) {
     return &p->refusal;
 }
 
+void hv_producer_flush(struct hv_producer *p) {
+    if (p->purged)
+        return;
+    hv_routes_retry(p->routes);
+    hv_routes_flush(p->routes);
+}
+
 void hv_producer_purge(struct hv_producer *p) {
     p->purged = true;
     hv_gate_shut(p->gate);
@@ -271,7 +278,16 @@ static double read_number(const rd_kafka_conf_t *conf, const char *name) {
     return strtod(text, NULL);
 }
 
-static void read_conf(const rd_kafka_conf_t *conf, struct known *known) {
+static bool is_set(const struct hv_kafka_properties *properties, const char *name) {
+    for (size_t i = 0; i < properties->count; i++) {
+        if (strcmp(properties->list[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void read_conf(const rd_kafka_conf_t *conf, const struct hv_kafka_properties *properties, struct known *known) {
     size_t length = sizeof known->partitioner;
     *known->partitioner = '\0';
     rd_kafka_conf_get(conf, "partitioner", known->partitioner, &length);
@@ -281,6 +297,8 @@ static void read_conf(const rd_kafka_conf_t *conf, struct known *known) {
         .linger = (hv_time)(read_number(conf, "linger.ms") * 1000),
         .batch_records = (uint32_t)read_number(conf, "batch.num.messages"),
         .batch_bytes = batch_bytes < known->size_max ? (int64_t)batch_bytes : known->size_max,
+        /* Who asks for a linger gets it. */
+        .hurry = read_number(conf, "linger.ms") > 0 && !is_set(properties, "linger.ms") && !is_set(properties, "queue.buffering.max.ms"),
     };
 }
 
@@ -292,7 +310,7 @@ static int make_client(struct hv_producer *p, enum hv_kafka_role role, const str
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
     char why[HV_ERROR_MAX] = "out of memory";
     struct known known;
-    read_conf(conf, &known);
+    read_conf(conf, properties, &known);
     p->size_max = known.size_max;
     p->gate = hv_gate_new(conf);
     p->client = NULL;

@@ -46,6 +46,10 @@ enum hv_send hv_producer_send(struct hv_producer *producer, const struct hv_reco
 /* What the last HV_SEND_REFUSED was about. */
 const struct hv_report *hv_producer_refusal(const struct hv_producer *producer);
 
+/* Records go to the client only now, those of a partition together: to be called once at the end of a turn in which some were sent
+ * or the lease was told. */
+void hv_producer_flush(struct hv_producer *producer);
+
 /* Until when records may be sent, by hv_loop_waking_clock; HV_NEVER (at first) is without limit. From then on none is given to the client:
  * hv_producer_send answers HV_SEND_FULL, and those that are held stay. What the client has is not sent any more either (see
  * kafka_gate.h), at the latest from hv_producer_check_lease on, which is to be called first after every wait. With a lease that is renewed

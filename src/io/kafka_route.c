@@ -16,6 +16,9 @@
 #define UNKNOWN_LIMIT HV_SECONDS(5)     /* then a topic that brokers do not know is taken as missing */
 #define ASK_AGAIN HV_SECONDS(300)       /* partitions may be added */
 #define PROOF_LASTS HV_SECONDS(600)     /* without traffic */
+#define AHEAD 4                         /* records: they are out of the cache when they are given */
+#define HURRY_RECORDS 48                /* in flight: with more, the client may linger */
+#define HURRY_MS 1                      /* what it takes the client's thread to see that */
 #define PIPELINE 5                      /* records of a partition that librdkafka sends without waiting for those before */
 
 struct held {
@@ -31,12 +34,18 @@ struct fifo {
 
 struct partition {
     bool proven;
+    bool fresh; /* in the list of those to flush */
     uint32_t in_flight;
     hv_time last_ack;
     hv_time batch_at; /* when the batch was begun that is in flight, and what was given for it */
     uint32_t batch_records;
     int64_t batch_bytes;
     struct fifo held;
+};
+
+struct place {
+    struct topic *topic;
+    int32_t partition;
 };
 
 struct topic {
@@ -63,12 +72,18 @@ struct hv_routes {
     bool random_if_empty;
     struct hv_route_limits limits;
     bool prove, purged, closing;
+    uint32_t in_flight;       /* records that the client has */
+    uint32_t unhurried;       /* of these, given since it was told to hurry */
+    bool hurrying;            /* the worker that tells it is out */
+    hv_time hurried_at;
     bool full;                /* something is held that only waits for room in the client's queue */
     bool broken;              /* a record failed: what is behind it must not go, the owner purges (only if prove) */
     uint32_t turn;            /* of the partitions for records without a place of their own */
     size_t topic_count;
     struct topic *buckets[BUCKETS];
     struct topic *last;       /* that a record went to */
+    struct place *fresh;      /* partitions for which records came since the last flush */
+    size_t fresh_count, fresh_capacity;
     struct topic *to_ask, **to_ask_end;
     struct topic *asked;      /* the one that the worker is about; NULL: no worker is out */
     rd_kafka_resp_err_t answer;
@@ -132,13 +147,14 @@ static int32_t partition_of(struct hv_routes *routes, const struct topic *topic,
 /* Will a record that is given now travel with the batch that was begun? By the time that it is, not the turn's: a turn that gives many
  * records takes longer than librdkafka waits for them. */
 static bool joins_batch(const struct hv_routes *routes, const struct partition *partition, const struct hv_record *record) {
-    return hv_loop_clock() - partition->batch_at <= routes->limits.linger * 3 / 4 &&
+    return partition->batch_at > routes->hurried_at &&
+           hv_loop_clock() - partition->batch_at <= routes->limits.linger * 3 / 4 &&
            partition->batch_records < routes->limits.batch_records &&
            partition->batch_bytes + record->size <= routes->limits.batch_bytes;
 }
 
-/* May a record go to the partition now, behind those that are there? `waited`: it was held. */
-static bool is_open(const struct hv_routes *routes, struct partition *partition, const struct hv_record *record, bool waited) {
+/* May a batch be begun? If records are in flight, then only if the client will send it without waiting for them. */
+static bool may_begin(const struct hv_routes *routes, struct partition *partition) {
     if (!routes->prove) {
         return partition->in_flight < PIPELINE;
     }
@@ -151,11 +167,7 @@ static bool is_open(const struct hv_routes *routes, struct partition *partition,
         }
         return true;
     }
-    if (!partition->proven) {
-        return false;
-    }
-    /* Single records need not wait for each other, but those that had to wait go together. */
-    return (!waited && partition->in_flight < PIPELINE) || joins_batch(routes, partition, record);
+    return partition->proven && partition->in_flight < PIPELINE;
 }
 
 static rd_kafka_resp_err_t give(struct hv_routes *routes, struct topic *topic, int32_t number, const struct hv_record *record,
@@ -165,24 +177,51 @@ static rd_kafka_resp_err_t give(struct hv_routes *routes, struct topic *topic, i
         return code;
     }
     struct partition *partition = &topic->partitions[number];
-    if (partition->in_flight++ == 0) {
-        partition->batch_at = hv_loop_clock();
-        partition->batch_records = 0;
-        partition->batch_bytes = 0;
-    }
+    routes->in_flight++;
+    routes->unhurried++;
+    partition->in_flight++;
     partition->batch_records++;
     partition->batch_bytes += record->size; /* what it takes in the batch is less */
     return code;
 }
 
+static void ask_for(struct hv_routes *routes, struct topic *topic);
+
+/* The client does not take a record. */
+static void refuse(struct hv_routes *routes, struct topic *topic, uint64_t ticket, rd_kafka_resp_err_t code) {
+    routes->broken = true;
+    routes->handler->report(routes->user, ticket, code);
+    if (code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC || code == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION) {
+        ask_for(routes, topic); /* it was deleted, perhaps made again */
+    }
+}
+
+/* Does the first held record go now: with the batch that was begun, or beginning another? */
+static bool may_give(struct hv_routes *routes, struct partition *partition, bool *begun) {
+    const struct hv_record *record = partition->held.list[partition->held.first].record;
+    if (partition->in_flight > 0 && (partition->proven || !routes->prove) && !routes->broken && joins_batch(routes, partition, record)) {
+        return true;
+    }
+    if (*begun || !may_begin(routes, partition)) {
+        return false;
+    }
+    *begun = true;
+    partition->batch_at = hv_loop_clock();
+    partition->batch_records = 0;
+    partition->batch_bytes = 0;
+    return true;
+}
+
 /* Gives to the client what is held for a partition, as far as may be. */
 static void release(struct hv_routes *routes, struct topic *topic, int32_t number) {
     struct partition *partition = &topic->partitions[number];
-    while (partition->held.count > 0) {
-        struct held held = partition->held.list[partition->held.first];
-        if (!is_open(routes, partition, held.record, true)) {
-            return;
+    bool begun = false;
+    while (partition->held.count > 0 && may_give(routes, partition, &begun)) {
+        struct held *list = partition->held.list + partition->held.first;
+        if (partition->held.count > AHEAD) {
+            __builtin_prefetch(list[AHEAD].record);
         }
+        struct held held = *list;
         rd_kafka_resp_err_t code = give(routes, topic, number, held.record, held.ticket);
         if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL || code == RD_KAFKA_RESP_ERR__FATAL) {
             routes->full = true; /* or fatal: the owner purges */
@@ -190,22 +229,80 @@ static void release(struct hv_routes *routes, struct topic *topic, int32_t numbe
         }
         fifo_take(&partition->held);
         if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
-            routes->broken = true;
-            routes->handler->report(routes->user, held.ticket, code);
+            refuse(routes, topic, held.ticket, code);
         }
     }
 }
 
-static rd_kafka_resp_err_t route(struct hv_routes *routes, struct topic *topic, const struct hv_record *record,
-                                 uint64_t ticket) {
+/* The partition has records that a flush may give. */
+static void note_fresh(struct hv_routes *routes, struct topic *topic, int32_t number) {
+    struct partition *partition = &topic->partitions[number];
+    if (partition->fresh) {
+        return;
+    }
+    partition->fresh = true;
+    if (routes->fresh_count == routes->fresh_capacity) {
+        routes->fresh_capacity = routes->fresh_capacity == 0 ? 16 : routes->fresh_capacity * 2;
+        routes->fresh = hv_realloc(routes->fresh, routes->fresh_capacity, sizeof *routes->fresh);
+    }
+    routes->fresh[routes->fresh_count++] = (struct place){topic, number};
+}
+
+/* Each record of a turn waits for its end: what goes to one partition is given together. */
+static void route(struct hv_routes *routes, struct topic *topic, const struct hv_record *record, uint64_t ticket) {
     int32_t number = partition_of(routes, topic, record);
     assert(number >= 0 && number < topic->partition_count);
     struct partition *partition = &topic->partitions[number];
-    if (partition->held.count > 0 || !is_open(routes, partition, record, false)) {
-        fifo_put(&partition->held, record, ticket);
-        return RD_KAFKA_RESP_ERR_NO_ERROR;
+    fifo_put(&partition->held, record, ticket);
+    note_fresh(routes, topic, number);
+}
+
+static void finish_close(struct hv_routes *routes);
+static void hurry(struct hv_routes *routes);
+
+/* On the thread pool, since the call blocks until all is acknowledged, for HURRY_MS at most. */
+static void send_at_once(void *arg) {
+    struct hv_routes *routes = arg;
+    rd_kafka_flush(routes->client, HURRY_MS);
+}
+
+static void sent_at_once(void *arg) {
+    struct hv_routes *routes = arg;
+    routes->hurrying = false;
+    if (routes->closing) {
+        finish_close(routes);
+    } else {
+        hv_routes_flush(routes);
     }
-    return give(routes, topic, number, record, ticket);
+}
+
+/* A lingering batch gains nothing when little is under way: the client is told not to wait for more. When much is, batches fill by
+ * themselves, and breaking them would cost more than it brings. Meanwhile nothing is given to it: it would take the first record
+ * alone, and poll for its acknowledgement. */
+static void hurry(struct hv_routes *routes) {
+    if (!routes->limits.hurry || routes->in_flight > HURRY_RECORDS || routes->purged || routes->closing) {
+        return;
+    }
+    routes->hurrying = hv_loop_offload(routes->loop, send_at_once, sent_at_once, routes) == 0; /* or they linger */
+    routes->hurried_at = hv_loop_clock();
+    routes->unhurried = 0;
+}
+
+void hv_routes_flush(struct hv_routes *routes) {
+    if (routes->hurrying) {
+        return;
+    }
+    for (size_t i = 0; i < routes->fresh_count; i++) {
+        struct place place = routes->fresh[i];
+        if (place.partition < place.topic->partition_count) {
+            place.topic->partitions[place.partition].fresh = false;
+            release(routes, place.topic, place.partition);
+        }
+    }
+    routes->fresh_count = 0;
+    if (routes->unhurried > 0) {
+        hurry(routes);
+    }
 }
 
 /* ---- metadata ---- */
@@ -272,15 +369,9 @@ static void learn_partitions(struct hv_routes *routes, struct topic *topic, int3
     }
     while (topic->held.count > 0) {
         struct held held = fifo_take(&topic->held);
-        rd_kafka_resp_err_t code = route(routes, topic, held.record, held.ticket);
-        if (code == RD_KAFKA_RESP_ERR__QUEUE_FULL) {
-            fifo_put(&topic->partitions[partition_of(routes, topic, held.record)].held, held.record, held.ticket);
-            routes->full = true;
-        } else if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
-            routes->broken = true;
-            routes->handler->report(routes->user, held.ticket, code);
-        }
+        route(routes, topic, held.record, held.ticket);
     }
+    hv_routes_flush(routes);
 }
 
 /* The topic is not there, or not for us. Right after it was made brokers may not know it yet. */
@@ -302,7 +393,6 @@ static void learn_trouble(struct hv_routes *routes, struct topic *topic, rd_kafk
     }
 }
 
-static void finish_close(struct hv_routes *routes);
 
 static void asked(void *arg) {
     struct hv_routes *routes = arg;
@@ -379,6 +469,9 @@ static rd_kafka_resp_err_t find_topic(struct hv_routes *routes, const char *name
 /* ---- the interface ---- */
 
 rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_record *record, uint64_t ticket) {
+    if (routes->full) {
+        return RD_KAFKA_RESP_ERR__QUEUE_FULL;
+    }
     struct topic *topic;
     rd_kafka_resp_err_t code = find_topic(routes, record->topic, &topic);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
@@ -392,14 +485,13 @@ rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_rec
         fifo_put(&topic->held, record, ticket);
         return RD_KAFKA_RESP_ERR_NO_ERROR;
     }
-    code = route(routes, topic, record, ticket);
-    if (code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC || code == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION) {
-        ask_for(routes, topic); /* it was deleted, perhaps made again */
-    }
-    return code;
+    route(routes, topic, record, ticket);
+    return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
 void hv_routes_reported(struct hv_routes *routes, const rd_kafka_message_t *message) {
+    assert(routes->in_flight > 0);
+    routes->in_flight--;
     struct topic *topic = message->rkt != NULL ? rd_kafka_topic_opaque(message->rkt) : NULL;
     if (topic == NULL || message->partition < 0 || message->partition >= topic->partition_count) {
         return;
@@ -415,7 +507,11 @@ void hv_routes_reported(struct hv_routes *routes, const rd_kafka_message_t *mess
         routes->broken = true;
     }
     if (partition->held.count > 0 && !routes->purged) {
-        release(routes, topic, message->partition);
+        if (routes->hurrying) {
+            note_fresh(routes, topic, message->partition);
+        } else {
+            release(routes, topic, message->partition);
+        }
     }
 }
 
@@ -424,7 +520,7 @@ bool hv_routes_are_full(const struct hv_routes *routes) {
 }
 
 void hv_routes_retry(struct hv_routes *routes) {
-    if (!routes->full || routes->purged) {
+    if (!routes->full || routes->purged || routes->hurrying) {
         return;
     }
     routes->full = false;
@@ -464,7 +560,11 @@ void hv_routes_purge(struct hv_routes *routes) {
     for_each_fifo(routes, report_purged);
 }
 
+/* Once no worker is out. */
 static void finish_close(struct hv_routes *routes) {
+    if (routes->asked != NULL || routes->hurrying) {
+        return;
+    }
     for (size_t i = 0; i < BUCKETS; i++) {
         while (routes->buckets[i] != NULL) {
             struct topic *topic = routes->buckets[i];
@@ -476,6 +576,7 @@ static void finish_close(struct hv_routes *routes) {
     }
     const struct hv_route_handler *handler = routes->handler;
     void *user = routes->user;
+    free(routes->fresh);
     free(routes);
     handler->closed(user);
 }
@@ -484,9 +585,7 @@ void hv_routes_close(struct hv_routes *routes) {
     routes->closing = true;
     routes->stop_asking = true;
     for_each_fifo(routes, drop);
-    if (routes->asked == NULL) {
-        finish_close(routes);
-    }
+    finish_close(routes);
 }
 
 struct hv_routes *hv_routes_open(struct hv_loop *loop, rd_kafka_t *client, const char *partitioner,

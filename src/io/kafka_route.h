@@ -23,7 +23,11 @@
 /* And a third reason to hold records: librdkafka sends the next batch of a partition only when the one before was acknowledged
  * (2.0.2 counts five *records* in flight, not requests). If records wait inside the client for that, its thread polls without
  * sleeping until the acknowledgement comes (measured: a whole core, for socket.timeout.ms if a broker hangs, whatever
- * linger.ms is). So what cannot go with a batch yet waits here, and goes together when the partition is free. */
+ * linger.ms is). So what cannot go with a batch yet waits here, and goes together when the partition is free.
+ *
+ * And a batch is given in one go, at the end of a turn: the client takes whatever is there when its thread wakes, after linger.ms. While
+ * little is under way nothing would join a batch by lingering, so the client is told not to (measured at 5,000 records a second: a
+ * median of 2.8 ms from commit to consumer instead of 4.6). */
 
 struct hv_routes;
 
@@ -32,6 +36,7 @@ struct hv_route_limits {
     hv_time linger;
     uint32_t batch_records;
     int64_t batch_bytes;
+    bool hurry; /* batches need not linger while little is under way */
 };
 
 struct hv_route_handler {
@@ -50,9 +55,11 @@ struct hv_routes *hv_routes_open(struct hv_loop *loop, rd_kafka_t *client, const
                                  const struct hv_route_limits *limits, bool prove, const struct hv_route_handler *handler,
                                  void *user);
 
-/* Gives the record to the client or holds it: NO_ERROR. The record and what it points to must stay until its report. Otherwise
- * nothing was taken. */
+/* Takes the record: NO_ERROR. It and what it points to must stay until its report. Otherwise nothing was taken. */
 rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_record *record, uint64_t ticket);
+
+/* Gives to the client what was taken, as far as may be: to be called at the end of a turn that sent records. */
+void hv_routes_flush(struct hv_routes *routes);
 
 /* A record that was given to the client has been reported. */
 void hv_routes_reported(struct hv_routes *routes, const rd_kafka_message_t *message);

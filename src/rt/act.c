@@ -236,4 +236,9 @@ void hv_rt_act(struct hv_runtime *rt) {
         act(rt, &rt->actions.list[i]);
     }
     rt->actions.count = 0;
+    for (int lane = 0; lane < HV_LANES; lane++) {
+        if (rt->clients[lane].producer != NULL) {
+            hv_producer_flush(rt->clients[lane].producer);
+        }
+    }
 }

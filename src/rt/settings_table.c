@@ -75,7 +75,7 @@ static const struct hv_setting table[] = {
     {DURATION(queue_timeout), DEFAULT("30s"), RANGE(HV_SECONDS(1), 24 * HOUR), RELOAD,
      .help = "a record that was marked and waits longer to be sent leads to a new mark of everything"},
     {DURATION(mark_backoff), DEFAULT("10ms"), RANGE(HV_MS(1), HV_SECONDS(60)), RELOAD,
-     .help = "longest wait between two claims while rows have come within the last second; right after rows an eighth of it"},
+     .help = "longest wait between two claims while rows have come within the last second; right after rows a tenth of it"},
     {DURATION(idle_backoff_max), DEFAULT("<100ms; 1s with wakeup = listen>"), .derived = true, RANGE(HV_MS(1), HV_SECONDS(60)), RELOAD,
      .help = "the wait between claims grows to this after a second without rows (goharvest: always mark_backoff, which keeps "
              "an idle machine busy)"},

@@ -94,6 +94,7 @@ static void must_send(struct hv_producer *producer, const struct hv_record *reco
     struct hv_error err = {""};
     if (hv_producer_send(producer, bed_keep(&bed, record), ticket, &err) != HV_SENT)
         fail_msg("not taken: %s", err.text);
+    hv_producer_flush(producer);
 }
 
 static void test_topics_made_by_the_broker(void **state) {
@@ -156,6 +157,7 @@ static bool is_delivered(void *arg) {
     if (reports.count == t->ticket &&
         hv_producer_send(t->producer, bed_keep(&bed, &t->record), t->ticket, &err) == HV_SENT)
         t->ticket++;
+    hv_producer_flush(t->producer);
     return reports.delivered > 0;
 }
 

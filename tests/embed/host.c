@@ -83,16 +83,21 @@ static void count_key(void *user, int64_t id, const char *key, size_t key_size) 
     ++*(size_t *)user;
 }
 
+static void count_blocked(void *user, const struct harvest_blocked_key *blocked) {
+    *(size_t *)user += blocked->attempts > 0;
+}
+
 /* Everything that a handler may call, whatever it brings. */
 static void reenter(struct member *m) {
     struct harvest_error err;
-    size_t keys = 0;
+    size_t keys = 0, blocked = 0;
     bool leads = harvest_is_leader(m->h);
     const char *id = harvest_leader_id(m->h);
     size_t in_flight = harvest_in_flight(m->h);
     harvest_in_flight_keys(m->h, count_key, &keys);
+    harvest_blocked_keys(m->h, count_blocked, &blocked);
     harvest_done(m->h);
-    bool fine = leads == (id != NULL) && in_flight == keys && harvest_state(m->h) != HARVEST_STOPPED &&
+    bool fine = leads == (id != NULL) && in_flight == keys && blocked == 0 && harvest_state(m->h) != HARVEST_STOPPED &&
                 harvest_set(m->h, "harvest", "name", "other", &err) == -1 && harvest_start(m->h, NULL, &err) == -1 &&
                 harvest_timeout(m->h) >= -1 && harvest_fd(m->h) >= -1;
     say("\"h\": %d, \"event\": \"reentered\", \"fine\": %s", m->index, fine ? "true" : "false");

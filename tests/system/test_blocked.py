@@ -47,16 +47,6 @@ def test_a_socket_for_its_user_alone_and_gone_at_the_end(bed, tmp_path):
     assert done.returncode == 1 and done.stdout == "" and "nobody listens at %s: harvestd does not run" % path in done.stderr
 
 
-def test_ended_at_once_it_leaves_no_socket_either(bed, tmp_path):
-    path = str(tmp_path / "control.sock")
-    daemon = lonely(bed, path)
-    daemon.wait_started()
-    for _ in range(3):
-        daemon.terminate()
-    daemon.wait_exit()
-    assert not os.path.lexists(path)
-
-
 def test_no_control_socket(bed):
     daemon = bed.harvestd(**NOWHERE)
     daemon.wait_started()

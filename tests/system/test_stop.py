@@ -115,11 +115,14 @@ def test_second_signal_hurries(bed):
     bed.judge(app, collector)
 
 
-def test_third_signal_ends(bed):
+def test_third_signal_ends(bed, tmp_path):
     broker = bed.own_kafka()
     database, topic = bed.database(), bed.topic(broker)
-    daemon = bed.harvestd(database, broker, limits={"heartbeat_timeout": "60s", "drain_timeout": "120s"})
+    control = tmp_path / "control.sock"
+    daemon = bed.harvestd(database, broker, limits={"heartbeat_timeout": "60s", "drain_timeout": "120s"},
+                          harvest={"control_socket": str(control)})
     daemon.wait_leading()
+    assert control.is_socket()
     broker.freeze()
     for n in range(20):
         bed.write(database, topic, "k", "v%d" % n)
@@ -129,6 +132,7 @@ def test_third_signal_ends(bed):
         if not daemon.running():
             break
     daemon.wait_exit(5)
+    assert not control.exists()
 
 
 def test_stop_while_the_database_is_away(bed):

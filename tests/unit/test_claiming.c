@@ -129,13 +129,13 @@ static void right_after_rows_the_wait_is_short(void **state) {
     (void)state;
     struct hv_claim claim;
     begin(&claim);
-    assert_int_equal(wait_after_rows(&claim, 0, 0), HV_MS(10) / 8);
+    assert_int_equal(wait_after_rows(&claim, 0, 0), HV_MS(10) / 10);
     hv_time now = claim.not_before, before = 0;
     while (now < HV_MS(500)) {
         assert_non_null(advance_past_writers(&claim, now));
         reply(&claim, 0, 0, now);
         hv_time wait = claim.not_before - now;
-        assert_true(wait >= before && wait <= hv_time_max(HV_MS(10) / 8, now / 2) && wait <= HV_MS(10));
+        assert_true(wait >= before && wait <= hv_time_max(HV_MS(10) / 10, now / 4) && wait <= HV_MS(10));
         before = wait;
         now = claim.not_before;
     }

@@ -296,6 +296,7 @@ static void a_statement_that_is_refused_is_halved_or_blocks(void **state) {
     assert_int_equal(asked(bed, HV_POISON_SKIP, &rows), 1);
     hv_removal_refused(&bed->iso, false, bed->now, &bed->out); /* any would be */
     assert_int_equal(hv_isolation_blocked(&bed->iso), 2);
+    assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), HV_NO_SLOT); /* those that are gone are forgotten */
     refuse(bed, 5, 5, false); /* for a while it is not even asked for */
     assert_int_equal(asked(bed, HV_POISON_BLOCK, &rows), 0);
     assert_int_equal(hv_isolation_blocked(&bed->iso), 3);
