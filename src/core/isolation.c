@@ -368,7 +368,7 @@ static uint32_t advance(struct hv_isolation *iso, uint32_t index, hv_time now, s
     const struct hv_closed_topic *closed = slot == NULL ? NULL : hv_isolation_closed(iso, slot->topic);
     if (closed != NULL && closed->probe != index && slot->state == HV_SLOT_UNSENT && !slot->defective) {
         block(iso, index, &(struct hv_refusal){true, closed->why.code, closed->why.reason}, now, out);
-    } else if (slot == NULL || (slot->state == HV_SLOT_UNSENT && !slot->suspect && !slot->defective && key->attempts == 0)) {
+    } else if (slot == NULL || (slot->state == HV_SLOT_UNSENT && key->attempts == 0 && !hv_isolation_is_due(iso, slot, now))) {
         end(iso, index, out);
     } else if (slot->state == HV_SLOT_UNSENT && slot->defective) {
         block(iso, index, &(struct hv_refusal){0}, now, out);
@@ -419,6 +419,9 @@ void hv_isolation_refused(struct hv_isolation *iso, uint32_t index, const struct
     uint32_t key = hv_slot(iso->slots, index)->trouble;
     hv_isolation_failed(iso, index);
     assert(hv_key(&iso->keys, key)->queue.first == index);
+    if (!hv_key(&iso->keys, key)->trial) {
+        hv_doubts_refused_alone(&iso->doubts, hv_slot(iso->slots, index)->topic, now);
+    }
     block(iso, key, why, now, out);
 }
 

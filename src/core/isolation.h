@@ -15,6 +15,7 @@
 
 #include "core/backoff.h"
 #include "core/config.h"
+#include "core/doubt.h"
 #include "core/event.h"
 #include "core/keys.h"
 #include "core/shards.h"
@@ -53,6 +54,7 @@ struct hv_isolation {
     uint32_t keep;         /* records of one key in memory, when more of its rows come */
     struct hv_closed_topic closed[HV_CLOSED_TOPICS];
     uint32_t closed_count;
+    struct hv_doubts doubts;
     uint32_t trials;       /* records that were refused before and are tried again */
     uint32_t first_due;    /* where to begin to look for those that are due */
     hv_time due;           /* no blocked key is due before */
@@ -98,6 +100,11 @@ void hv_isolation_acked(struct hv_isolation *iso, uint32_t index, hv_time now, s
 void hv_isolation_failed(struct hv_isolation *iso, uint32_t index);
 /* ... because it was refused: it is poison. */
 void hv_isolation_refused(struct hv_isolation *iso, uint32_t index, const struct hv_refusal *why, hv_time now, struct hv_actions *out);
+/* Has the record, the first unsent one of its key, to go alone, or not at all? */
+static inline bool hv_isolation_is_due(const struct hv_isolation *iso, const struct hv_slot *slot, hv_time now) {
+    return slot->suspect || slot->defective || hv_doubts_has(&iso->doubts, slot->topic, now);
+}
+
 /* The closed topic, or NULL. */
 static inline const struct hv_closed_topic *hv_isolation_closed(const struct hv_isolation *iso, uint32_t topic) {
     for (uint32_t i = 0; i < iso->closed_count; i++) {

@@ -129,7 +129,12 @@ static void not_acknowledged(struct hv_sender *sender, uint32_t index, enum hv_l
     if (lane == HV_LANE_SUSPECTS) {
         hv_isolation_failed(sender->iso, index);
     } else {
-        hv_slot(sender->slots, index)->suspect |= refused;
+        if (refused) {
+            hv_slot(sender->slots, index)->suspect = true;
+        }
+        if (report->delivery == HV_REFUSED) {
+            hv_doubts_batch_refused(&sender->iso->doubts, hv_slot(sender->slots, index)->topic, now);
+        }
         back_to_shard(sender, index, out);
     }
     if (sender->lanes[lane].state == HV_LANE_READY) {
@@ -322,10 +327,10 @@ static void feed_suspects(struct hv_sender *sender, hv_time now, struct hv_actio
 
 /* The first unsent record of the shard cannot go the way of all. Until those before it are known to be in flight or through (they may be
  * about to fail), it stays where it is. */
-static bool needs_isolation(const struct hv_sender *sender, const struct hv_shard *shard) {
+static bool needs_isolation(const struct hv_sender *sender, const struct hv_shard *shard, hv_time now) {
     const struct hv_slot *slot = hv_slot(sender->slots, shard->next);
     bool in_order = sender->lanes[HV_LANE_RECORDS].state == HV_LANE_READY || shard->in_flight == 0;
-    return (slot->suspect || slot->defective || hv_isolation_closed(sender->iso, slot->topic) != NULL) && in_order;
+    return (hv_isolation_is_due(sender->iso, slot, now) || hv_isolation_closed(sender->iso, slot->topic) != NULL) && in_order;
 }
 
 static bool is_full(const struct hv_sender *sender, const struct hv_shard *shard) {
@@ -337,7 +342,7 @@ static uint32_t feed_shard(struct hv_sender *sender, struct hv_shard *shard, uin
                            struct hv_actions *out) {
     uint32_t sent = 0;
     while (sent < limit && shard->next != HV_NO_SLOT) {
-        if (needs_isolation(sender, shard)) {
+        if (needs_isolation(sender, shard, now)) {
             hv_isolation_begin(sender->iso, shard);
             continue;
         }
