@@ -117,7 +117,8 @@ enum hv_notice {
     HV_NOTICE_BLOCKED,   /* id, payload (valid while the actions are carried out): its key waits; reason;
                           * duration: until tried again; count: how often in a row */
     HV_NOTICE_UNBLOCKED, /* id: it went through, or (flag) was taken out of the table */
-    HV_NOTICE_REMOVING,  /* id, payload, reason, code, count (as above): it leaves the table; flag: for good. Until that is done its key waits */
+    HV_NOTICE_PARKED,    /* id, reason, code, count (as above): its row is in the table of parked records, or was gone already */
+    HV_NOTICE_SKIPPED,   /* ... and payload, before its row is deleted */
     HV_NOTICE_UNPURGEABLE, /* id: acknowledged, but the database refuses to delete it; duration: until tried again */
     HV_NOTICE_METER,     /* meter */
 };

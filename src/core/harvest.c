@@ -591,11 +591,11 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         hv_settle_refused(&h->settle, event->flag, h->now, out);
         break;
     case HV_EV_PURGED:
-        hv_settle_purged(&h->settle, hv_claim_is_reading(&h->claim));
+        hv_settle_purged(&h->settle, hv_claim_is_reading(&h->claim), out);
         hv_claim_deleting(&h->claim);
         break;
     case HV_EV_PARKED:
-        hv_settle_parked(&h->settle, hv_claim_is_reading(&h->claim));
+        hv_settle_parked(&h->settle, hv_claim_is_reading(&h->claim), out);
         hv_claim_deleting(&h->claim);
         break;
     case HV_EV_FETCHED:

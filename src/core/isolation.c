@@ -116,6 +116,12 @@ static uint32_t responsible(const struct hv_isolation *iso, const struct hv_slot
     return is_responsible(iso, key) ? key : HV_NO_KEY;
 }
 
+/* While they are a small part of memory, keys that may go on soon have all that comes: what is left in the table takes a claim from the first
+ * id on to come back. */
+static bool is_roomy(const struct hv_isolation *iso) {
+    return iso->unsent < iso->slots->capacity / 4 && iso->unsent_bytes < iso->config->max_in_flight_bytes / 4;
+}
+
 enum hv_isolation_place hv_isolation_place_in_trouble(struct hv_isolation *iso, uint64_t key, uint32_t shard, uint32_t *ret_key) {
     *ret_key = hv_keys_find(&iso->keys, key, shard);
     if (*ret_key == HV_NO_KEY) {
@@ -123,7 +129,7 @@ enum hv_isolation_place hv_isolation_place_in_trouble(struct hv_isolation *iso, 
     }
     const struct hv_key *entry = hv_key(&iso->keys, *ret_key);
     bool queues = entry->state == HV_KEY_SUSPECT || entry->state == HV_KEY_REMOVING;
-    if (queues && !entry->left && entry->queue.count < iso->keep) {
+    if (queues && !entry->left && (entry->queue.count < iso->keep || is_roomy(iso))) {
         return HV_PLACE_KEY;
     }
     hv_keys_set_left(&iso->keys, *ret_key, true);

@@ -3,18 +3,23 @@
 
 #include <assert.h>
 
+static void say(const struct hv_key *key, enum hv_notice what, void *payload, struct hv_actions *out) {
+    struct hv_action *action = hv_actions_notify(out, what);
+    action->id = key->id;
+    action->payload = payload;
+    action->reason = key->reason;
+    action->code = key->code;
+    action->count = key->attempts;
+}
+
 void hv_removal_begin(struct hv_isolation *iso, uint32_t key, enum hv_poison policy, struct hv_actions *out) {
     struct hv_key *entry = hv_key(&iso->keys, key);
     uint32_t index = entry->queue.first;
     struct hv_slot *slot = hv_slot(iso->slots, index);
     assert(policy != HV_POISON_BLOCK && !entry->of_topic && slot->id == entry->id);
-    struct hv_action *action = hv_actions_notify(out, HV_NOTICE_REMOVING);
-    action->id = slot->id;
-    action->payload = slot->payload;
-    action->reason = entry->reason;
-    action->code = entry->code;
-    action->count = entry->attempts;
-    action->flag = policy == HV_POISON_SKIP;
+    if (policy == HV_POISON_SKIP) {
+        say(entry, HV_NOTICE_SKIPPED, slot->payload, out);
+    }
     hv_isolation_take_out(iso, index);
     hv_actions_add(out, HV_ACT_RELEASE)->payload = slot->payload;
     slot->payload = NULL;
@@ -65,11 +70,14 @@ static bool is_asked(const struct hv_key *key) {
     return key->state == HV_KEY_REMOVING && key->asked;
 }
 
-void hv_removal_done(struct hv_isolation *iso, struct hv_list *gone) {
+void hv_removal_done(struct hv_isolation *iso, struct hv_list *gone, struct hv_actions *out) {
     struct hv_removals *removals = &iso->removals[asked_way(iso)];
     for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY; i = hv_keys_next(&iso->keys, i)) {
         struct hv_key *key = hv_key(&iso->keys, i);
         if (is_asked(key)) {
+            if (key->policy == HV_POISON_PARK) {
+                say(key, HV_NOTICE_PARKED, NULL, out);
+            }
             hv_list_append(iso->slots, gone, key->removing);
             key->removing = HV_NO_SLOT;
             key->asked = false;

@@ -28,7 +28,7 @@ static inline bool hv_removal_waits(const struct hv_isolation *iso) {
 void hv_removal_forget(struct hv_isolation *iso, uint32_t key);
 
 /* What was asked for is done: the rows are gone; keys go on. Slots go to `gone`. */
-void hv_removal_done(struct hv_isolation *iso, struct hv_list *gone);
+void hv_removal_done(struct hv_isolation *iso, struct hv_list *gone, struct hv_actions *out);
 /* ... is not known to be done: it is asked for again. */
 void hv_removal_again(struct hv_isolation *iso);
 /* ... was refused, because of one of the rows (others may pass), or altogether. */

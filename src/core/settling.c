@@ -102,23 +102,23 @@ void hv_settle_mark_answered(struct hv_settle *settle) {
 }
 
 /* The rows that were to be removed are gone. */
-static void removed(struct hv_settle *settle, bool mark_is_out) {
+static void removed(struct hv_settle *settle, bool mark_is_out, struct hv_actions *out) {
     settle->state = HV_SETTLE_IDLE;
-    hv_removal_done(settle->iso, &settle->gone);
+    hv_removal_done(settle->iso, &settle->gone, out);
     if (!mark_is_out) {
         hv_settle_mark_answered(settle);
     }
     hv_backoff_reset(&settle->backoff);
 }
 
-void hv_settle_parked(struct hv_settle *settle, bool mark_is_out) {
+void hv_settle_parked(struct hv_settle *settle, bool mark_is_out, struct hv_actions *out) {
     assert(settle->state == HV_SETTLE_PARKING);
-    removed(settle, mark_is_out);
+    removed(settle, mark_is_out, out);
 }
 
-void hv_settle_purged(struct hv_settle *settle, bool mark_is_out) {
+void hv_settle_purged(struct hv_settle *settle, bool mark_is_out, struct hv_actions *out) {
     if (settle->state == HV_SETTLE_SKIPPING) {
-        removed(settle, mark_is_out);
+        removed(settle, mark_is_out, out);
         return;
     }
     assert(settle->state == HV_SETTLE_PURGING);

@@ -41,11 +41,11 @@ void hv_settle_up(struct hv_settle *settle);
 void hv_settle_down(struct hv_settle *settle, hv_time now);
 void hv_settle_refused(struct hv_settle *settle, bool because_of_a_row, hv_time now, struct hv_actions *out);
 /* mark_is_out: the claiming connection waits for a mark, which may have taken the rows before they were deleted. */
-void hv_settle_purged(struct hv_settle *settle, bool mark_is_out);
+void hv_settle_purged(struct hv_settle *settle, bool mark_is_out, struct hv_actions *out);
 /* That mark is answered. */
 void hv_settle_mark_answered(struct hv_settle *settle);
 /* Rows were parked: none of them is in the table any more. */
-void hv_settle_parked(struct hv_settle *settle, bool mark_is_out);
+void hv_settle_parked(struct hv_settle *settle, bool mark_is_out, struct hv_actions *out);
 /* The rows that were asked for came. */
 void hv_settle_fetched(struct hv_settle *settle);
 

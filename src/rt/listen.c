@@ -107,7 +107,7 @@ static void on_parked(void *user, const int64_t *ids, size_t count) {
     (void)ids;
     db->said[0] = db->said_of_parking[0] = '\0';
     db->parks = false;
-    hv_log(db->rt->logger, HV_DEBUG, "record", "parked", HV_FIELDS(HV_INT("rows", (int64_t)count)));
+    (void)count;
     hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_PARKED}, NULL);
 }
 

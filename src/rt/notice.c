@@ -38,9 +38,9 @@ static void say_how_many_more(struct hv_runtime *rt) {
     rt->blocked = (struct hv_rt_blocked){.since = rt->last_now};
 }
 
-static enum hv_log_level level_of_blocked(struct hv_runtime *rt, const struct hv_action *action) {
+static enum hv_log_level level_of_news(struct hv_runtime *rt, bool again) {
     say_how_many_more(rt);
-    if (action->count > 1) {
+    if (again) {
         return HV_DEBUG; /* The first time it is news, later tries are detail. */
     }
     if (rt->blocked.told < BLOCKED_LINES) {
@@ -57,7 +57,7 @@ static void say_blocked(struct hv_runtime *rt, const struct hv_action *action) {
     const char *advice = strstr(reason, "authorization failed") != NULL
                              ? "grant this user WRITE on the topic; the records of its key wait behind it"
                              : "mend or delete the row, or mend the topic; the records of its key wait behind it";
-    hv_log(rt->logger, level_of_blocked(rt, action), "record", "blocked",
+    hv_log(rt->logger, level_of_news(rt, action->count > 1), "record", "blocked",
            HV_FIELDS(HV_INT("id", action->id), HV_STR("topic", record->topic), HV_STR("reason", reason),
                      HV_INT("size", record->value_length), HV_REAL("retry_in", seconds(action->duration)),
                      HV_STR("advice", advice)));
@@ -78,12 +78,17 @@ static const char *show_key(const struct hv_record *record, char *out, size_t si
     return out;
 }
 
+static void say_parked(struct hv_runtime *rt, const struct hv_action *action) {
+    hv_log(rt->logger, level_of_news(rt, false), "record", "parked",
+           HV_FIELDS(HV_INT("id", action->id), HV_STR("class", hv_runtime_failure_class(action->code)), HV_STR("reason", action->reason),
+                     HV_INT("attempts", (int64_t)action->count)));
+}
+
 /* Of a row that is skipped nothing is left but this line, so it is never left out. */
-static void say_removing(struct hv_runtime *rt, const struct hv_action *action) {
+static void say_skipped(struct hv_runtime *rt, const struct hv_action *action) {
     const struct hv_record *record = action->payload;
     char key[KEY_SHOWN];
-    bool skip = action->flag;
-    hv_log(rt->logger, skip ? HV_ERROR : level_of_blocked(rt, action), "record", skip ? "skipping: its row is deleted" : "parking",
+    hv_log(rt->logger, HV_ERROR, "record", "skipped: its row is deleted",
            HV_FIELDS(HV_STR("table", rt->settings->outbox_table), HV_INT("id", action->id), HV_STR("key", show_key(record, key, sizeof key)),
                      HV_INT("key_bytes", record->key_length), HV_STR("topic", record->topic),
                      HV_STR("class", hv_runtime_failure_class(action->code)), HV_STR("reason", action->reason),
@@ -129,8 +134,11 @@ void hv_rt_notice(struct hv_runtime *rt, const struct hv_action *action) {
         hv_log(rt->logger, HV_INFO, "record", "unblocked",
                HV_FIELDS(HV_INT("id", action->id), HV_STR("how", action->flag ? "its row is gone" : "it was delivered")));
         break;
-    case HV_NOTICE_REMOVING:
-        say_removing(rt, action);
+    case HV_NOTICE_PARKED:
+        say_parked(rt, action);
+        break;
+    case HV_NOTICE_SKIPPED:
+        say_skipped(rt, action);
         break;
     case HV_NOTICE_UNPURGEABLE:
         hv_log(rt->logger, HV_WARN, "record", "delivered, but its row cannot be deleted",

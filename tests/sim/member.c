@@ -305,7 +305,7 @@ static void notice(struct sim_member *member, const struct hv_action *action) {
     struct sim *sim = member->sim;
     static const char *const names[] = {"acquired", "refreshed", "revoked", "fenced",      "rewinding",
                                         "stalled",
-                                        "flowing",  "blocked",   "unblocked", "unpurgeable", "meter"};
+                                        "flowing",  "blocked",   "unblocked", "parked", "skipped", "unpurgeable", "meter"};
     sim_trace(sim, "m%d ! %s id %lld %s", member->index, names[action->notice], (long long)action->id,
               action->reason == NULL ? "" : action->reason);
     if (action->notice == HV_NOTICE_BLOCKED && ((struct sim_payload *)action->payload)->released) {

@@ -36,7 +36,7 @@ def fill(database, topic, rows, keys):
 
 
 def skipped(daemon):
-    return [x for x in list(daemon.lines) if x["msg"].startswith("skipping")]
+    return [x for x in list(daemon.lines) if x["msg"].startswith("skipped")]
 
 
 def class_of(kind):

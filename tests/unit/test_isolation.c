@@ -269,7 +269,7 @@ static void a_key_goes_on_once_its_row_is_parked(void **state) {
     assert_int_equal(bed->iso.keys.used, 1);
     assert_int_not_equal(hv_slots_find(&bed->slots, 1), HV_NO_SLOT);
     hv_shards_insert(&bed->shards, make(bed, 9, 2));
-    hv_removal_done(&bed->iso, &gone);
+    hv_removal_done(&bed->iso, &gone, &bed->out);
     assert_int_equal(gone.count, 1);
     assert_int_equal(gone.first, hv_slots_find(&bed->slots, 1));
     assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), HV_NO_SLOT);
@@ -287,7 +287,7 @@ static void a_statement_that_is_refused_is_halved_or_blocks(void **state) {
     assert_int_equal(asked(bed, HV_POISON_SKIP, &rows), 4);
     hv_removal_refused(&bed->iso, true, bed->now, &bed->out);
     assert_int_equal(asked(bed, HV_POISON_SKIP, &rows), 2);
-    hv_removal_done(&bed->iso, &gone);
+    hv_removal_done(&bed->iso, &gone, &bed->out);
     assert_int_equal(asked(bed, HV_POISON_SKIP, &rows), 2);
     hv_removal_refused(&bed->iso, true, bed->now, &bed->out);
     assert_int_equal(asked(bed, HV_POISON_SKIP, &rows), 1);
@@ -303,7 +303,7 @@ static void a_statement_that_is_refused_is_halved_or_blocks(void **state) {
     hv_isolation_retry_all(&bed->iso, bed->now);
     refuse(bed, 6, 6, false);
     assert_int_equal(asked(bed, HV_POISON_SKIP, &rows), 1);
-    hv_removal_done(&bed->iso, &gone);
+    hv_removal_done(&bed->iso, &gone, &bed->out);
 }
 
 /* A topic that takes nothing is not the record's fault. */

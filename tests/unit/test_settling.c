@@ -110,10 +110,10 @@ static void what_was_out_when_the_connection_went_is_purged_again(void **state) 
     assert_int_equal(hv_settle_pending(&bed->settle), 10);
     hv_settle_up(&bed->settle);
     expect_purge(bed, 1, 8);
-    hv_settle_purged(&bed->settle, false);
+    hv_settle_purged(&bed->settle, false, &bed->out);
     assert_int_equal(bed->slots.used, 2);
     expect_purge(bed, 9, 2);
-    hv_settle_purged(&bed->settle, false);
+    hv_settle_purged(&bed->settle, false, &bed->out);
     assert_int_equal(bed->slots.used, 0);
     assert_null(statement(bed));
 }
@@ -141,7 +141,7 @@ static void a_row_that_cannot_be_deleted_is_found_and_the_others_pass(void **sta
             hv_settle_refused(&bed->settle, true, bed->now, &bed->out);
             told = told || bed->out.list[bed->out.count - 1].notice == HV_NOTICE_UNPURGEABLE;
         } else {
-            hv_settle_purged(&bed->settle, false);
+            hv_settle_purged(&bed->settle, false, &bed->out);
         }
     }
     for (int id = 1; id <= 8; id++) {
@@ -151,7 +151,7 @@ static void a_row_that_cannot_be_deleted_is_found_and_the_others_pass(void **sta
     assert_int_equal(bed->settle.stuck.count, 1);
     assert_int_equal(hv_settle_pending(&bed->settle), 0); /* a stop does not wait for it */
     expect_purge(bed, 6, 1);
-    hv_settle_purged(&bed->settle, false);
+    hv_settle_purged(&bed->settle, false, &bed->out);
     assert_int_equal(bed->slots.used, 0);
 }
 
@@ -170,7 +170,7 @@ static void rows_purged_while_a_mark_is_out_stay_known(void **state) {
     struct bed *bed = *state;
     acknowledge(bed, 1);
     expect_purge(bed, 1, 1);
-    hv_settle_purged(&bed->settle, true);
+    hv_settle_purged(&bed->settle, true, &bed->out);
     assert_int_not_equal(hv_slots_find(&bed->slots, 1), HV_NO_SLOT);
     assert_int_equal(hv_settle_pending(&bed->settle), 0);
     hv_settle_mark_answered(&bed->settle);
