@@ -1,9 +1,11 @@
 """Records that Kafka refuses, of every kind, among good ones; and what has to become of each record under each policy. The second is
 worked out here from what the README promises, one key after the other, without a look at what the daemon does."""
+import os
 import random
 import string
 from collections import namedtuple
 
+from . import blocked
 from .acl import PROPERTIES, Acls, broker_with_acls
 from .checker import Truth, check, record
 from .daemon import run_once, write_ini
@@ -93,7 +95,7 @@ def sprinkle(rng, topics, count, keys=200, each=1000, kinds=KINDS):
 
 class Outcome:
     """What has to become of rows (in the order of their ids): .arrive, .aside (parked or skipped), .stay; .stops: the row at which each of
-    the keys in trouble stands. mended: kinds that were mended.
+    the keys in trouble stands. policy: or a function that tells that of a row. mended: kinds that were mended.
 
     The unit of order is a key within a topic: what was in flight to another topic when the key's record was refused has .passed, but
     nothing has that went out later. So those are the first of the good ones that follow."""
@@ -105,7 +107,7 @@ class Outcome:
                 self.stay.append(row)
             elif row.kind is None or row.kind in mended:
                 self.arrive.append(row)
-            elif policy == "block" or row.kind in DESTINATIONS:
+            elif row.kind in DESTINATIONS or (policy if isinstance(policy, str) else policy(row)) == "block":
                 self.stops[row.key] = row
                 self.stay.append(row)
             else:
@@ -144,7 +146,8 @@ class Outcome:
 class World:
     """A table, a daemon (not started yet) with a policy, and a collector."""
 
-    def __init__(self, bed, topics, policy, table=TABLE_WITHOUT_CONSTRAINTS, harvest=(), server=None, **sections):
+    def __init__(self, bed, topics, policy, table=TABLE_WITHOUT_CONSTRAINTS, harvest=(), server=None, parks=None, **sections):
+        """parks: whether there is a table of parked records."""
         self.bed, self.topics, self.policy = bed, topics, policy
         self.database = bed.database(table, server)
         self.collector = bed.collector(topics.readable(), topics.broker)
@@ -157,12 +160,14 @@ class World:
         self.daemon = bed.harvestd(self.database, servers=topics.broker.user_servers, start=False,
                                    harvest=harvest, **sections)
         self.daemon.sections["kafka"].update(PROPERTIES)
+        self.daemon.sections["harvest"]["control_socket"] = os.path.join(self.daemon.directory, "control")
         write_ini(self.daemon.ini, self.daemon.sections)
-        self.parks = policy == "park"
+        self.parks = policy == "park" if parks is None else parks
         done = run_once("schema", "-c", self.daemon.ini, "--park")
         assert done.returncode == 0, done.stderr
+        self.parked_ddl = done.stdout
         if self.parks:
-            self.database.execute(done.stdout)
+            self.database.execute(self.parked_ddl)
 
     def load(self, rows):
         with self.database.connect() as c:
@@ -197,6 +202,13 @@ class World:
         self.daemon.sections["harvest"]["leader_group_id"] = fresh_name("group")
         self.daemon.start().wait_leading(since=since)
         return self
+
+    def wait_blocked(self, outcome):
+        """Until `harvestd blocked` tells of exactly the keys that stand, each with the record that it stands at."""
+        wanted = {(r.id, r.key, r.topic) for r in outcome.stops.values()}
+        keys, closed, _ = blocked.wait_rows(self.daemon, lambda keys: {(k["id"], k["key"], k["topic"]) for k in keys} == wanted)
+        assert {t["topic"] for t in closed} == {r.topic for r in outcome.stops.values() if r.kind in DESTINATIONS}
+        assert all(k["reason"] and k["class"] and k["attempts"] >= 0 for k in keys), keys
 
     def parked(self):
         return {r[0]: r[1:] for r in self.database.execute(
