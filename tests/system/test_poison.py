@@ -15,7 +15,7 @@ from bed.poison import BAD_NAME, DESTINATIONS, HEADERS, INTERNAL, KINDS, MISSING
 from bed.util import wait_until
 
 POLICIES = ["block", "park", "skip"]
-SKIPPING = "skipping: its row is deleted"
+SKIPPED = "skipped: its row is deleted"
 KNOWN_APART = 4096   # keys in trouble; what is beyond holds up its shard
 
 
@@ -57,7 +57,7 @@ def check_parked(world, outcome):
 
 def check_skipped(world, outcome):
     """Each told, with all but its value."""
-    lines = {int(line["id"]): line for line in world.daemon.find("record", SKIPPING, level="error", table="outbox", reason=True)}
+    lines = {int(line["id"]): line for line in world.daemon.find("record", SKIPPED, level="error", table="outbox", reason=True)}
     assert sorted(lines) == [r.id for r in outcome.aside]
     for row in outcome.aside:
         line = lines[row.id]
@@ -142,7 +142,7 @@ def test_policies_by_topic(bed, topics):
     world.wait_blocked(outcome)
     world.check_arrived(outcome, "policies by topic")
     assert sorted(world.parked()) == [r.id for r in outcome.aside if r.topic == topics.main]
-    world.daemon.wait_log("record", SKIPPING, count=len([r for r in outcome.aside if r.kind == INTERNAL]))
+    world.daemon.wait_log("record", SKIPPED, count=len([r for r in outcome.aside if r.kind == INTERNAL]))
     world.daemon.stop()
 
 
@@ -485,7 +485,7 @@ def storm(bed, topics, policy, count, totals):
 
 def told(world, policy):
     """How many records the log tells of, by lines of their own and by totals."""
-    one = {"block": "blocked", "park": "parking", "skip": SKIPPING}[policy]
+    one = {"block": "blocked", "park": "parked", "skip": SKIPPED}[policy]
     return len({line["id"] for line in world.daemon.find("record", one)}) + sum(
         int(line["records"]) for line in world.daemon.find("record", re.compile("^more were blocked")))
 
