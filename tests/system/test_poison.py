@@ -11,7 +11,8 @@ import pytest
 
 from bed.daemon import run_once
 from bed.kafka import Kafka, fresh_name
-from bed.poison import BAD_NAME, DESTINATIONS, HEADERS, INTERNAL, KINDS, MISSING, READ_ONLY, RECORDS, TOO_LARGE, Outcome, Topics, World, good, sprinkle
+from bed.poison import (BAD_NAME, CLASSES, DESTINATIONS, HEADERS, INTERNAL, KINDS, MISSING, READ_ONLY, RECORDS, TOO_LARGE, Outcome,
+                        Topics, World, good, sprinkle)
 from bed.util import wait_until
 
 POLICIES = ["block", "park", "skip"]
@@ -50,9 +51,8 @@ def check_parked(world, outcome):
     for row in outcome.aside:
         topic, key, value, names, values, failure, error, attempts, failed_at, parked_at = parked[row.id]
         assert (topic, key, value, names, values) == (row.topic, row.key, row.value, row.names, row.values)
-        assert failure and error and attempts >= 1 and failed_at <= parked_at, (row.kind, parked[row.id][5:])
+        assert failure == CLASSES[row.kind] and error and attempts >= 1 and failed_at <= parked_at, (row.kind, parked[row.id][5:])
         assert row.value[:40] not in error
-    return {kind: sorted({parked[r.id][5:7] for r in outcome.aside if r.kind == kind}) for kind in {r.kind for r in outcome.aside}}
 
 
 def check_skipped(world, outcome):
@@ -61,7 +61,8 @@ def check_skipped(world, outcome):
     assert sorted(lines) == [r.id for r in outcome.aside]
     for row in outcome.aside:
         line = lines[row.id]
-        assert line["topic"] == row.topic and line.get("key") == row.key and row.value[:40] not in line["raw"], line["raw"]
+        assert (line["class"], line["topic"], line.get("key")) == (CLASSES[row.kind], row.topic, row.key), line["raw"]
+        assert row.value[:40] not in line["raw"]
 
 
 # -- every kind, every policy ----------------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ def every_kind(bed, topics, policy, count, kinds=KINDS, limit=None, **sections):
     world.wait_blocked(first)
     world.check_arrived(first, "with bad records")
     if policy == "park":
-        bed.note("parked: %s" % check_parked(world, first))
+        check_parked(world, first)
 
     times, back = [], []
     for kind in [k for k in DESTINATIONS if k in kinds]:
@@ -466,12 +467,14 @@ def storm(bed, topics, policy, count, totals):
     rows = []
     for n in range(1, count + 1):
         row = good(n, tiny, "key %03d" % (n % 300), letters[n * 7 % 90000:][:2000])
-        rows.append(row._replace(kind=TOO_LARGE) if n % 4 == 0 else topics.bad(row._replace(topic=topics.main), [INTERNAL, BAD_NAME, HEADERS][n % 4 - 1]))
+        kind = [TOO_LARGE, INTERNAL, BAD_NAME, HEADERS][n % 4]
+        rows.append(row._replace(kind=kind) if kind == TOO_LARGE else topics.bad(row, kind))
     world = World(bed, topics, policy).load(rows).start()
     begin, outcome = time.monotonic(), Outcome(rows, policy)
     world.wait_for(outcome, deadline=400)
     expected = len(outcome.stops) if policy == "block" else len(outcome.aside)
-    wait_until(lambda: told(world, policy) >= (expected if totals else 50), 60, lambda: "%d records told of, not %d" % (expected, told(world, policy)))
+    wait_until(lambda: told(world, policy) >= (expected if totals else 50), 60,
+               lambda: "%d records to be told of; told of: %d" % (expected, told(world, policy)))
     lasted = time.monotonic() - begin
     bed.note("%s: %d bad records dealt with after %.1f s with %.1f s of CPU; %d log lines; %.1f MB" % (
         policy, expected, lasted, world.daemon.cpu_seconds(), world.daemon.position(), world.daemon.rss_bytes() / 1e6))
