@@ -8,6 +8,7 @@ enum hv_delivery {
     HV_DELIVERED, /* acknowledged by Kafka */
     HV_PURGED,    /* given up by us: it may have been written or not */
     HV_FAILED,    /* not acknowledged: time-out, fatal client error...; it may have been written or not; may pass when repeated */
+    HV_PUZZLING,  /* the same, for a reason that we do not know: it may be the record's fault */
     HV_REFUSED,   /* Kafka refuses this record or its batch for good as things stand: size, invalid record */
     HV_UNREACHED, /* Kafka refuses all records of its topic as things stand: there is no such topic, or no authorisation */
 };

@@ -341,7 +341,7 @@ static void block(struct hv_isolation *iso, uint32_t index, const struct hv_refu
         open_topic_of(iso, index);
     }
     end_trial(iso, key);
-    enum hv_poison policy = why->because_of_topic ? HV_POISON_BLOCK : view_of(iso, slot->payload).policy;
+    enum hv_poison policy = why->because_of_topic || why->unknown ? HV_POISON_BLOCK : view_of(iso, slot->payload).policy;
     note_refusal(iso, index, slot, why, now);
     key->policy = (uint8_t)policy;
     if (hv_removal_is_possible(iso, policy, now)) {
@@ -373,7 +373,7 @@ static uint32_t advance(struct hv_isolation *iso, uint32_t index, hv_time now, s
     const struct hv_slot *slot = key->queue.count > 0 ? hv_slot(iso->slots, key->queue.first) : NULL;
     const struct hv_closed_topic *closed = slot == NULL ? NULL : hv_isolation_closed(iso, slot->topic);
     if (closed != NULL && closed->probe != index && slot->state == HV_SLOT_UNSENT && !slot->defective) {
-        block(iso, index, &(struct hv_refusal){true, closed->why.code, closed->why.reason}, now, out);
+        block(iso, index, &(struct hv_refusal){.because_of_topic = true, .code = closed->why.code, .reason = closed->why.reason}, now, out);
     } else if (slot == NULL || (slot->state == HV_SLOT_UNSENT && key->attempts == 0 && !hv_isolation_is_due(iso, slot, now))) {
         end(iso, index, out);
     } else if (slot->state == HV_SLOT_UNSENT && slot->defective) {
@@ -567,6 +567,7 @@ uint32_t hv_isolation_fetching(const struct hv_isolation *iso, int64_t id) {
 
 void hv_isolation_try(struct hv_isolation *iso, uint32_t key, uint32_t index) {
     hv_slot(iso->slots, index)->suspect = true;
+    hv_slot(iso->slots, index)->puzzles = HV_PUZZLES_MAX - 1; /* once more is enough */
     hv_key_move(&iso->keys, key, HV_KEY_SUSPECT);
     hv_key(&iso->keys, key)->trial = true;
     iso->trials++;

@@ -20,10 +20,16 @@
 #include "core/keys.h"
 #include "core/shards.h"
 
+/* A record that fails for a reason that we do not know goes alone after that often with others, and counts as refused after that often
+ * in all: between two failures there is a new client, and a wait that grows. */
+#define HV_PUZZLES_TOGETHER 3
+#define HV_PUZZLES_MAX 8
+
 #define HV_CLOSED_TOPICS 64 /* beyond that, each key tries by itself */
 
 struct hv_refusal {
     bool because_of_topic; /* all records of the topic are */
+    bool unknown;          /* nobody knows why: it is neither parked nor skipped */
     int code;              /* see struct hv_report */
     const char *reason;    /* static text */
 };

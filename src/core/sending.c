@@ -120,20 +120,23 @@ static void acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_
 static void not_acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_id lane, const struct hv_report *report,
                              hv_time now, struct hv_actions *out) {
     bool refused = report->delivery == HV_REFUSED || report->delivery == HV_UNREACHED;
+    struct hv_slot *slot = hv_slot(sender->slots, index);
+    slot->puzzles += report->delivery == HV_PUZZLING && slot->puzzles < HV_PUZZLES_MAX;
+    bool puzzles = report->delivery == HV_PUZZLING && slot->puzzles >= HV_PUZZLES_MAX;
     sender->lanes[lane].refused |= refused;
-    if (lane == HV_LANE_SUSPECTS && refused) {
-        const struct hv_refusal why = {report->delivery == HV_UNREACHED, report->code, report->reason};
+    if (lane == HV_LANE_SUSPECTS && (refused || puzzles)) {
+        const struct hv_refusal why = {report->delivery == HV_UNREACHED, puzzles, report->code, report->reason};
         hv_isolation_refused(sender->iso, index, &why, now, out);
         return;
     }
     if (lane == HV_LANE_SUSPECTS) {
         hv_isolation_failed(sender->iso, index);
     } else {
-        if (refused) {
-            hv_slot(sender->slots, index)->suspect = true;
+        if (refused || slot->puzzles >= HV_PUZZLES_TOGETHER) {
+            slot->suspect = true;
         }
         if (report->delivery == HV_REFUSED) {
-            hv_doubts_batch_refused(&sender->iso->doubts, hv_slot(sender->slots, index)->topic, now);
+            hv_doubts_batch_refused(&sender->iso->doubts, slot->topic, now);
         }
         back_to_shard(sender, index, out);
     }
@@ -181,7 +184,7 @@ void hv_sender_bounced(struct hv_sender *sender, const struct hv_event *event, h
         hv_shard_rewind(sender->shards, &sender->shards->list[slot->shard]); /* those behind it bounce as well */
         hv_isolation_other_back(sender->iso, index, out);
     } else if (event->flag) {
-        hv_isolation_refused(sender->iso, index, &(struct hv_refusal){event->delivery == HV_UNREACHED, event->code, event->reason}, now, out);
+        hv_isolation_refused(sender->iso, index, &(struct hv_refusal){event->delivery == HV_UNREACHED, false, event->code, event->reason}, now, out);
     } else {
         hv_isolation_failed(sender->iso, index);
     }

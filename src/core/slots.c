@@ -76,6 +76,7 @@ uint32_t hv_slots_take(struct hv_slots *slots, int64_t id) {
     hv_slot_move(slot, HV_SLOT_UNSENT);
     slot->id = id;
     slot->defective = slot->suspect = false;
+    slot->puzzles = 0;
     slot->trouble = HV_NO_SLOT;
     slots->map[at] = index + 1;
     slots->used++;

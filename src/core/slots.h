@@ -41,8 +41,9 @@ struct hv_slot {
     uint32_t topic;
     uint8_t state;       /* enum hv_slot_state */
     uint8_t lane;        /* while in flight */
-    bool defective;
-    bool suspect;        /* was refused, perhaps because of another record: goes alone */
+    bool defective : 1;
+    bool suspect : 1;    /* was refused, perhaps because of another record: goes alone */
+    uint8_t puzzles;     /* so often it failed for a reason that we do not know (HV_PUZZLING) */
 };
 
 struct hv_list {

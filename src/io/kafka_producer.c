@@ -49,6 +49,8 @@ static enum hv_delivery delivery_of(rd_kafka_resp_err_t code) {
         return HV_REFUSED;
     case HV_KAFKA_DESTINATION:
         return HV_UNREACHED;
+    case HV_KAFKA_PASSING:
+        return HV_PUZZLING;
     default:
         return HV_FAILED;
     }

@@ -123,9 +123,9 @@ static void respond(struct sim *sim, void *arg) {
     dispatch_later(client, a->partition);
 }
 
-static bool has_poison(const struct sim_queue *queue) {
+static bool has(const struct sim_queue *queue, enum sim_flaw flaw) {
     for (uint32_t i = 0; i < queue->underway; i++) {
-        if (queue->list[i].flaw == SIM_POISON) {
+        if (queue->list[i].flaw == flaw) {
             return true;
         }
     }
@@ -174,8 +174,11 @@ static void arrive(struct sim *sim, void *arg) {
     hv_time hang = sim->hang_until[a->partition];
     if (hang > sim->now) {
         client_later(client, a->partition, hang - sim->now + sim_span(sim, 0, HV_MS(5)), arrive);
-    } else if (has_poison(queue) || sim->closed_until[a->partition] > sim->now) {
+    } else if (has(queue, SIM_POISON) || sim->closed_until[a->partition] > sim->now) {
         refuse(client, queue, sim->closed_until[a->partition] > sim->now ? HV_UNREACHED : HV_REFUSED);
+        dispatch_later(client, a->partition);
+    } else if (has(queue, SIM_PUZZLE)) {
+        refuse(client, queue, HV_PUZZLING);
         dispatch_later(client, a->partition);
     } else if (sim_chance(sim, sim->weather.batch_fails)) {
         fail_batch(client, queue);
@@ -314,7 +317,7 @@ static void purge_queue(struct sim_client *client, int partition) {
     uint32_t appended = delivered;
     if (sim_coin(sim, 50)) {
         delivered = (uint32_t)hv_random_below(&sim->dice, delivered + 1);
-    } else if (!queue->gapped && !client->dead && !has_poison(queue) && sim_coin(sim, 30)) {
+    } else if (!queue->gapped && !client->dead && !has(queue, SIM_POISON) && !has(queue, SIM_PUZZLE) && sim_coin(sim, 30)) {
         for (uint32_t i = 0; i < queue->underway; i++) {
             append_entry(sim, &queue->list[i]);
         }

@@ -57,7 +57,7 @@ struct sim_weather {
     /* a tick */
     uint32_t client_fatal, hangs, closes;
     /* a row */
-    uint32_t poison, defective, oversize, undeletable;
+    uint32_t poison, defective, oversize, puzzle, undeletable;
     /* a tick */
     uint32_t revokes, loses, cuts, kills, pauses, stops;
     /* a transaction */
@@ -79,7 +79,7 @@ struct sim_weather {
 /* ---- the table ---- */
 
 enum sim_row_state { SIM_ROW_UNUSED, SIM_ROW_DRAWN, SIM_ROW_COMMITTED, SIM_ROW_ABORTED, SIM_ROW_GONE };
-enum sim_flaw { SIM_SOUND, SIM_POISON, SIM_DEFECTIVE, SIM_OVERSIZE };
+enum sim_flaw { SIM_SOUND, SIM_POISON, SIM_DEFECTIVE, SIM_OVERSIZE, SIM_PUZZLE };
 
 struct sim_row {
     uint8_t state, key, flaw;

@@ -75,9 +75,11 @@ static void spoil(struct sim *sim, struct sim_row *row, int64_t id) {
         sim->keyless |= row->keyless;
     } else if (sim_chance(sim, sim->weather.oversize)) {
         row->flaw = SIM_OVERSIZE;
+    } else if (sim_chance(sim, sim->weather.puzzle)) {
+        row->flaw = SIM_PUZZLE;
     }
     row->undeletable = sim_chance(sim, sim->weather.undeletable);
-    row->was_bad = row->flaw != SIM_SOUND;
+    row->was_bad = row->flaw != SIM_SOUND && row->flaw != SIM_PUZZLE;
     if (row->flaw != SIM_SOUND || row->undeletable) {
         sim->keys[row->key].troubled |= row->flaw != SIM_SOUND;
         sim->keys[row->key].flaws += row->flaw != SIM_SOUND;

@@ -39,7 +39,7 @@ static const struct sim_weather weathers[] = {
     {.name = "hand-over", WRITING, .revokes = 80, .stops = 60, .members = 2, EXACT, .no_refresh = true},
     {.name = "restarted sequence", .late = 500, .aborted = 1000, .restarts = true, .members = 1,
      EXACT, .no_refresh = true, .latency_max = HV_MS(600)},
-    {.name = "everything", WRITING, DATABASE, KAFKA, LEADERSHIP, FLAWS, .undeletable = 60,
+    {.name = "everything", WRITING, DATABASE, KAFKA, LEADERSHIP, FLAWS, .puzzle = 60, .undeletable = 60,
      .cached_keys = 1500, .members = 2},
 };
 
@@ -54,7 +54,7 @@ static void vary(struct sim *sim) {
         &w->settle.slow,
         &w->claim_drops, &w->settle_drops, &w->database_restarts, &w->batch_fails, &w->queue_full,
         &w->open_fails,
-        &w->slow_purges, &w->client_fatal, &w->hangs, &w->poison, &w->defective, &w->oversize,
+        &w->slow_purges, &w->client_fatal, &w->hangs, &w->poison, &w->defective, &w->oversize, &w->puzzle,
         &w->undeletable,
         &w->revokes, &w->loses, &w->cuts, &w->kills, &w->pauses, &w->stops, &w->late, &w->prepared,
         &w->aborted,

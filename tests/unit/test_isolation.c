@@ -85,7 +85,7 @@ static void refuse(struct bed *bed, int64_t id, uint64_t key, bool because_of_to
     hv_isolation_begin(&bed->iso, &bed->shards.list[0]);
     assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), index);
     hv_isolation_sent(&bed->iso, index, bed->now);
-    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){because_of_topic, 7, "told"}, bed->now, &bed->out);
+    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){because_of_topic, false, 7, "told"}, bed->now, &bed->out);
 }
 
 static struct hv_key *key_of(struct bed *bed, uint64_t key) {
@@ -114,7 +114,7 @@ static void nothing_of_a_blocked_key_is_held(void **state) {
     uint32_t index = hv_isolation_next(&bed->iso, bed->now, &bed->out);
     hv_isolation_sent(&bed->iso, index, bed->now);
     assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), HV_NO_SLOT);
-    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, 7, "told"}, bed->now, &bed->out);
+    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, false, 7, "told"}, bed->now, &bed->out);
     assert_int_equal(bed->slots.used, 1);
     assert_int_equal(bed->iso.unsent + bed->iso.unsent_bytes, 0);
     assert_false(takes(bed, 1));
@@ -143,7 +143,7 @@ static void waits_grow_up_to_their_bound(void **state) {
         hv_isolation_try(&bed->iso, hv_isolation_fetching(&bed->iso, 1), index);
         assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), index);
         hv_isolation_sent(&bed->iso, index, bed->now);
-        hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, 7, "told"}, bed->now, &bed->out);
+        hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, false, 7, "told"}, bed->now, &bed->out);
     }
     assert_true(longest >= HV_SECONDS(15));
     assert_int_equal(key_of(bed, 1)->attempts, 21);
@@ -202,7 +202,7 @@ static void a_closed_topic_is_tried_by_one(void **state) {
         assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), index);
         hv_isolation_sent(&bed->iso, index, bed->now);
         if (i < 9) {
-            hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){true, 7, "told"}, bed->now, &bed->out);
+            hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){true, false, 7, "told"}, bed->now, &bed->out);
         } else {
             hv_isolation_acked(&bed->iso, index, bed->now, &bed->out);
         }
@@ -249,7 +249,7 @@ static void a_key_goes_on_once_its_row_is_parked(void **state) {
     hv_isolation_begin(&bed->iso, &bed->shards.list[0]);
     uint32_t index = hv_isolation_next(&bed->iso, bed->now, &bed->out);
     hv_isolation_sent(&bed->iso, index, bed->now);
-    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, 7, "told"}, bed->now, &bed->out);
+    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, false, 7, "told"}, bed->now, &bed->out);
     assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), HV_NO_SLOT);
     assert_true(takes(bed, 1));
     assert_int_equal(bed->iso.unsent, 1);
@@ -306,13 +306,38 @@ static void a_statement_that_is_refused_is_halved_or_blocks(void **state) {
     hv_removal_done(&bed->iso, &gone, &bed->out);
 }
 
-/* A topic that takes nothing is not the record's fault. */
-static void a_record_of_a_closed_topic_stays(void **state) {
+/* ... and then what waits behind the row is left in the table, and known to be. */
+static void rows_behind_one_that_stays_are_left(void **state) {
+    struct bed *bed = *state;
+    const struct hv_removed *rows;
+    bed->policy = HV_POISON_PARK;
+    suspect(bed, 1, 1);
+    hv_shards_insert(&bed->shards, make(bed, 3, 1));
+    hv_isolation_begin(&bed->iso, &bed->shards.list[0]);
+    uint32_t index = hv_isolation_next(&bed->iso, bed->now, &bed->out);
+    hv_isolation_sent(&bed->iso, index, bed->now);
+    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, false, 7, "told"}, bed->now, &bed->out);
+    assert_int_equal(asked(bed, HV_POISON_PARK, &rows), 1);
+    hv_removal_refused(&bed->iso, false, bed->now, &bed->out);
+    assert_int_equal(bed->slots.used, 0);
+    assert_true(key_of(bed, 1)->left);
+    assert_int_equal(key_of(bed, 1)->state, HV_KEY_BLOCKED);
+    assert_false(takes(bed, 1));
+}
+
+/* Neither a topic that takes nothing nor what nobody understands is known to be the record's fault. */
+static void what_may_be_another_trouble_stays(void **state) {
     struct bed *bed = *state;
     const struct hv_removed *rows;
     bed->policy = HV_POISON_PARK;
     refuse(bed, 1, 1, true);
-    assert_int_equal(hv_isolation_blocked(&bed->iso), 1);
+    uint32_t index = suspect(bed, 2, 2);
+    hv_slot(&bed->slots, index)->topic = 2;
+    hv_isolation_begin(&bed->iso, &bed->shards.list[0]);
+    assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), index);
+    hv_isolation_sent(&bed->iso, index, bed->now);
+    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){.unknown = true, .code = 7, .reason = "told"}, bed->now, &bed->out);
+    assert_int_equal(hv_isolation_blocked(&bed->iso), 2);
     assert_int_equal(asked(bed, HV_POISON_BLOCK, &rows), 0);
 }
 
@@ -327,7 +352,8 @@ int main(void) {
         TEST(a_probe_that_is_gone_closes_nothing),
         TEST(a_key_goes_on_once_its_row_is_parked),
         TEST(a_statement_that_is_refused_is_halved_or_blocks),
-        TEST(a_record_of_a_closed_topic_stays),
+        TEST(rows_behind_one_that_stays_are_left),
+        TEST(what_may_be_another_trouble_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
