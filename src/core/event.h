@@ -98,7 +98,7 @@ enum hv_action_type {
     HV_ACT_FETCH,          /* ids, count: read these rows; on the settling connection */
     HV_ACT_PARK,           /* removed, count: move these rows to the table of parked records; on the settling connection */
     HV_ACT_OPEN_CLIENT,    /* lane: make a client; answer HV_EV_CLIENT_READY or HV_EV_CLIENT_FAILED */
-    HV_ACT_PURGE_CLIENT,   /* lane: give up all that is in flight; reports follow */
+    HV_ACT_PURGE_CLIENT,   /* lane: give up all that is in flight; flag: but what brokers may have; reports follow. Nothing is sent any more */
     HV_ACT_CLOSE_CLIENT,   /* lane: destroy the client; no event of it may follow */
     HV_ACT_PRODUCE,        /* lane, ticket, payload. One that bounces takes all later ones of the same batch of actions with it */
     HV_ACT_RELEASE,        /* payload: not used any more */

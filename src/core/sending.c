@@ -7,6 +7,7 @@
 
 #define FEED_MAX 1000              /* records handed over in one turn */
 #define QUANTUM 32                 /* records of one shard in a row while others wait */
+#define DRAIN_LIMIT HV_SECONDS(1)  /* brokers that are well answer sooner */
 #define PURGE_LIMIT HV_SECONDS(5)  /* measured: 1 ms, 90 at most */
 #define SUSPECTS_IDLE HV_SECONDS(60)
 #define FULL_PAUSE HV_MS(10)
@@ -15,7 +16,8 @@
 static const struct hv_fsm_state lane_states[] = {
     [HV_LANE_CLOSED] = {"closed", HV_TO(HV_LANE_OPENING)},
     [HV_LANE_OPENING] = {"opening", HV_TO(HV_LANE_READY) | HV_TO(HV_LANE_WAITING)},
-    [HV_LANE_READY] = {"ready", HV_TO(HV_LANE_PURGING) | HV_TO(HV_LANE_CLOSED)},
+    [HV_LANE_READY] = {"ready", HV_TO(HV_LANE_DRAINING) | HV_TO(HV_LANE_PURGING) | HV_TO(HV_LANE_CLOSED)},
+    [HV_LANE_DRAINING] = {"draining", HV_TO(HV_LANE_PURGING) | HV_TO(HV_LANE_WAITING)},
     [HV_LANE_PURGING] = {"purging", HV_TO(HV_LANE_WAITING)},
     [HV_LANE_WAITING] = {"waiting", HV_TO(HV_LANE_CLOSED)},
 };
@@ -45,17 +47,27 @@ uint32_t hv_sender_in_flight(const struct hv_sender *sender) {
     return sender->lanes[HV_LANE_RECORDS].in_flight + sender->lanes[HV_LANE_SUSPECTS].in_flight;
 }
 
-bool hv_sender_is_purging(const struct hv_sender *sender) {
-    return sender->lanes[HV_LANE_RECORDS].state == HV_LANE_PURGING || sender->lanes[HV_LANE_SUSPECTS].state == HV_LANE_PURGING;
+static bool is_purging(const struct hv_lane *lane) {
+    return lane->state == HV_LANE_DRAINING || lane->state == HV_LANE_PURGING;
 }
 
-static void start_purge(struct hv_sender *sender, enum hv_lane_id id, const char *reason, hv_time now,
-                        struct hv_actions *out) {
-    struct hv_lane *lane = &sender->lanes[id];
-    lane_move(lane, HV_LANE_PURGING);
-    lane->until = now + PURGE_LIMIT;
+bool hv_sender_is_purging(const struct hv_sender *sender) {
+    return is_purging(&sender->lanes[HV_LANE_RECORDS]) || is_purging(&sender->lanes[HV_LANE_SUSPECTS]);
+}
+
+static void purge(struct hv_lane *lane, enum hv_lane_id id, enum hv_lane_state how, hv_time now, struct hv_actions *out) {
+    lane_move(lane, how);
+    lane->until = now + (how == HV_LANE_DRAINING ? DRAIN_LIMIT : PURGE_LIMIT);
     struct hv_action *action = hv_actions_add(out, HV_ACT_PURGE_CLIENT);
     action->lane = (uint8_t)id;
+    action->flag = how == HV_LANE_DRAINING;
+}
+
+/* The client is finished. How: if Kafka is well and only refuses something, what it has already will be answered, and need not be sent
+ * twice (HV_LANE_DRAINING). */
+static void finish(struct hv_sender *sender, enum hv_lane_id id, enum hv_lane_state how, const char *reason, hv_time now,
+                   struct hv_actions *out) {
+    purge(&sender->lanes[id], id, how, now, out);
     if (id == HV_LANE_RECORDS) {
         hv_actions_notify(out, HV_NOTICE_REWINDING)->reason = reason;
     }
@@ -141,7 +153,7 @@ static void not_acknowledged(struct hv_sender *sender, uint32_t index, enum hv_l
         back_to_shard(sender, index, out);
     }
     if (sender->lanes[lane].state == HV_LANE_READY) {
-        start_purge(sender, lane, report->reason, now, out); /* nothing is wrong with the record */
+        finish(sender, lane, refused ? HV_LANE_DRAINING : HV_LANE_PURGING, report->reason, now, out);
     }
 }
 
@@ -215,14 +227,17 @@ void hv_sender_client_failed(struct hv_sender *sender, enum hv_lane_id id, const
     if (lane->state == HV_LANE_OPENING) {
         wait_and_reopen(sender, lane, now);
     } else if (lane->state == HV_LANE_READY) {
-        start_purge(sender, id, reason, now, out);
+        finish(sender, id, HV_LANE_DRAINING, reason, now, out);
     }
 }
 
 void hv_sender_give_up(struct hv_sender *sender, const char *reason, hv_time now, struct hv_actions *out) {
     for (int id = 0; id < HV_LANES; id++) {
-        if (sender->lanes[id].state == HV_LANE_READY && sender->lanes[id].in_flight > 0) {
-            start_purge(sender, id, reason, now, out);
+        struct hv_lane *lane = &sender->lanes[id];
+        if (lane->state == HV_LANE_READY && lane->in_flight > 0) {
+            finish(sender, id, HV_LANE_PURGING, reason, now, out);
+        } else if (lane->state == HV_LANE_DRAINING) {
+            purge(lane, id, HV_LANE_PURGING, now, out);
         }
     }
 }
@@ -271,8 +286,10 @@ static void watch_for_stall(struct hv_sender *sender, hv_time now, struct hv_act
 void hv_sender_advance(struct hv_sender *sender, bool leading, hv_time now, struct hv_actions *out) {
     for (int id = 0; id < HV_LANES; id++) {
         struct hv_lane *lane = &sender->lanes[id];
-        if (lane->state == HV_LANE_PURGING && (lane->in_flight == 0 || now >= lane->until)) {
+        if (is_purging(lane) && (lane->in_flight == 0 || (lane->state == HV_LANE_PURGING && now >= lane->until))) {
             end_purge(sender, id, now, out);
+        } else if (lane->state == HV_LANE_DRAINING && now >= lane->until) {
+            purge(lane, id, HV_LANE_PURGING, now, out);
         }
         if (lane->state == HV_LANE_WAITING && now >= lane->until) {
             lane_move(lane, HV_LANE_CLOSED);
@@ -381,7 +398,7 @@ hv_time hv_sender_deadline(const struct hv_sender *sender, bool leading) {
     hv_time deadline = HV_NEVER;
     for (int id = 0; id < HV_LANES; id++) {
         const struct hv_lane *lane = &sender->lanes[id];
-        if (lane->state == HV_LANE_PURGING || (lane->state == HV_LANE_WAITING && leading)) {
+        if (is_purging(lane) || (lane->state == HV_LANE_WAITING && leading)) {
             deadline = hv_time_min(deadline, lane->until);
         }
     }

@@ -15,7 +15,7 @@
 #include "core/isolation.h"
 #include "core/shards.h"
 
-enum hv_lane_state { HV_LANE_CLOSED, HV_LANE_OPENING, HV_LANE_READY, HV_LANE_PURGING, HV_LANE_WAITING };
+enum hv_lane_state { HV_LANE_CLOSED, HV_LANE_OPENING, HV_LANE_READY, HV_LANE_DRAINING, HV_LANE_PURGING, HV_LANE_WAITING };
 
 struct hv_lane {
     enum hv_lane_state state;

@@ -255,12 +255,16 @@ void hv_producer_flush(struct hv_producer *p) {
     hv_routes_flush(p->routes);
 }
 
-void hv_producer_purge(struct hv_producer *p) {
-    p->purged = true;
-    hv_gate_shut(p->gate);
+void hv_producer_purge(struct hv_producer *p, bool but_sent) {
     /* Under the gapless guarantee a purge is a fatal error; that is no news to who asked for it. */
     p->fatal_told = true;
-    rd_kafka_purge(p->client, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
+    if (but_sent) {
+        rd_kafka_purge(p->client, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_NON_BLOCKING);
+    } else {
+        p->purged = true;
+        hv_gate_shut(p->gate);
+        rd_kafka_purge(p->client, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING);
+    }
     hv_routes_purge(p->routes);
 }
 

@@ -59,9 +59,10 @@ void hv_producer_check_lease(struct hv_producer *producer);
 /* hv_gate_use_signal, for who may not know of librdkafka. */
 void hv_producer_use_signal(int number);
 
-/* Gives up everything queued and in flight, what is in the kernel's buffers included: their reports follow as HV_PURGED (or as what they were). After it, close this client
- * and open a new one. */
-void hv_producer_purge(struct hv_producer *producer);
+/* Gives up everything queued and in flight, what is in the kernel's buffers included: their reports follow as HV_PURGED (or as what they
+ * were). `but_sent`: what brokers may have already stays in flight until it is answered; a later call may give that up as well. After
+ * it, close this client and open a new one. */
+void hv_producer_purge(struct hv_producer *producer, bool but_sent);
 
 /* Tells the handler nothing any more and destroys the client off the loop (joining its threads can take seconds). Reports that did
  * not come are not waited for. */

@@ -184,7 +184,7 @@ static void act(struct hv_runtime *rt, const struct hv_action *action) {
         break;
     case HV_ACT_PURGE_CLIENT:
         if (rt->clients[action->lane].producer != NULL) {
-            hv_producer_purge(rt->clients[action->lane].producer);
+            hv_producer_purge(rt->clients[action->lane].producer, action->flag);
         }
         break;
     case HV_ACT_CLOSE_CLIENT:

@@ -34,6 +34,20 @@ static void must_send(struct hv_producer *producer, const struct hv_record *reco
         fail_msg("not taken (%d): %s", (int)result, err.text);
 }
 
+static int64_t written(const char *topic) {
+    char why[256];
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_conf_set(conf, "bootstrap.servers", bed.bootstrap, why, sizeof why);
+    rd_kafka_t *client = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    int64_t sum = 0, low, high;
+    for (int32_t n = 0; n < 4; n++) {
+        assert_int_equal(rd_kafka_query_watermark_offsets(client, topic, n, &low, &high, 10000), 0);
+        sum += high;
+    }
+    rd_kafka_destroy(client);
+    return sum;
+}
+
 /* ---- delivering ---- */
 
 struct seen {
@@ -248,7 +262,7 @@ struct trier {
 static bool is_delivered(void *arg) {
     struct trier *t = arg;
     struct hv_error err = {""};
-    if (reports.count == t->ticket && send_one(t->producer, &t->record, t->ticket, &err) == HV_SENT)
+    if (reports.delivered == 0 && reports.count == t->ticket && send_one(t->producer, &t->record, t->ticket, &err) == HV_SENT)
         t->ticket++;
     return reports.delivered > 0;
 }
@@ -314,6 +328,7 @@ static void test_refused_batch_ends_the_record_client(void **state) {
     for (uint64_t i = 1; i <= 10; i++)
         must_send(p, &record, i);
     bed_until(&bed, has_fatal, &reports, HV_SECONDS(20), "the fatal error is told");
+    hv_producer_purge(p, true);
     bed_reports(&bed, &reports, 11, HV_SECONDS(20));
     assert_true(reports.refused > 0);
     assert_int_equal(send_one(p, &record, 11, &err), HV_SEND_FATAL);
@@ -410,7 +425,7 @@ static void test_purge_reports_everything(void **state) {
         must_send(p, &record, i);
     bed_run_for(&bed, HV_MS(50)); /* some are in flight now, or all still queued: both are purged */
     reports.inside = true;
-    hv_producer_purge(p);
+    hv_producer_purge(p, false);
     reports.inside = false;
     bed_reports(&bed, &reports, 5001, HV_SECONDS(20));
     assert_int_equal(reports.purged, 5000);
@@ -421,6 +436,29 @@ static void test_purge_reports_everything(void **state) {
 }
 
 /* Records that are held, since their partition is not proven or not known, are reported as well. */
+/* A purge of what is not sent leaves alone what the broker has: it is acknowledged. */
+static void test_purge_but_what_is_sent(void **state) {
+    (void)state;
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    struct hv_record record = bed_record("drain", "key", "value", 5);
+    must_send(p, &record, 0);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(20));
+    rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 1000);
+    must_send(p, &record, 1);
+    bed_run_for(&bed, HV_MS(300)); /* it is on its way */
+    for (uint64_t i = 2; i <= 50; i++)
+        must_send(p, &record, i);
+    hv_producer_purge(p, true);
+    bed_reports(&bed, &reports, 51, HV_SECONDS(20));
+    assert_true(reports.delivered >= 2);
+    assert_int_equal(reports.delivered + reports.purged, 51);
+    assert_int_equal(reports.failed, 0);
+    assert_int_equal(written("drain"), reports.delivered);
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
 static void test_purge_reports_what_is_held(void **state) {
     (void)state;
     bed_open(&bed, 1);
@@ -431,7 +469,7 @@ static void test_purge_reports_what_is_held(void **state) {
         must_send(p, &record, i);
     bed_run_for(&bed, HV_MS(20));
     reports.inside = true;
-    hv_producer_purge(p);
+    hv_producer_purge(p, false);
     reports.inside = false;
     bed_reports(&bed, &reports, 2500, HV_SECONDS(20));
     assert_int_equal(reports.purged, 2500);
@@ -454,20 +492,6 @@ static void test_close_with_records_on_their_way(void **state) {
 }
 
 /* ---- the lease ---- */
-
-static int64_t written(const char *topic) {
-    char why[256];
-    rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    rd_kafka_conf_set(conf, "bootstrap.servers", bed.bootstrap, why, sizeof why);
-    rd_kafka_t *client = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
-    int64_t sum = 0, low, high;
-    for (int32_t n = 0; n < 4; n++) {
-        assert_int_equal(rd_kafka_query_watermark_offsets(client, topic, n, &low, &high, 10000), 0);
-        sum += high;
-    }
-    rd_kafka_destroy(client);
-    return sum;
-}
 
 /* The lease ends while records are in the client, and the loop stands still: nobody but the kernel could stop librdkafka's threads. */
 static void test_nothing_is_sent_after_the_lease(void **state) {
@@ -670,6 +694,7 @@ int main(void) {
         cmocka_unit_test(test_fatal_error),
         cmocka_unit_test(test_purge_reports_everything),
         cmocka_unit_test(test_purge_reports_what_is_held),
+        cmocka_unit_test(test_purge_but_what_is_sent),
         cmocka_unit_test(test_close_with_records_on_their_way),
         cmocka_unit_test(test_nothing_is_sent_after_the_lease),
         cmocka_unit_test(test_a_stop_right_before_a_record_is_given),

@@ -57,18 +57,21 @@ static void push(struct sim_queue *queue, struct sim_entry entry) {
 
 static struct sim_entry shift(struct sim_queue *queue) {
     struct sim_entry first = queue->list[0];
-    first.payload->in_clients--;
     queue->count--;
     memmove(queue->list, queue->list + 1, queue->count * sizeof first);
     return first;
 }
 
-static void report_first(struct sim_client *client, struct sim_queue *queue, enum hv_delivery delivery,
-                         const char *reason) {
-    struct sim_entry entry = shift(queue);
+static void report_entry(struct sim_client *client, struct sim_entry entry, enum hv_delivery delivery, const char *reason) {
+    entry.payload->in_clients--;
     client->unreported--;
     struct hv_report report = {.ticket = entry.ticket, .delivery = delivery, .reason = reason};
     sim_tell_report(client->member, report, client, entry.key);
+}
+
+static void report_first(struct sim_client *client, struct sim_queue *queue, enum hv_delivery delivery,
+                         const char *reason) {
+    report_entry(client, shift(queue), delivery, reason);
 }
 
 static void append_entry(struct sim *sim, struct sim_entry *entry) {
@@ -167,7 +170,7 @@ static void fail_batch(struct sim_client *client, struct sim_queue *queue) {
 static void arrive(struct sim *sim, void *arg) {
     const struct client_arg *a = arg;
     struct sim_client *client = find(sim, a);
-    if (client == NULL || client->purged || client->dead) {
+    if (client == NULL || client->purged || client->deaf) {
         return;
     }
     struct sim_queue *queue = &client->queues[a->partition];
@@ -200,7 +203,7 @@ static void dispatch(struct sim *sim, void *arg) {
     }
     struct sim_queue *queue = &client->queues[a->partition];
     queue->scheduled = false;
-    if (client->purged || client->dead || queue->gapped || queue->count == 0 || queue->underway > 0) {
+    if (client->purged || client->dead || client->draining || queue->gapped || queue->count == 0 || queue->underway > 0) {
         return;
     }
     uint32_t most = queue->count < 8 ? queue->count : 8;
@@ -291,6 +294,7 @@ void sim_client_fatal(struct sim_member *member, uint8_t lane) {
         return;
     }
     client->dead = true;
+    client->deaf = sim_coin(member->sim, 30);
     if (!client->purged) {
         struct hv_event event = {.type = HV_EV_CLIENT_FAILED, .lane = lane, .reason = "fatal"};
         sim_tell_of(member, event, client, -1);
@@ -333,10 +337,28 @@ static void purge_queue(struct sim_client *client, int partition) {
     }
 }
 
-void sim_client_purge(struct sim_member *member, uint8_t lane) {
+/* What no broker has is reported at once. */
+static void drain_queue(struct sim_client *client, struct sim_queue *queue) {
+    while (queue->count > queue->underway) {
+        struct sim_entry entry = queue->list[queue->underway];
+        queue->count--;
+        memmove(queue->list + queue->underway, queue->list + queue->underway + 1,
+                (queue->count - queue->underway) * sizeof entry);
+        report_entry(client, entry, HV_PURGED, "given up");
+    }
+}
+
+void sim_client_purge(struct sim_member *member, uint8_t lane, bool but_sent) {
     struct sim_client *client = member->clients[lane];
-    if (client == NULL || client->purged) {
+    if (client == NULL || client->purged || (but_sent && client->draining)) {
         sim_fail(member->sim, "a client is purged that is not there");
+        return;
+    }
+    if (but_sent) {
+        client->draining = true;
+        for (int i = 0; i < SIM_PARTITIONS; i++) {
+            drain_queue(client, &client->queues[i]);
+        }
         return;
     }
     client->purged = true;
@@ -358,6 +380,7 @@ void sim_client_close(struct sim_member *member, uint8_t lane) {
         }
         while (queue->count > 0) {
             struct sim_entry entry = shift(queue);
+            entry.payload->in_clients--;
             member->in_flight[entry.key][lane]--;
         }
         free(queue->list);

@@ -368,7 +368,7 @@ static void act(struct sim_member *member, const struct hv_action *action) {
         sim_client_open(member, action->lane);
         break;
     case HV_ACT_PURGE_CLIENT:
-        sim_client_purge(member, action->lane);
+        sim_client_purge(member, action->lane, action->flag);
         break;
     case HV_ACT_CLOSE_CLIENT:
         sim_client_close(member, action->lane);

@@ -178,6 +178,8 @@ struct sim_client {
     struct sim_member *member;
     uint8_t lane;
     bool ready, dead, purged;
+    bool draining; /* only what is underway is still answered */
+    bool deaf;     /* dead, and not even that is */
     uint32_t unreported;
     struct sim_queue queues[SIM_PARTITIONS];
 };
@@ -331,7 +333,7 @@ void sim_append(struct sim *sim, int64_t id, int version, uint8_t flaw);
 
 /* kafka.c */
 void sim_client_open(struct sim_member *member, uint8_t lane);
-void sim_client_purge(struct sim_member *member, uint8_t lane);
+void sim_client_purge(struct sim_member *member, uint8_t lane, bool but_sent);
 void sim_client_close(struct sim_member *member, uint8_t lane); /* requests on their way may still arrive */
 void sim_client_produce(struct sim_member *member, const struct hv_action *action);
 void sim_client_fatal(struct sim_member *member, uint8_t lane);

@@ -313,11 +313,61 @@ static void a_client_that_ended_by_a_refusal_is_followed_at_once(void **state) {
     assert_int_equal(bed->sent[9], 2);
 }
 
+static const struct hv_action *purge_of(const struct bed *bed) {
+    for (size_t i = 0; i < bed->out.count; i++) {
+        if (bed->out.list[i].type == HV_ACT_PURGE_CLIENT) {
+            return &bed->out.list[i];
+        }
+    }
+    return NULL;
+}
+
+/* Kafka refuses one record: what it has of the others it will answer, and that is waited for, but not for ever. */
+static void after_a_refusal_answers_are_waited_for(void **state) {
+    struct bed *bed = *state;
+    add(bed, 1, 0);
+    add(bed, 2, 1);
+    add(bed, 3, 1)->key = 3;
+    go(bed);
+    report(bed, 1, HV_REFUSED);
+    assert_non_null(purge_of(bed));
+    assert_true(purge_of(bed)->flag);
+    go(bed);
+    assert_int_equal(bed->sender.lanes[HV_LANE_RECORDS].state, HV_LANE_DRAINING);
+    report(bed, 2, HV_DELIVERED);
+    assert_null(purge_of(bed));
+    bed->now = hv_sender_deadline(&bed->sender, true);
+    bed->out.count = 0;
+    hv_sender_advance(&bed->sender, true, bed->now, &bed->out);
+    assert_non_null(purge_of(bed));
+    assert_false(purge_of(bed)->flag);
+    report(bed, 3, HV_PURGED);
+    go(bed);
+    assert_int_equal(bed->sent[2], 1);
+    assert_int_equal(bed->sent[3], 2);
+}
+
+/* Leadership is lost meanwhile. */
+static void giving_up_does_not_wait_for_answers(void **state) {
+    struct bed *bed = *state;
+    add(bed, 1, 0);
+    add(bed, 2, 1);
+    go(bed);
+    report(bed, 1, HV_REFUSED);
+    bed->out.count = 0;
+    hv_sender_give_up(&bed->sender, "told", bed->now, &bed->out);
+    assert_non_null(purge_of(bed));
+    assert_false(purge_of(bed)->flag);
+    assert_int_equal(bed->sender.lanes[HV_LANE_RECORDS].state, HV_LANE_PURGING);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_bed, close_bed)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(one_shard_does_not_take_the_window),
+        TEST(after_a_refusal_answers_are_waited_for),
+        TEST(giving_up_does_not_wait_for_answers),
         TEST(a_failed_report_rewinds_everything_but_what_was_delivered),
         TEST(reports_that_do_not_come_are_not_waited_for),
         TEST(refused_records_go_alone_through_the_other_lane),

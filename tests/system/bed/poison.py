@@ -104,6 +104,7 @@ class Outcome:
 
     def __init__(self, rows, policy, mended=()):
         self.arrive, self.aside, self.stay, self.passed, self.stops = [], [], [], [], {}
+        self.mended = mended
         for row in rows:
             if row.key in self.stops:
                 self.stay.append(row)
@@ -117,7 +118,7 @@ class Outcome:
 
     def may_pass(self, row):
         stop = self.stops[row.key]
-        return stop.kind in KNOWN_LATE and row.kind is None and row.topic != stop.topic
+        return stop.kind in KNOWN_LATE and (row.kind is None or row.kind in self.mended) and row.topic != stop.topic
 
     def judge(self, found):
         """found: the ids in the outbox. Takes note of those that passed; returns what is wrong."""
