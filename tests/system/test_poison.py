@@ -68,7 +68,7 @@ def check_skipped(world, outcome):
 # -- every kind, every policy ----------------------------------------------------------------------------------------
 
 
-def every_kind(bed, topics, policy, count, kinds=KINDS, limit=None, **sections):
+def every_kind(bed, topics, policy, count, kinds=KINDS, limit=None, duplicates=None, **sections):
     """Other keys flow, theirs stop exactly there, or leave out exactly them; a destination that comes back is noticed; in the end
     everything is mended."""
     rows = sprinkle(bed.random, topics, count, kinds=kinds)
@@ -79,7 +79,7 @@ def every_kind(bed, topics, policy, count, kinds=KINDS, limit=None, **sections):
     world.wait_for(first, deadline=200)
     bed.note("%s: all that can go had gone after %.1f s" % (policy, time.monotonic() - begin))
     world.wait_blocked(first)
-    world.check_arrived(first, "with bad records")
+    world.check_arrived(first, "with bad records", duplicates)
     if policy == "park":
         check_parked(world, first)
 
@@ -97,7 +97,7 @@ def every_kind(bed, topics, policy, count, kinds=KINDS, limit=None, **sections):
         times.append("%s: %.1f s, all after %.1f s" % (kind, flowing, time.monotonic() - begin))
     bed.note("%s: records flow after they were mended: %s" % (policy, "; ".join(times)))
     world.wait_blocked(now)
-    world.check_arrived(now, "destinations mended")
+    world.check_arrived(now, "destinations mended", duplicates)
     if policy == "park":
         check_parked(world, now)
     if policy == "skip":
@@ -114,7 +114,7 @@ def every_kind(bed, topics, policy, count, kinds=KINDS, limit=None, **sections):
         world.daemon.signal(signal.SIGHUP)   # they are tried at once
         last = Outcome(mended, policy)
         world.wait_for(last, deadline=120)
-        world.check_arrived(last, "all mended")
+        world.check_arrived(last, "all mended", duplicates)
     world.daemon.stop()
 
 
@@ -129,7 +129,7 @@ def test_every_kind_of_bad_record(bed, topics, policy):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.usefixtures("each_strategy")
 def test_every_kind_among_a_hundred_thousand(bed, topics, policy):
-    every_kind(bed, topics, policy, 100000, limit=10)
+    every_kind(bed, topics, policy, 100000, limit=10, duplicates=0)
 
 
 def test_policies_by_topic(bed, topics):
@@ -425,7 +425,8 @@ def blocked_keys(bed, topics, kind, counts, seconds, measured, **limits):
     if kind in DESTINATIONS:
         topics.mend(kind)
     else:
-        world.database.execute("UPDATE outbox SET kafka_header_keys = '{}', kafka_header_values = '{}'")
+        world.database.execute("UPDATE outbox SET kafka_header_keys = '{}', kafka_header_values = '{}', kafka_topic = "
+                               "CASE WHEN kafka_topic = %s THEN %s ELSE kafka_topic END", [topics.of[INTERNAL], topics.spare])
         world.daemon.signal(signal.SIGHUP)
     last = Outcome([topics.mended(r) for r in rows], "block")
     begin = time.monotonic()
@@ -500,6 +501,9 @@ def test_storm_of_bad_records(bed, topics, policy):
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [
+    "block",
+    pytest.param("park", marks=pytest.mark.xfail(strict=True, reason="totals are told only when something else happens")),
+    pytest.param("skip", marks=pytest.mark.xfail(strict=True, reason="the log holds lines back, also of records that are deleted"))])
 def test_long_storm_of_bad_records(bed, topics, policy):
     storm(bed, topics, policy, 20000, totals=True)

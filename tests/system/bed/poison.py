@@ -192,12 +192,12 @@ class World:
         faults = outcome.judge(set(self.ids()))
         assert not faults, "%d faults:\n%s" % (len(faults), "\n".join(faults[:10]))
 
-    def check_arrived(self, outcome, what):
-        """Each of these, in the order of its key, and nothing else."""
+    def check_arrived(self, outcome, what, duplicates=None):
+        """Each of these, in the order of its key, and nothing else. duplicates: how many there have to be, unless None."""
         arrived = self.collector.read_to_end(60)
         report = check(outcome.truth(arrived), arrived)
         self.bed.note("%s, %s: %s; passed %d" % (self.policy, what, report, len(outcome.passed)))
-        return report.assert_ok()
+        return report.assert_ok(duplicates)
 
     def start(self):
         """Also after a kill, without waiting for the group to notice that: in another group."""
