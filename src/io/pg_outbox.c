@@ -4,7 +4,6 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,21 +13,18 @@
 #include "base/hash.h"
 #include "io/pg_array.h"
 #include "io/pg_failure.h"
+#include "io/pg_outbox_sql.h"
 #include "io/pg_park.h"
 #include "io/pg_rights.h"
 #include "io/pg_table.h"
 
 /* Postgres' object identifiers of parameter types; they never change. */
-enum { OID_BYTEA = 17, OID_INT8 = 20, OID_TEXT = 25, OID_BYTEA_ARRAY = 1001, OID_TEXT_ARRAY = 1009, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
+enum { OID_INT8 = 20, OID_TEXT = 25, OID_BYTEA_ARRAY = 1001, OID_TEXT_ARRAY = 1009, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
 
 enum pending { NOTHING, PROBE, RIGHTS, MARK, SCAN, LIST, PURGE, FETCH, WRITERS, LISTEN, PARK_SHAPE, PARK };
 
-#define SQL_MAX 5120
 #define PARAMETERS_MAX 7
 
-enum { MARK_ABOVE, MARK_GAPS, MARK_HIDING, MARK_FORMS };                    /* how a mark is asked for; */
-enum { SCAN_ABOVE, SCAN_GAPS, SCAN_GAPS_WITHOUT, SCAN_HIDING, SCAN_FORMS }; /* how a scan is asked for... */
-enum { BY_SHARES, BY_SUM, SCAN_BOUNDS };                       /* ... and bounded */
 #define SUMS_IN_A_ROW 100 /* once a row was larger than its share */
 
 /* A scan as it was asked for, in case it must be repeated. */
@@ -62,8 +58,7 @@ struct hv_outbox {
     uint64_t server_since; /* since when the server runs, hashed, as the answer before told; 0: there was none */
     char table[HV_TABLE_QUOTED_MAX], parked_table[HV_TABLE_QUOTED_MAX];
     char channel[2 * HV_TABLE_CHANNEL_SIZE]; /* quoted */
-    char probe_sql[SQL_MAX], mark_sql[MARK_FORMS][SQL_MAX], purge_sql[SQL_MAX], list_sql[SQL_MAX], fetch_sql[SQL_MAX];
-    char scan_sql[SCAN_BOUNDS][SCAN_FORMS][SQL_MAX];
+    struct hv_outbox_sql sql;
 };
 
 int hv_outbox_quote_table(const char *table, char *out, size_t size, struct hv_error *err) {
@@ -71,125 +66,6 @@ int hv_outbox_quote_table(const char *table, char *out, size_t size, struct hv_e
 }
 
 /* ---- statements ---- */
-
-#define ROW "id, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values"
-
-/* One row, whatever the table holds: the rights, and NULLs that carry the columns' types. */
-static const char probe_form[] =
-    "SELECT o.id, o.kafka_topic, o.kafka_key, o.kafka_value, o.kafka_header_keys, o.kafka_header_values, "
-    "o.leader_id, pg_catalog.has_column_privilege($1, 'leader_id', 'UPDATE'), "
-    "pg_catalog.has_table_privilege($1, 'DELETE'), "
-    "pg_catalog.current_setting('transaction_read_only') = 'on', "
-    "(SELECT c.relkind NOT IN ('r', 'p') OR EXISTS (SELECT FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_attribute AS a "
-    "ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid "
-    "AND i.indpred IS NULL AND a.attname = 'id') FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass($1)) "
-    "FROM (SELECT 1) AS one LEFT JOIN (SELECT " ROW ", leader_id FROM %s LIMIT 0) AS o ON true";
-
-/* What a row weighs in a reply. octet_length reads no value that is stored apart. Arrays and JSON have nothing like it: what they
- * take in the table is it as long as they are not compressed; servers before 14 cannot tell whether they are. */
-#define OR_0(bytes) "coalesce(" bytes ", 0)"
-#define TEXT_BYTES(column) "pg_catalog.octet_length(" column ")"
-#define OTHER_BYTES(column) \
-    "CASE WHEN pg_catalog.pg_column_compression(" column ") IS NULL THEN pg_catalog.pg_column_size(" column ") ELSE " \
-    TEXT_BYTES(column "::text") " END"
-#define BYTES(value, array) \
-    "0::int8 + " OR_0(TEXT_BYTES("kafka_topic")) " + " OR_0(TEXT_BYTES("kafka_key")) " + " OR_0(value) " + " \
-    OR_0(array("kafka_header_keys")) " + " OR_0(array("kafka_header_values"))
-#define TEXT_FORM_BYTES(column) TEXT_BYTES(column "::text")
-static const char *const bytes_forms[2][2] = { /* [since 14][the value is JSON] */
-    {BYTES(TEXT_BYTES("kafka_value"), TEXT_FORM_BYTES), BYTES(TEXT_FORM_BYTES("kafka_value"), TEXT_FORM_BYTES)},
-    {BYTES(TEXT_BYTES("kafka_value"), OTHER_BYTES), BYTES(OTHER_BYTES("kafka_value"), OTHER_BYTES)},
-};
-/* Of the rows before this one. */
-#define BYTES_BEFORE "sum(bytes) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - bytes AS before"
-
-/* ARRAY(...) is evaluated first and by itself, and its ids are then looked up one by one: with IN (...)
- * the planner may join instead and read the whole table on every mark. coalesce(...) is "no or another
- * leader" in a form that the planner does not understand: with statistics from a time when all rows
- * carried our id it would expect a row or two, and sort the table. */
-#define MARK_ROWS(rows) \
-    "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM (SELECT id, " BYTES_BEFORE " FROM (" rows " ORDER BY id LIMIT $3) " \
-    "AS few) AS found WHERE before < $4)) RETURNING " ROW
-#define UNMARKED "SELECT id, %s AS bytes FROM %s WHERE coalesce(leader_id <> $1, true) AND "
-static const char mark_above_form[] = MARK_ROWS(UNMARKED "id >= $2");
-
-/* One statement, and so one snapshot: a row above, or in a later gap, may have its predecessor in an earlier one. The limit over all
- * bounds the reply: many gaps may be filled at one time. */
-#define IN_EACH_GAP(lo, hi) "SELECT o.* FROM ROWS FROM (pg_catalog.unnest(" lo "), pg_catalog.unnest(" hi ")) AS g (lo, hi) CROSS JOIN LATERAL "
-static const char mark_gaps_form[] =
-    MARK_ROWS("SELECT * FROM ((" UNMARKED "id >= $2 ORDER BY id LIMIT $3) UNION ALL "
-         IN_EACH_GAP("$5", "$6") "(" UNMARKED "id >= g.lo AND id <= g.hi ORDER BY id LIMIT $3) AS o) AS rows");
-
-/* With keys that are hidden ($7). What of theirs is in a gap need not be told; above the gaps it has to be seen, or it would look like a gap,
- * and be walked again by each claim: such a row comes bare, and is not marked. */
-#define HIDDEN "coalesce(%s = ANY ($7), false)" /* the key, byte by byte: the server looks that up in a hash table */
-static const char mark_hiding_form[] =
-    "WITH found AS (SELECT id, kafka_key, hidden FROM (SELECT id, kafka_key, hidden, " BYTES_BEFORE " FROM (SELECT * FROM ("
-    "(SELECT id, kafka_key, CASE WHEN hidden THEN 0 ELSE %s END AS bytes, hidden FROM %s CROSS JOIN LATERAL (SELECT " HIDDEN " AS hidden) AS h "
-    "WHERE coalesce(leader_id <> $1, true) AND id >= $2 ORDER BY id LIMIT $3) UNION ALL "
-    IN_EACH_GAP("$5", "$6") "(SELECT id, kafka_key, %s AS bytes, false AS hidden FROM %s WHERE coalesce(leader_id <> $1, true) "
-    "AND id >= g.lo AND id <= g.hi AND NOT " HIDDEN " ORDER BY id LIMIT $3) AS o) AS rows ORDER BY id LIMIT $3) AS few) AS sized WHERE before < $4), "
-    "marked AS (UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM found WHERE NOT hidden)) RETURNING " ROW ") "
-    "SELECT " ROW ", false, false FROM marked UNION ALL SELECT id, NULL, kafka_key, NULL, NULL, NULL, false, true FROM found WHERE hidden";
-
-/* Only the primary can tell this; a standby, to which a proxy may send what only reads, raises an error. It is asked once a statement. */
-#define ON_PRIMARY "(SELECT pg_catalog.pg_current_wal_lsn() IS NOT NULL)"
-#define ABOVE "SELECT " ROW " FROM %s WHERE id >= $1 AND " ON_PRIMARY " ORDER BY id LIMIT $2"
-#define IN_GAPS(and) \
-    "(" ABOVE ") UNION ALL " \
-    IN_EACH_GAP("$4", "$5") "(SELECT " ROW " FROM %s WHERE id >= g.lo AND id <= g.hi " and "ORDER BY id LIMIT $2) AS o"
-
-/* Around these rows: how a reply is bounded in bytes. Mostly by an equal share ($3) for each row: the larger ones come without what makes
- * them large, and without a topic. Then the reply is not used, and the scan is repeated with the sum of bytes up to each row, which makes
- * it half as dear again for the server; its last column tells whether the row is the last one because of $3. */
-#define IF_FITS(column) "CASE WHEN fits THEN " column " END"
-static const char shares_form[] =
-    "SELECT id, " IF_FITS("kafka_topic") ", " IF_FITS("kafka_key") ", " IF_FITS("kafka_value") ", " IF_FITS("kafka_header_keys") ", "
-    IF_FITS("kafka_header_values") " FROM (SELECT " ROW ", %s <= $3 AS fits FROM (%s) AS found ORDER BY id LIMIT $2) AS few ORDER BY id";
-/* OFFSET 0: bytes are added up once. */
-#define SUM_FORM(more) \
-    "SELECT " ROW ", before + bytes >= $3" more " FROM (SELECT " ROW more ", bytes, " BYTES_BEFORE " FROM (SELECT " ROW more \
-    ", %s AS bytes FROM (%s) AS found OFFSET 0) AS sized ORDER BY id LIMIT $2) AS few WHERE before < $3 ORDER BY id"
-static const char sum_form[] = SUM_FORM("");
-
-/* With hidden keys, as above. */
-#define UNLESS_HIDDEN(column) "CASE WHEN hidden THEN NULL ELSE " column " END AS " column
-#define HIDING \
-    "(SELECT id, " UNLESS_HIDDEN("kafka_topic") ", kafka_key, " UNLESS_HIDDEN("kafka_value") ", " UNLESS_HIDDEN("kafka_header_keys") ", " \
-    UNLESS_HIDDEN("kafka_header_values") ", hidden FROM %s CROSS JOIN LATERAL (SELECT " HIDDEN " AS hidden) AS h " \
-    "WHERE id >= $1 AND " ON_PRIMARY " ORDER BY id LIMIT $2) UNION ALL " \
-    IN_EACH_GAP("$4", "$5") "(SELECT " ROW ", false AS hidden " \
-    "FROM %s WHERE id >= g.lo AND id <= g.hi AND id <> ALL ($6) AND NOT " HIDDEN " ORDER BY id LIMIT $2) AS o"
-static const char sum_hiding_form[] = SUM_FORM(", hidden");
-
-static const char list_form[] = "SELECT id, kafka_key FROM %s WHERE id >= $1 AND id <= $2 AND " ON_PRIMARY " ORDER BY id DESC LIMIT $3";
-
-#define THESE "SELECT " ROW " FROM %s WHERE id = ANY ($1) AND " ON_PRIMARY
-
-static const char purge_form[] = "DELETE FROM %s WHERE id = ANY ($1)";
-
-/* By name each time: a table that was dropped and made again has another oid. Who writes to a partition
- * directly locks nothing else; who draws an id before he writes locks the sequence; who writes to what lies under a
- * view is not seen at all: there a writer is always named; so on a standby, to which a proxy may send what only reads. Prepared transactions have no pid. The
- * backend that is left out is the one that carries this very statement: also behind a pooler nobody else's transaction
- * can be on it. */
-static const char writers_sql[] =
-    "WITH RECURSIVE parts AS (SELECT pg_catalog.to_regclass($1)::oid AS part UNION "
-    "SELECT inhrelid FROM pg_catalog.pg_inherits, parts WHERE inhparent = part), "
-    "locked AS (SELECT part FROM parts UNION SELECT d.refobjid FROM parts JOIN pg_catalog.pg_attrdef AS a ON a.adrelid = part "
-    "JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = a.oid "
-    "AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> part "
-    "UNION SELECT d.objid FROM parts JOIN pg_catalog.pg_depend AS d ON d.refclassid = 'pg_catalog.pg_class'::regclass "
-    "AND d.refobjid = part AND d.classid = d.refclassid AND d.deptype = 'i') "
-    "SELECT DISTINCT virtualtransaction FROM pg_catalog.pg_locks WHERE locktype = 'relation' "
-    "AND relation IN (SELECT part FROM locked) "
-    "AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) "
-    "AND granted "
-    "AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') "
-    "AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid() "
-    "UNION ALL SELECT 'unknown' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1) "
-    "AND (relkind NOT IN ('r', 'p') OR pg_catalog.pg_is_in_recovery()) "
-    "UNION ALL SELECT 'since ' || pg_catalog.pg_postmaster_start_time() || coalesce(pg_catalog.pg_stat_get_bgwriter_stat_reset_time()::text, '')";
 
 static void send_statement(struct hv_outbox *outbox, enum pending pending, const char *sql, int count,
                            const Oid *types, const void *const *values, const int *lengths) {
@@ -207,16 +83,12 @@ static void drop_for_memory(struct hv_outbox *outbox) {
     hv_pg_drop(outbox->pg, HV_PG_STATEMENT, "out of memory for a statement");
 }
 
-static bool keys_are_bytes(const struct hv_outbox *outbox) {
-    return outbox->types.of[HV_COL_KEY] == OID_BYTEA;
-}
-
 static Oid type_of_keys(const struct hv_outbox *outbox) {
-    return keys_are_bytes(outbox) ? OID_BYTEA_ARRAY : OID_TEXT_ARRAY;
+    return hv_outbox_keys_are_bytes(&outbox->types) ? OID_BYTEA_ARRAY : OID_TEXT_ARRAY;
 }
 
 static uint8_t *array_of_hidden(const struct hv_outbox *outbox, struct hv_outbox_hidden hidden, int *length) {
-    return hv_pg_array_of_keys(hidden.keys, hidden.count, !keys_are_bytes(outbox), length);
+    return hv_pg_array_of_keys(hidden.keys, hidden.count, !hv_outbox_keys_are_bytes(&outbox->types), length);
 }
 
 /* Both ends of the gaps as arrays; the caller frees them. False, with what it has, without memory. */
@@ -231,21 +103,21 @@ static bool make_gap_arrays(const struct hv_gap *gaps, size_t count, uint8_t **l
 void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64_t from_id, uint32_t limit, const struct hv_gap *gaps,
                     size_t gap_count, struct hv_outbox_hidden hidden) {
     const Oid types[] = {OID_UUID, OID_INT8, OID_INT8, OID_INT8, OID_INT8_ARRAY, OID_INT8_ARRAY, type_of_keys(outbox)};
-    static const int parameters[] = {[MARK_ABOVE] = 4, [MARK_GAPS] = 6, [MARK_HIDING] = 7};
-    int form = hidden.count > 0 ? MARK_HIDING : gap_count > 0 ? MARK_GAPS : MARK_ABOVE;
+    static const int parameters[] = {[HV_MARK_ABOVE] = 4, [HV_MARK_GAPS] = 6, [HV_MARK_HIDING] = 7};
+    int form = hidden.count > 0 ? HV_MARK_HIDING : gap_count > 0 ? HV_MARK_GAPS : HV_MARK_ABOVE;
     int lengths[] = {16, 8, 8, 8, 0, 0, 0};
     assert(hv_outbox_is_idle(outbox) && limit > 0);
     uint8_t from[8], rows[8], bytes[8], *lo = NULL, *hi = NULL, *keys = NULL;
     hv_put_be64(from, (uint64_t)from_id);
     hv_put_be64(rows, (uint64_t)limit);
     hv_put_be64(bytes, (uint64_t)outbox->reply_bytes);
-    bool fine = form == MARK_ABOVE || make_gap_arrays(gaps, gap_count, &lo, &hi, &lengths[4]);
-    if (fine && form == MARK_HIDING) {
+    bool fine = form == HV_MARK_ABOVE || make_gap_arrays(gaps, gap_count, &lo, &hi, &lengths[4]);
+    if (fine && form == HV_MARK_HIDING) {
         keys = array_of_hidden(outbox, hidden, &lengths[6]);
         fine = keys != NULL;
     }
     if (fine) {
-        send_statement(outbox, MARK, outbox->mark_sql[form], parameters[form], types,
+        send_statement(outbox, MARK, outbox->sql.mark[form], parameters[form], types,
                        (const void *const[]){leader_id, from, rows, bytes, lo, hi, keys}, lengths);
     } else {
         drop_for_memory(outbox);
@@ -264,23 +136,23 @@ static void free_scan(struct scan *scan) {
 }
 
 static void send_scan(struct hv_outbox *outbox, int bound) {
-    static const int parameters[] = {[SCAN_ABOVE] = 3, [SCAN_GAPS] = 5, [SCAN_GAPS_WITHOUT] = 6, [SCAN_HIDING] = 7};
+    static const int parameters[] = {[HV_SCAN_ABOVE] = 3, [HV_SCAN_GAPS] = 5, [HV_SCAN_GAPS_WITHOUT] = 6, [HV_SCAN_HIDING] = 7};
     const Oid types[] = {OID_INT8, OID_INT8, OID_INT8, OID_INT8_ARRAY, OID_INT8_ARRAY, OID_INT8_ARRAY, type_of_keys(outbox)};
     struct scan *scan = &outbox->scan;
     uint64_t reply_bytes = (uint64_t)outbox->reply_bytes;
     uint8_t rows[8], bytes[8];
     scan->bound = bound;
     hv_put_be64(rows, scan->limit);
-    hv_put_be64(bytes, bound == BY_SUM ? reply_bytes : reply_bytes / scan->limit);
-    send_statement(outbox, SCAN, outbox->scan_sql[bound][scan->form], parameters[scan->form], types,
+    hv_put_be64(bytes, bound == HV_BY_SUM ? reply_bytes : reply_bytes / scan->limit);
+    send_statement(outbox, SCAN, outbox->sql.scan[bound][scan->form], parameters[scan->form], types,
                    (const void *const[]){scan->from, rows, bytes, scan->lo, scan->hi, scan->without, scan->hidden}, scan->lengths);
 }
 
 static int form_of_scan(size_t gap_count, size_t left_out_count, size_t hidden_count) {
     if (hidden_count > 0) {
-        return SCAN_HIDING;
+        return HV_SCAN_HIDING;
     }
-    return gap_count == 0 ? SCAN_ABOVE : left_out_count == 0 ? SCAN_GAPS : SCAN_GAPS_WITHOUT;
+    return gap_count == 0 ? HV_SCAN_ABOVE : left_out_count == 0 ? HV_SCAN_GAPS : HV_SCAN_GAPS_WITHOUT;
 }
 
 void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count,
@@ -295,14 +167,14 @@ void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, c
     };
     hv_put_be64(scan->from, (uint64_t)from_id);
     bool fine = true;
-    if (scan->form != SCAN_ABOVE) {
+    if (scan->form != HV_SCAN_ABOVE) {
         fine = make_gap_arrays(gaps, gap_count, &scan->lo, &scan->hi, &scan->lengths[3]);
     }
-    if (scan->form >= SCAN_GAPS_WITHOUT) {
+    if (scan->form >= HV_SCAN_GAPS_WITHOUT) {
         scan->without = hv_pg_array_of_ids(left_out, sizeof *left_out, left_out_count, &scan->lengths[5]);
         fine = fine && scan->without != NULL;
     }
-    if (scan->form == SCAN_HIDING) {
+    if (scan->form == HV_SCAN_HIDING) {
         scan->hidden = array_of_hidden(outbox, hidden, &scan->lengths[6]);
         fine = fine && scan->hidden != NULL;
     }
@@ -311,7 +183,7 @@ void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, c
         return;
     }
     outbox->sums_left -= outbox->sums_left > 0;
-    send_scan(outbox, outbox->sums_left > 0 || scan->form == SCAN_HIDING ? BY_SUM : BY_SHARES);
+    send_scan(outbox, outbox->sums_left > 0 || scan->form == HV_SCAN_HIDING ? HV_BY_SUM : HV_BY_SHARES);
 }
 
 void hv_outbox_list(struct hv_outbox *outbox, int64_t from_id, int64_t to_id, uint32_t limit) {
@@ -322,7 +194,7 @@ void hv_outbox_list(struct hv_outbox *outbox, int64_t from_id, int64_t to_id, ui
     hv_put_be64(from, (uint64_t)from_id);
     hv_put_be64(to, (uint64_t)to_id);
     hv_put_be64(rows, (uint64_t)limit);
-    send_statement(outbox, LIST, outbox->list_sql, 3, types, (const void *const[]){from, to, rows}, lengths);
+    send_statement(outbox, LIST, outbox->sql.list, 3, types, (const void *const[]){from, to, rows}, lengths);
 }
 
 void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, size_t count) {
@@ -334,7 +206,7 @@ void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, size_t count)
         drop_for_memory(outbox);
         return;
     }
-    send_statement(outbox, PURGE, outbox->purge_sql, 1, types, (const void *const[]){array}, &length);
+    send_statement(outbox, PURGE, outbox->sql.purge, 1, types, (const void *const[]){array}, &length);
     free(array);
 }
 
@@ -349,7 +221,7 @@ void hv_outbox_fetch(struct hv_outbox *outbox, const int64_t *ids, size_t count)
     }
     hv_put_be64(rows, (uint64_t)count);
     hv_put_be64(bytes, (uint64_t)outbox->reply_bytes);
-    send_statement(outbox, FETCH, outbox->fetch_sql, 3, types, (const void *const[]){array, rows, bytes}, lengths);
+    send_statement(outbox, FETCH, outbox->sql.fetch, 3, types, (const void *const[]){array, rows, bytes}, lengths);
     free(array);
 }
 
@@ -361,7 +233,7 @@ static void send_with_table_name(struct hv_outbox *outbox, enum pending pending,
 
 void hv_outbox_writers(struct hv_outbox *outbox) {
     assert(hv_outbox_is_idle(outbox));
-    send_with_table_name(outbox, WRITERS, writers_sql);
+    send_with_table_name(outbox, WRITERS, hv_outbox_writers_sql);
 }
 
 void hv_outbox_listen(struct hv_outbox *outbox, bool listen) {
@@ -483,7 +355,7 @@ static void on_rows(struct hv_outbox *outbox, const PGresult *result, bool by_sh
         drop_with_answer_unused(outbox, HV_PG_STATEMENT, "out of memory for rows");
     } else if (built == NOT_WHOLE) {
         outbox->sums_left = SUMS_IN_A_ROW;
-        send_scan(outbox, BY_SUM);
+        send_scan(outbox, HV_BY_SUM);
     } else if (twin != NULL) {
         /* The one that is sent first would be deleted by its id, and the other with it. */
         char reason[80];
@@ -616,40 +488,6 @@ static void on_park_shape(struct hv_outbox *outbox, const PGresult *result) {
     }
 }
 
-__attribute__((format(printf, 3, 4))) static void write_sql(char *out, size_t size, const char *form, ...) {
-    va_list args;
-    va_start(args, form);
-    int length = vsnprintf(out, size, form, args);
-    va_end(args);
-    assert(length > 0 && (size_t)length < size);
-}
-
-static void write_scan(struct hv_outbox *outbox, int form, const char *rows, const char *bytes) {
-    write_sql(outbox->scan_sql[BY_SHARES][form], SQL_MAX, shares_form, bytes, rows);
-    write_sql(outbox->scan_sql[BY_SUM][form], SQL_MAX, sum_form, bytes, rows);
-}
-
-/* Once the types of the columns are known. */
-static void write_claims(struct hv_outbox *outbox) {
-    const char *table = outbox->table;
-    const char *bytes = bytes_forms[hv_pg_server_version(outbox->pg) >= 140000][hv_table_value_is_json(&outbox->types)];
-    write_sql(outbox->mark_sql[MARK_ABOVE], SQL_MAX, mark_above_form, table, bytes, table);
-    write_sql(outbox->mark_sql[MARK_GAPS], SQL_MAX, mark_gaps_form, table, bytes, table, bytes, table);
-    const char *key = keys_are_bytes(outbox) ? "kafka_key" : "kafka_key::text COLLATE pg_catalog.\"C\"";
-    write_sql(outbox->mark_sql[MARK_HIDING], SQL_MAX, mark_hiding_form, bytes, table, key, bytes, table, key, table);
-    char rows[2560];
-    write_sql(rows, sizeof rows, ABOVE, table);
-    write_scan(outbox, SCAN_ABOVE, rows, bytes);
-    write_sql(rows, sizeof rows, IN_GAPS(""), table, table);
-    write_scan(outbox, SCAN_GAPS, rows, bytes);
-    write_sql(rows, sizeof rows, IN_GAPS("AND id <> ALL ($6) "), table, table);
-    write_scan(outbox, SCAN_GAPS_WITHOUT, rows, bytes);
-    write_sql(rows, sizeof rows, HIDING, table, key, table, key);
-    write_sql(outbox->scan_sql[BY_SUM][SCAN_HIDING], SQL_MAX, sum_hiding_form, bytes, rows);
-    write_sql(rows, sizeof rows, THESE, table);
-    write_sql(outbox->fetch_sql, SQL_MAX, sum_form, bytes, rows);
-}
-
 static void on_probed(struct hv_outbox *outbox, const PGresult *result) {
     struct hv_error why;
     enum hv_pg_trouble trouble;
@@ -657,7 +495,7 @@ static void on_probed(struct hv_outbox *outbox, const PGresult *result) {
         refuse(outbox, PROBE, &(struct hv_pg_failure){.trouble = trouble, .error = why});
         return;
     }
-    write_claims(outbox);
+    hv_outbox_sql_claims(&outbox->sql, outbox->table, &outbox->types, hv_pg_server_version(outbox->pg));
     outbox->ready = true;
     outbox->handler->up(outbox->user, hv_pg_host(outbox->pg));
 }
@@ -671,7 +509,7 @@ static void on_result(void *user, PGresult *result) {
         on_probed(outbox, result);
         break;
     case SCAN:
-        on_rows(outbox, result, outbox->scan.bound == BY_SHARES, outbox->handler->marked);
+        on_rows(outbox, result, outbox->scan.bound == HV_BY_SHARES, outbox->handler->marked);
         if (outbox->pending == NOTHING) { /* or it is repeated */
             free_scan(&outbox->scan);
         }
@@ -717,7 +555,7 @@ static void on_up(void *user, const char *host) {
     outbox->probe_sqlstate[0] = 0;
     outbox->answer_unused = false;
     outbox->pending = NOTHING;
-    send_with_table_name(outbox, PROBE, outbox->probe_sql);
+    send_with_table_name(outbox, PROBE, outbox->sql.probe);
 }
 
 static void on_down(void *user, const struct hv_pg_failure *failure) {
@@ -778,9 +616,7 @@ int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, co
     }
     hv_table_quote_name(outbox->channel, channel);
     hv_park_name(outbox->table, HV_PARK_TABLE, outbox->parked_table, sizeof outbox->parked_table);
-    snprintf(outbox->probe_sql, SQL_MAX, probe_form, outbox->table);
-    snprintf(outbox->list_sql, SQL_MAX, list_form, outbox->table);
-    snprintf(outbox->purge_sql, SQL_MAX, purge_form, outbox->table);
+    hv_outbox_sql_begin(&outbox->sql, outbox->table);
     if (hv_pg_open(loop, options, &pg_handler, outbox, &outbox->pg, err) < 0) {
         free(outbox);
         return -1;
