@@ -18,6 +18,7 @@
 #define PROOF_LASTS HV_SECONDS(600)     /* without traffic */
 #define AHEAD 4                         /* records: they are out of the cache when they are given */
 #define HURRY_RECORDS 48                /* in flight: with more, the client may linger */
+#define PATIENCE HV_MS(5)               /* for the worker: others may keep the pool busy for long */
 #define HURRY_MS 1                      /* what it takes the client's thread to see that */
 #define PIPELINE 5                      /* records of a partition that librdkafka sends without waiting for those before */
 
@@ -276,11 +277,15 @@ static void sent_at_once(void *arg) {
     }
 }
 
+static bool is_hurrying(const struct hv_routes *routes) {
+    return routes->hurrying && hv_loop_clock() - routes->hurried_at < PATIENCE;
+}
+
 /* A lingering batch gains nothing when little is under way: the client is told not to wait for more. When much is, batches fill by
  * themselves, and breaking them would cost more than it brings. Meanwhile nothing is given to it: it would take the first record
  * alone, and poll for its acknowledgement. */
 static void hurry(struct hv_routes *routes) {
-    if (!routes->limits.hurry || routes->in_flight > HURRY_RECORDS || routes->purged || routes->closing) {
+    if (routes->hurrying || !routes->limits.hurry || routes->in_flight > HURRY_RECORDS || routes->purged || routes->closing) {
         return;
     }
     routes->hurrying = hv_loop_offload(routes->loop, send_at_once, sent_at_once, routes) == 0; /* or they linger */
@@ -289,7 +294,7 @@ static void hurry(struct hv_routes *routes) {
 }
 
 void hv_routes_flush(struct hv_routes *routes) {
-    if (routes->hurrying) {
+    if (is_hurrying(routes)) {
         return;
     }
     for (size_t i = 0; i < routes->fresh_count; i++) {
@@ -507,7 +512,7 @@ void hv_routes_reported(struct hv_routes *routes, const rd_kafka_message_t *mess
         routes->broken = true;
     }
     if (partition->held.count > 0 && !routes->purged) {
-        if (routes->hurrying) {
+        if (is_hurrying(routes)) {
             note_fresh(routes, topic, message->partition);
         } else {
             release(routes, topic, message->partition);
@@ -520,7 +525,7 @@ bool hv_routes_are_full(const struct hv_routes *routes) {
 }
 
 void hv_routes_retry(struct hv_routes *routes) {
-    if (!routes->full || routes->purged || routes->hurrying) {
+    if (!routes->full || routes->purged || is_hurrying(routes)) {
         return;
     }
     routes->full = false;

@@ -29,7 +29,7 @@ from benchlib.targets import BASE, Results  # noqa: E402
 import psycopg  # noqa: E402
 from bed.postgres import TABLE  # noqa: E402
 
-WARM_UP = 15  # seconds of a steady load, after which the broker's answers take a third of the time they take at first
+WARM_UP = 30  # seconds of a steady load, after which the broker's answers take a third of the time they take at first
 GROUPS = ["limits", "drain", "quota", "steady", "idle", "forgotten"]
 STRATEGIES = ["cursor", "mark"]
 NEW_TABLE = "new table"  # like the first, but without statistics
@@ -111,7 +111,7 @@ class Bench:
         for strategy in self.args.strategies:
             drain.drain(self.servers, self.quiet, base, count, strategy, self.args.set)
         if "steady" in self.args.only:  # many small requests are other code than few large ones
-            steady.steady(self.servers, self.usual, self.args.strategies[0], 5000, min(WARM_UP, 2 * self.args.seconds), self.args.set)
+            steady.steady(self.servers, self.usual, self.args.strategies[0], 5000, min(WARM_UP, 5 * self.args.seconds), self.args.set)
 
 
 def progress_line(name, figures, seconds):

@@ -564,6 +564,53 @@ static void test_a_stop_right_before_a_record_is_given(void **state) {
     bed_close(&bed);
 }
 
+/* ---- a busy pool ---- */
+
+static atomic_bool pool_is_free;
+
+static void occupy(uv_work_t *work) {
+    (void)work;
+    const struct timespec pause = {.tv_nsec = 1000000};
+    while (!pool_is_free)
+        nanosleep(&pause, NULL);
+}
+
+static void freed(uv_work_t *work, int status) {
+    (void)status;
+    *(size_t *)work->data += 1;
+}
+
+static bool are_all_free(void *arg) {
+    return *(size_t *)arg == 16;
+}
+
+/* Who embeds us may use all threads of the pool: batches linger then, and go all the same. */
+static void test_busy_pool_stops_nothing(void **state) {
+    (void)state;
+    bed_open(&bed, 1);
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
+    struct hv_record record = bed_record("pool", "key", "value", 5);
+    must_send(p, &record, 0);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(20));
+    uv_work_t work[16];
+    size_t count = 0;
+    for (size_t i = 0; i < 16; i++) {
+        work[i].data = &count;
+        assert_int_equal(uv_queue_work(hv_loop_uv(bed.loop), &work[i], occupy, freed), 0);
+    }
+    for (uint64_t i = 1; i <= 20; i++) {
+        must_send(p, &record, i);
+        bed_run_for(&bed, HV_MS(6)); /* turns */
+    }
+    hv_producer_flush(p);
+    bed_reports(&bed, &reports, 21, HV_SECONDS(20));
+    assert_int_equal(reports.delivered, 21);
+    pool_is_free = true;
+    bed_until(&bed, are_all_free, &count, HV_SECONDS(20), "the pool is free");
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
 /* ---- brokers that do not answer ---- */
 
 /* A broker that hangs costs next to no CPU (trap 15), and the records arrive when it wakes. */
@@ -695,6 +742,7 @@ int main(void) {
         cmocka_unit_test(test_purge_reports_everything),
         cmocka_unit_test(test_purge_reports_what_is_held),
         cmocka_unit_test(test_purge_but_what_is_sent),
+        cmocka_unit_test(test_busy_pool_stops_nothing),
         cmocka_unit_test(test_close_with_records_on_their_way),
         cmocka_unit_test(test_nothing_is_sent_after_the_lease),
         cmocka_unit_test(test_a_stop_right_before_a_record_is_given),
