@@ -111,7 +111,7 @@ class Bench:
         for strategy in self.args.strategies:
             drain.drain(self.servers, self.quiet, base, count, strategy, self.args.set)
         if "steady" in self.args.only:  # many small requests are other code than few large ones
-            steady.steady(self.servers, self.usual, self.args.strategies[0], 5000, min(WARM_UP, 5 * self.args.seconds), self.args.set)
+            steady.steady(self.servers, self.usual, self.args.strategies[0], 5000, min(WARM_UP, (2 if self.args.quick else 5) * self.args.seconds), self.args.set)
 
 
 def progress_line(name, figures, seconds):
