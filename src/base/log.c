@@ -305,16 +305,29 @@ static bool may_pass(struct hv_logger *logger, const char *component, const char
     return true;
 }
 
-void hv_log(struct hv_logger *logger, enum hv_log_level level, const char *component, const char *message,
-            const struct hv_field *fields) {
-    if (level > logger->level)
-        return;
-    int64_t now = logger->wall_clock(logger->user);
-    uint32_t repeats = 0;
-    if (level <= HV_WARN && !may_pass(logger, component, message, burst_of(fields), now, &repeats))
-        return;
+static void pass_on(struct hv_logger *logger, enum hv_log_level level, const char *component, const char *message,
+                    const struct hv_field *fields, int64_t now, uint32_t repeats) {
     char line[HV_LOG_LINE_MAX + 1];
     size_t length = hv_log_format_line(line, sizeof line, logger->format, logger->bare ? HV_LOG_BARE : now, level, component, message,
                                        fields, repeats);
     logger->sink(logger->user, level, line, length);
+}
+
+void hv_log(struct hv_logger *logger, enum hv_log_level level, const char *component, const char *message,
+            const struct hv_field *fields) {
+    if (level > logger->level) {
+        return;
+    }
+    int64_t now = logger->wall_clock(logger->user);
+    uint32_t repeats = 0;
+    if (level > HV_WARN || may_pass(logger, component, message, burst_of(fields), now, &repeats)) {
+        pass_on(logger, level, component, message, fields, now, repeats);
+    }
+}
+
+void hv_log_each(struct hv_logger *logger, enum hv_log_level level, const char *component, const char *message,
+                 const struct hv_field *fields) {
+    if (level <= logger->level) {
+        pass_on(logger, level, component, message, fields, logger->wall_clock(logger->user), 0);
+    }
 }

@@ -32,7 +32,8 @@ struct hv_field {
 /* Repeats: the same (component, message) more often than `HV_LOG_BURST` times within `HV_LOG_WINDOW_US` is
  * held back; the next one that passes carries `repeats=<number held back>`. Lines about single records (those
  * with a number as field `id`) tell different things in the same words, so more of them pass:
- * `HV_LOG_BURST_OF_RECORDS`. Levels error and warn only; info and debug always pass. */
+ * `HV_LOG_BURST_OF_RECORDS`. Levels error and warn only; info and debug always pass, and so does what is logged by
+ * hv_log_each. */
 #define HV_LOG_BURST 5
 #define HV_LOG_BURST_OF_RECORDS 64
 #define HV_LOG_WINDOW_US 10000000
@@ -59,6 +60,10 @@ struct hv_logger {
  * value that is no UTF-8 has the bad bytes replaced; control characters are escaped. */
 void hv_log(struct hv_logger *logger, enum hv_log_level level, const char *component, const char *message,
             const struct hv_field *fields);
+
+/* The same for a line of which each has to be there, or that its caller limits: it is neither held back nor counted. */
+void hv_log_each(struct hv_logger *logger, enum hv_log_level level, const char *component, const char *message,
+                 const struct hv_field *fields);
 
 #define HV_LOG_BARE INT64_MIN /* in place of the time: neither time nor level in the line */
 

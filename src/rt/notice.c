@@ -24,22 +24,30 @@ static void say_leading(struct hv_runtime *rt, const char *message, const struct
     }
 }
 
-/* A storm of bad records must not become one of log lines. */
-static void say_how_many_more(struct hv_runtime *rt) {
-    if (rt->last_now - rt->blocked.since < BLOCKED_WHILE) {
-        return;
-    }
+void hv_rt_say_how_many_more(struct hv_runtime *rt) {
     if (rt->blocked.more > 0) {
         struct hv_harvest_figures figures;
         hv_harvest_look(rt->core, &figures);
-        hv_log(rt->logger, HV_WARN, "record", "more were blocked or parked",
-               HV_FIELDS(HV_INT("records", rt->blocked.more), HV_INT("blocked_keys", figures.blocked_keys)));
+        hv_log_each(rt->logger, HV_WARN, "record", "more were blocked or parked",
+                    HV_FIELDS(HV_INT("records", rt->blocked.more), HV_INT("blocked_keys", figures.blocked_keys)));
     }
     rt->blocked = (struct hv_rt_blocked){.since = rt->last_now};
 }
 
+static void look_at_the_clock(struct hv_runtime *rt) {
+    if (rt->last_now - rt->blocked.since >= BLOCKED_WHILE) {
+        hv_rt_say_how_many_more(rt);
+    }
+}
+
+hv_time hv_rt_notice_turn(struct hv_runtime *rt) {
+    look_at_the_clock(rt);
+    return rt->blocked.more > 0 ? rt->blocked.since + BLOCKED_WHILE : HV_NEVER;
+}
+
+/* A storm of bad records must not become one of log lines. */
 static enum hv_log_level level_of_news(struct hv_runtime *rt, bool again) {
-    say_how_many_more(rt);
+    look_at_the_clock(rt);
     if (again) {
         return HV_DEBUG; /* The first time it is news, later tries are detail. */
     }
@@ -57,10 +65,10 @@ static void say_blocked(struct hv_runtime *rt, const struct hv_action *action) {
     const char *advice = strstr(reason, "authorization failed") != NULL
                              ? "grant this user WRITE on the topic; the records of its key wait behind it"
                              : "mend or delete the row, or mend the topic; the records of its key wait behind it";
-    hv_log(rt->logger, level_of_news(rt, action->count > 1), "record", "blocked",
-           HV_FIELDS(HV_INT("id", action->id), HV_STR("topic", record->topic), HV_STR("reason", reason),
-                     HV_INT("size", record->value_length), HV_REAL("retry_in", seconds(action->duration)),
-                     HV_STR("advice", advice)));
+    hv_log_each(rt->logger, level_of_news(rt, action->count > 1), "record", "blocked",
+                HV_FIELDS(HV_INT("id", action->id), HV_STR("topic", record->topic), HV_STR("reason", reason),
+                          HV_INT("size", record->value_length), HV_REAL("retry_in", seconds(action->duration)),
+                          HV_STR("advice", advice)));
 }
 
 /* The key as text: what is not printable ASCII, and the backslash, as \xNN. */
@@ -79,20 +87,20 @@ static const char *show_key(const struct hv_record *record, char *out, size_t si
 }
 
 static void say_parked(struct hv_runtime *rt, const struct hv_action *action) {
-    hv_log(rt->logger, level_of_news(rt, false), "record", "parked",
-           HV_FIELDS(HV_INT("id", action->id), HV_STR("class", hv_runtime_failure_class(action->code)), HV_STR("reason", action->reason),
-                     HV_INT("attempts", (int64_t)action->count)));
+    hv_log_each(rt->logger, level_of_news(rt, false), "record", "parked",
+                HV_FIELDS(HV_INT("id", action->id), HV_STR("class", hv_runtime_failure_class(action->code)),
+                          HV_STR("reason", action->reason), HV_INT("attempts", (int64_t)action->count)));
 }
 
-/* Of a row that is skipped nothing is left but this line, so it is never left out. */
+/* Of a row that is skipped nothing is left but this line, so it is never left out. The key comes last: a long one is what is cut. */
 static void say_skipped(struct hv_runtime *rt, const struct hv_action *action) {
     const struct hv_record *record = action->payload;
     char key[KEY_SHOWN];
-    hv_log(rt->logger, HV_ERROR, "record", "skipped: its row is deleted",
-           HV_FIELDS(HV_STR("table", rt->settings->outbox_table), HV_INT("id", action->id), HV_STR("key", show_key(record, key, sizeof key)),
-                     HV_INT("key_bytes", record->key_length), HV_STR("topic", record->topic),
-                     HV_STR("class", hv_runtime_failure_class(action->code)), HV_STR("reason", action->reason),
-                     HV_INT("attempts", (int64_t)action->count)));
+    hv_log_each(rt->logger, HV_ERROR, "record", "skipped: its row is deleted",
+                HV_FIELDS(HV_STR("table", rt->settings->outbox_table), HV_INT("id", action->id),
+                          HV_STR("class", hv_runtime_failure_class(action->code)), HV_STR("reason", action->reason),
+                          HV_INT("attempts", (int64_t)action->count), HV_STR("topic", record->topic),
+                          HV_INT("key_bytes", record->key_length), HV_STR("key", show_key(record, key, sizeof key))));
 }
 
 static void say_meter(struct hv_runtime *rt, const struct hv_meter_reading *meter) {
@@ -146,7 +154,6 @@ void hv_rt_notice(struct hv_runtime *rt, const struct hv_action *action) {
                          HV_STR("advice", "see what refuses the DELETE: a trigger or a constraint")));
         break;
     case HV_NOTICE_METER:
-        say_how_many_more(rt);
         say_meter(rt, &action->meter);
         break;
     }

@@ -156,6 +156,7 @@ static void on_database_closed(void *user) {
 static void close_all(struct hv_runtime *rt) {
     struct hv_harvest_figures figures;
     hv_harvest_look(rt->core, &figures);
+    hv_rt_say_how_many_more(rt);
     rt->status = figures.in_flight > 0 || figures.unpurged > 0 || figures.given_up > 0;
     rt->closing = true;
     for (int lane = 0; lane < HV_LANES; lane++) {
@@ -190,10 +191,11 @@ static void turn(void *user) {
     const struct hv_event end = {.type = HV_EV_TURN};
     hv_harvest_step(rt->core, &end, now, &rt->actions);
     hv_rt_act(rt);
+    hv_time untold_until = hv_rt_notice_turn(rt);
     if (rt->finished && rt->left) { /* after a pause the core's patience can end before the leaving does */
         close_all(rt);
     } else {
-        hv_time deadline = hv_harvest_deadline(rt->core);
+        hv_time deadline = hv_time_min(hv_harvest_deadline(rt->core), untold_until);
         hv_loop_set_deadline(rt->loop, deadline == HV_NEVER ? HV_NEVER : deadline - rt->suspended);
     }
 }

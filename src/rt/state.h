@@ -88,6 +88,10 @@ void hv_rt_check_lease(void *runtime);
 
 /* rt/notice.c: what is told to the log. */
 void hv_rt_notice(struct hv_runtime *rt, const struct hv_action *action);
+/* After the notices of a turn. Returns when a turn is needed to tell what is untold yet, or HV_NEVER. */
+hv_time hv_rt_notice_turn(struct hv_runtime *rt);
+/* Tells of records of which there was no line, if there are any, without waiting any longer. */
+void hv_rt_say_how_many_more(struct hv_runtime *rt);
 
 /* rt/trouble.c: what the Kafka clients complain of, and their log lines. */
 void hv_rt_kafka_trouble(struct hv_runtime *rt, const char *client, int code, const char *reason);

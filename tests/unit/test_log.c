@@ -240,6 +240,23 @@ static void more_lines_about_single_records_pass(void **state) {
     assert_non_null(strstr(seen.last, "id=63"));
 }
 
+static void lines_that_must_be_there_all_pass(void **state) {
+    (void)state;
+    struct hv_logger logger = logger_at(HV_WARN);
+    for (int i = 0; i < 1000; i++) {
+        hv_log_each(&logger, HV_ERROR, "record", "skipped", HV_FIELDS(HV_INT("id", i)));
+    }
+    assert_int_equal(seen.lines, 1000);
+    assert_non_null(strstr(seen.last, "level=error component=record msg=\"skipped\" id=999\n"));
+    hv_log_each(&logger, HV_INFO, "record", "skipped", NULL); /* the level counts */
+    assert_int_equal(seen.lines, 1000);
+    for (int i = 0; i < 100; i++) { /* and others have their limit as ever */
+        hv_log(&logger, HV_ERROR, "record", "skipped", NULL);
+    }
+    assert_int_equal(seen.lines, 1000 + HV_LOG_BURST);
+    assert_null(strstr(seen.last, "repeats"));
+}
+
 static void info_is_never_held_back(void **state) {
     (void)state;
     struct hv_logger logger = logger_at(HV_DEBUG);
@@ -283,6 +300,7 @@ int main(void) {
         cmocka_unit_test(levels_below_are_left_out),
         cmocka_unit_test(repeats_are_held_back_and_counted),
         cmocka_unit_test(more_lines_about_single_records_pass),
+        cmocka_unit_test(lines_that_must_be_there_all_pass),
         cmocka_unit_test(info_is_never_held_back),
         cmocka_unit_test(a_clock_set_back_does_not_silence),
         cmocka_unit_test(many_messages_do_not_disturb_the_table),
