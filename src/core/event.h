@@ -117,8 +117,9 @@ enum hv_notice {
     HV_NOTICE_BLOCKED,   /* id, payload (valid while the actions are carried out): its key waits; reason;
                           * duration: until tried again; count: how often in a row */
     HV_NOTICE_UNBLOCKED, /* id: it went through, or (flag) was taken out of the table */
-    HV_NOTICE_PARKED,    /* id, reason, code, count (as above): its row is in the table of parked records, or was gone already */
-    HV_NOTICE_SKIPPED,   /* ... and payload, before its row is deleted */
+    HV_NOTICE_PARKED,    /* id, reason, code, count (as above), topic, key (where they are known; valid while the actions are carried
+                          * out): its row is in the table of parked records, or was gone already */
+    HV_NOTICE_SKIPPED,   /* id, payload, reason, code, count, before its row is deleted */
     HV_NOTICE_UNPURGEABLE, /* id: acknowledged, but the database refuses to delete it; duration: until tried again */
     HV_NOTICE_METER,     /* meter */
 };
@@ -178,7 +179,11 @@ struct hv_action {
             uint32_t gap_count, key_count;
         };
         const struct hv_removed *removed;
-        int code;
+        struct {
+            int code;
+            struct hv_key_bytes key; /* HV_NOTICE_PARKED; no bytes: not known, or there is none */
+            const char *topic;       /* the same; may be cut; NULL: not known */
+        };
         struct hv_meter_reading meter;
     };
 };

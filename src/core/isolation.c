@@ -27,6 +27,7 @@ void hv_isolation_init(struct hv_isolation *iso, struct hv_slots *slots, struct 
 }
 
 void hv_isolation_fini(struct hv_isolation *iso) {
+    hv_removal_forget_told(iso);
     hv_keys_fini(&iso->keys);
 }
 

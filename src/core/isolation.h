@@ -67,6 +67,8 @@ struct hv_isolation {
     struct hv_removals removals[HV_POISON_SKIP + 1]; /* by policy; none for HV_POISON_BLOCK */
     struct hv_removed removed[HV_REMOVALS]; /* of the last statement... */
     int64_t removed_ids[HV_REMOVALS];
+    void *told[2 * HV_REMOVALS]; /* topics and keys of those that were parked last: the log may tell of them when their keys are forgotten */
+    uint32_t told_count;
 };
 
 void hv_isolation_init(struct hv_isolation *iso, struct hv_slots *slots, struct hv_shards *shards, struct hv_random *dice,

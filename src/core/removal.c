@@ -2,14 +2,41 @@
 #include "core/removal.h"
 
 #include <assert.h>
+#include <string.h>
 
-static void say(const struct hv_key *key, enum hv_notice what, void *payload, struct hv_actions *out) {
+#include "base/memory.h"
+
+static struct hv_action *say(const struct hv_key *key, enum hv_notice what, void *payload, struct hv_actions *out) {
     struct hv_action *action = hv_actions_notify(out, what);
     action->id = key->id;
     action->payload = payload;
     action->reason = key->reason;
     action->code = key->code;
     action->count = key->attempts;
+    return action;
+}
+
+void hv_removal_forget_told(struct hv_isolation *iso) {
+    while (iso->told_count > 0) {
+        free(iso->told[--iso->told_count]);
+    }
+}
+
+/* A copy with a NUL behind it. */
+static const void *keep(struct hv_isolation *iso, const void *bytes, size_t length) {
+    if (bytes == NULL) {
+        return NULL;
+    }
+    assert(iso->told_count < 2 * HV_REMOVALS);
+    void *copy = hv_calloc(1, length + 1);
+    memcpy(copy, bytes, length);
+    return iso->told[iso->told_count++] = copy;
+}
+
+static void say_parked(struct hv_isolation *iso, const struct hv_key *key, struct hv_actions *out) {
+    struct hv_action *action = say(key, HV_NOTICE_PARKED, NULL, out);
+    action->topic = keep(iso, key->topic_name, key->topic_name != NULL ? strlen(key->topic_name) : 0);
+    action->key = (struct hv_key_bytes){.bytes = keep(iso, key->bytes, key->length), .length = key->length};
 }
 
 void hv_removal_begin(struct hv_isolation *iso, uint32_t key, enum hv_poison policy, struct hv_actions *out) {
@@ -72,11 +99,12 @@ static bool is_asked(const struct hv_key *key) {
 
 void hv_removal_done(struct hv_isolation *iso, struct hv_list *gone, struct hv_actions *out) {
     struct hv_removals *removals = &iso->removals[asked_way(iso)];
+    hv_removal_forget_told(iso); /* of the statement before: its answer came in another turn */
     for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY; i = hv_keys_next(&iso->keys, i)) {
         struct hv_key *key = hv_key(&iso->keys, i);
         if (is_asked(key)) {
             if (key->policy == HV_POISON_PARK) {
-                say(key, HV_NOTICE_PARKED, NULL, out);
+                say_parked(iso, key, out);
             }
             hv_list_append(iso->slots, gone, key->removing);
             key->removing = HV_NO_SLOT;

@@ -33,5 +33,7 @@ void hv_removal_done(struct hv_isolation *iso, struct hv_list *gone, struct hv_a
 void hv_removal_again(struct hv_isolation *iso);
 /* ... was refused, because of one of the rows (others may pass), or altogether. */
 void hv_removal_refused(struct hv_isolation *iso, bool because_of_a_row, hv_time now, struct hv_actions *out);
+/* What was told of rows that were parked is not used any more. */
+void hv_removal_forget_told(struct hv_isolation *iso);
 
 #endif

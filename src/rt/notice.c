@@ -72,13 +72,13 @@ static void say_blocked(struct hv_runtime *rt, const struct hv_action *action) {
 }
 
 /* The key as text: what is not printable ASCII, and the backslash, as \xNN. */
-static const char *show_key(const struct hv_record *record, char *out, size_t size) {
+static const char *show_key(const uint8_t *key, size_t key_length, char *out, size_t size) {
     size_t length = 0;
-    if (record->key == NULL) {
+    if (key == NULL) {
         return NULL;
     }
-    for (int32_t i = 0; i < record->key_length && length + 5 < size; i++) {
-        uint8_t byte = record->key[i];
+    for (size_t i = 0; i < key_length && length + 5 < size; i++) {
+        uint8_t byte = key[i];
         bool plain = byte >= 0x20 && byte < 0x7f && byte != '\\';
         length += (size_t)snprintf(out + length, size - length, plain ? "%c" : "\\x%02x", byte);
     }
@@ -87,20 +87,24 @@ static const char *show_key(const struct hv_record *record, char *out, size_t si
 }
 
 static void say_parked(struct hv_runtime *rt, const struct hv_action *action) {
+    char key[KEY_SHOWN];
     hv_log_each(rt->logger, level_of_news(rt, false), "record", "parked",
                 HV_FIELDS(HV_INT("id", action->id), HV_STR("class", hv_runtime_failure_class(action->code)),
-                          HV_STR("reason", action->reason), HV_INT("attempts", (int64_t)action->count)));
+                          HV_STR("reason", action->reason), HV_INT("attempts", (int64_t)action->count),
+                          HV_STR("topic", action->topic),
+                          HV_STR("key", show_key(action->key.bytes, action->key.length, key, sizeof key))));
 }
 
 /* Of a row that is skipped nothing is left but this line, so it is never left out. The key comes last: a long one is what is cut. */
 static void say_skipped(struct hv_runtime *rt, const struct hv_action *action) {
     const struct hv_record *record = action->payload;
     char key[KEY_SHOWN];
+    size_t key_length = record->key_length > 0 ? (size_t)record->key_length : 0;
     hv_log_each(rt->logger, HV_ERROR, "record", "skipped: its row is deleted",
                 HV_FIELDS(HV_STR("table", rt->settings->outbox_table), HV_INT("id", action->id),
                           HV_STR("class", hv_runtime_failure_class(action->code)), HV_STR("reason", action->reason),
                           HV_INT("attempts", (int64_t)action->count), HV_STR("topic", record->topic),
-                          HV_INT("key_bytes", record->key_length), HV_STR("key", show_key(record, key, sizeof key))));
+                          HV_INT("key_bytes", record->key_length), HV_STR("key", show_key(record->key, key_length, key, sizeof key))));
 }
 
 static void say_meter(struct hv_runtime *rt, const struct hv_meter_reading *meter) {

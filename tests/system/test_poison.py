@@ -53,6 +53,10 @@ def check_parked(world, outcome):
         assert (topic, key, value, names, values) == (row.topic, row.key, row.value, row.names, row.values)
         assert failure == CLASSES[row.kind] and error and attempts >= 1 and failed_at <= parked_at, (row.kind, parked[row.id][5:])
         assert row.value[:40] not in error
+    rows = {row.id: row for row in outcome.aside}
+    for line in world.daemon.find("record", "parked"):   # of the first, when there are many
+        row = rows.get(int(line["id"]))
+        assert row is None or (line["topic"], line.get("key")) == (row.topic, row.key), line["raw"]
 
 
 def check_skipped(world, outcome):

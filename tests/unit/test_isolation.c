@@ -29,7 +29,7 @@ struct bed {
 
 static void view(void *user, const void *payload, struct hv_view *ret) {
     const struct bed *bed = user;
-    *ret = (struct hv_view){.key = payload, .key_length = (uint32_t)strlen(payload), .policy = bed->policy};
+    *ret = (struct hv_view){.key = payload, .key_length = (uint32_t)strlen(payload), .topic = "a topic", .policy = bed->policy};
 }
 
 static int open_bed(void **state) {
@@ -274,6 +274,16 @@ static void a_key_goes_on_once_its_row_is_parked(void **state) {
     assert_int_equal(gone.first, hv_slots_find(&bed->slots, 1));
     assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), HV_NO_SLOT);
     assert_int_equal(bed->iso.keys.used, 0);
+    const struct hv_action *said = NULL; /* the key is forgotten, what is told of it is not */
+    for (size_t i = 0; i < bed->out.count; i++) {
+        said = bed->out.list[i].type == HV_ACT_NOTIFY && bed->out.list[i].notice == HV_NOTICE_PARKED ? &bed->out.list[i] : said;
+    }
+    assert_non_null(said);
+    assert_int_equal(said->id, 1);
+    assert_int_equal(said->code, 7);
+    assert_string_equal(said->topic, "a topic");
+    assert_int_equal(said->key.length, 3);
+    assert_string_equal(said->key.bytes, "101");
 }
 
 static void a_statement_that_is_refused_is_halved_or_blocks(void **state) {
