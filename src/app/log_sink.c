@@ -84,6 +84,9 @@ static ssize_t put(struct hv_log_sink *sink, const char *bytes, size_t length) {
 
 static void keep(struct hv_log_sink *sink, const char *bytes, size_t length) {
     assert(length <= sizeof sink->ring - sink->length);
+    if (sink->length == 0) {
+        sink->head = 0; /* so that memory that was never needed is never touched */
+    }
     size_t tail = (sink->head + sink->length) % sizeof sink->ring;
     size_t first = sizeof sink->ring - tail < length ? sizeof sink->ring - tail : length;
     memcpy(sink->ring + tail, bytes, first);

@@ -13,7 +13,8 @@
 #include "base/log.h"
 #include "base/time.h"
 
-#define HV_LOG_SINK_BUFFER (256 * 1024)
+/* Some 25,000 lines: each skipped record has its own, and nothing else is left of it. Costs memory only once it is used. */
+#define HV_LOG_SINK_BUFFER (8 * 1024 * 1024)
 
 struct hv_log_sink;
 

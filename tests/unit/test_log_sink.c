@@ -72,12 +72,12 @@ static unsigned check_lines(const char *all, unsigned *dropped) {
         const char *end = strchr(line, '\n');
         assert_non_null(end);
         assert_memory_equal(line, "time=", 5);
-        const char *n = strstr(line, " n="), *lost = strstr(line, " dropped=");
-        if (lost != NULL && lost < end) {
+        const char *n = memmem(line, (size_t)(end - line), " n=", 3), *lost = memmem(line, (size_t)(end - line), " dropped=", 9);
+        if (lost != NULL) {
             *dropped += (unsigned)atoi(lost + 9);
             continue;
         }
-        assert_true(n != NULL && n < end);
+        assert_non_null(n);
         assert_true(atoi(n + 3) > last);
         last = atoi(n + 3);
         assert_memory_equal(end - 4, " z=z", 4);
@@ -90,7 +90,7 @@ static unsigned check_lines(const char *all, unsigned *dropped) {
  * the test hangs). Then the loop runs and somebody reads: whole lines, in order, and their number and the
  * dropped ones add up. */
 static void flood(bool socket, bool another_user) {
-    enum { LINES = 20000 };
+    enum { LINES = HV_LOG_SINK_BUFFER / 64 }; /* each is longer */
     struct hv_logger logger = new_logger();
     struct hv_error err;
     int fds[2];
