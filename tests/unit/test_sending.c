@@ -347,6 +347,32 @@ static void after_a_refusal_answers_are_waited_for(void **state) {
     assert_int_equal(bed->sent[3], 2);
 }
 
+/* Each refused batch costs all others a new client: after the second one in a row the topic's records go alone. */
+static void records_of_a_topic_in_doubt_go_alone(void **state) {
+    struct bed *bed = *state;
+    for (int64_t id = 1; id <= 2; id++) {
+        struct hv_slot *slot = add(bed, id, 0);
+        slot->key = (uint64_t)id;
+        slot->topic = 7;
+        go(bed);
+        assert_int_equal(bed->lanes[id], HV_LANE_RECORDS);
+        report(bed, id, HV_REFUSED);
+        go(bed);
+        report(bed, id, HV_DELIVERED); /* alone it passes */
+        bed->now += HV_MS(500);
+    }
+    add(bed, 3, 0)->topic = 7;
+    add(bed, 4, 1)->topic = 8;
+    go(bed);
+    assert_int_equal(bed->lanes[3], HV_LANE_SUSPECTS);
+    assert_int_equal(bed->lanes[4], HV_LANE_RECORDS);
+    report(bed, 3, HV_DELIVERED);
+    bed->now += HV_SECONDS(1);
+    add(bed, 5, 0)->topic = 7;
+    go(bed);
+    assert_int_equal(bed->lanes[5], HV_LANE_RECORDS);
+}
+
 /* Leadership is lost meanwhile. */
 static void giving_up_does_not_wait_for_answers(void **state) {
     struct bed *bed = *state;
@@ -368,6 +394,7 @@ int main(void) {
         TEST(one_shard_does_not_take_the_window),
         TEST(after_a_refusal_answers_are_waited_for),
         TEST(giving_up_does_not_wait_for_answers),
+        TEST(records_of_a_topic_in_doubt_go_alone),
         TEST(a_failed_report_rewinds_everything_but_what_was_delivered),
         TEST(reports_that_do_not_come_are_not_waited_for),
         TEST(refused_records_go_alone_through_the_other_lane),
