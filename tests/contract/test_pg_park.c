@@ -84,15 +84,7 @@ static void client_open(struct client *c, const char *table, const char *sql, co
     c->admin = admin_open(conninfo_with(""));
     drop_all(c->admin);
     admin_sql(c->admin, sql);
-    struct hv_pg_options options = {
-        .conninfo = conninfo_with(more),
-        .application_name = "contract",
-        .connect_timeout = HV_SECONDS(20),
-        .statement_timeout = HV_SECONDS(20),
-        .backoff_min = HV_MS(5),
-        .backoff_max = HV_MS(20),
-        .seed = 1,
-    };
+    struct hv_pg_options options = options_for(conninfo_with(more));
     if (hv_outbox_open(c->bench.loop, &options, table, &handler, c, &c->outbox, &err) != 0) {
         fail_msg("%s", err.text);
     }
