@@ -6,6 +6,7 @@
 #define SAME HV_MS(100)         /* refusals this close are those of one client */
 #define MEMORY HV_SECONDS(10)   /* a batch that is refused later than this after the last one is the first again */
 #define SPAN HV_SECONDS(1)
+#define ENOUGH 500              /* records that pass between two refused batches: alone they take as long as a new client does (measured) */
 #define SPAN_MAX HV_SECONDS(60)
 
 static struct hv_doubt *find(struct hv_doubts *doubts, uint32_t topic) {
@@ -47,8 +48,18 @@ void hv_doubts_batch_refused(struct hv_doubts *doubts, uint32_t topic, hv_time n
         return;
     }
     doubt->refused = now;
-    doubt->until = now + doubt->span;
-    doubt->span = hv_time_min(doubt->span * 2, SPAN_MAX);
+    if (doubt->passed < ENOUGH) {
+        doubt->until = now + doubt->span;
+        doubt->span = hv_time_min(doubt->span * 2, SPAN_MAX);
+    }
+    doubt->passed = 0;
+}
+
+void hv_doubts_note_passed(struct hv_doubts *doubts, uint32_t topic) {
+    struct hv_doubt *doubt = find(doubts, topic);
+    if (doubt != NULL && doubt->passed < ENOUGH) {
+        doubt->passed++;
+    }
 }
 
 void hv_doubts_refused_alone(struct hv_doubts *doubts, uint32_t topic, hv_time now) {

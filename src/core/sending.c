@@ -112,6 +112,7 @@ static void acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_
         hv_isolation_acked(sender->iso, index, now, out);
     } else {
         struct hv_shard *shard = &sender->shards->list[slot->shard];
+        hv_doubts_passed(&sender->iso->doubts, slot->topic);
         hv_shards_acked(sender->shards, index, now);
         if (shard->in_flight == 0) {
             hv_shard_rewind(sender->shards, shard); /* earlier ones may have failed */

@@ -39,6 +39,26 @@ static void each_further_one_doubles_the_time(void **state) {
     assert_false(hv_doubts_has(&doubts, 7, now + HV_SECONDS(11)));
 }
 
+/* One bad record in thousands: batches are worth what they cost. */
+static void no_doubt_while_many_pass_in_between(void **state) {
+    (void)state;
+    struct hv_doubts doubts = {.count = 0};
+    for (int i = 0; i < 20; i++) {
+        hv_doubts_batch_refused(&doubts, 7, HV_SECONDS(i));
+        assert_false(hv_doubts_has(&doubts, 7, HV_SECONDS(i)));
+        for (int n = 0; n < 500; n++) {
+            hv_doubts_passed(&doubts, 7);
+        }
+    }
+    hv_doubts_batch_refused(&doubts, 7, HV_SECONDS(20));
+    for (int n = 0; n < 499; n++) {
+        hv_doubts_passed(&doubts, 7);
+        hv_doubts_passed(&doubts, 8);
+    }
+    hv_doubts_batch_refused(&doubts, 7, HV_SECONDS(21));
+    assert_true(hv_doubts_has(&doubts, 7, HV_SECONDS(21)));
+}
+
 static void it_lasts_as_long_as_records_are_refused_alone(void **state) {
     (void)state;
     struct hv_doubts doubts = {.count = 0};
@@ -75,6 +95,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_refused_batch_is_no_doubt),
         cmocka_unit_test(each_further_one_doubles_the_time),
+        cmocka_unit_test(no_doubt_while_many_pass_in_between),
         cmocka_unit_test(it_lasts_as_long_as_records_are_refused_alone),
         cmocka_unit_test(of_too_many_topics_the_oldest_is_forgotten),
     };
