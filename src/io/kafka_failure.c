@@ -8,7 +8,7 @@
 
 #define ERR(name) RD_KAFKA_RESP_ERR_##name
 
-static const struct {
+static const struct known {
     int code;
     enum hv_kafka_class of;
     const char *label;
@@ -55,22 +55,23 @@ static const struct {
     {ERR(CLUSTER_AUTHORIZATION_FAILED), HV_KAFKA_CLUSTER, "cluster"},
 };
 
-enum hv_kafka_class hv_kafka_class_of(int code) {
+static const struct known *find(int code) {
     for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++) {
         if (classes[i].code == code) {
-            return classes[i].of;
+            return &classes[i];
         }
     }
-    return HV_KAFKA_PASSING;
+    return NULL;
+}
+
+enum hv_kafka_class hv_kafka_class_of(int code) {
+    const struct known *known = find(code);
+    return known != NULL ? known->of : HV_KAFKA_PASSING;
 }
 
 const char *hv_kafka_label_of(int code) {
-    for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++) {
-        if (classes[i].code == code) {
-            return classes[i].label;
-        }
-    }
-    return "unknown";
+    const struct known *known = find(code);
+    return known != NULL ? known->label : "unknown";
 }
 
 /* ---- why a certificate is refused ---- */

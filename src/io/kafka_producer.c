@@ -298,13 +298,13 @@ static void read_conf(const rd_kafka_conf_t *conf, const struct hv_kafka_propert
     *known->partitioner = '\0';
     rd_kafka_conf_get(conf, "partitioner", known->partitioner, &length);
     known->size_max = (int32_t)read_number(conf, "message.max.bytes");
-    double batch_bytes = read_number(conf, "batch.size");
+    double batch_bytes = read_number(conf, "batch.size"), linger = read_number(conf, "linger.ms");
     known->limits = (struct hv_route_limits){
-        .linger = (hv_time)(read_number(conf, "linger.ms") * 1000),
+        .linger = (hv_time)(linger * 1000),
         .batch_records = (uint32_t)read_number(conf, "batch.num.messages"),
         .batch_bytes = batch_bytes < known->size_max ? (int64_t)batch_bytes : known->size_max,
         /* Who asks for a linger gets it. */
-        .hurry = read_number(conf, "linger.ms") > 0 && !is_set(properties, "linger.ms") && !is_set(properties, "queue.buffering.max.ms"),
+        .hurry = linger > 0 && !is_set(properties, "linger.ms") && !is_set(properties, "queue.buffering.max.ms"),
     };
 }
 
