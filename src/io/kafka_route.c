@@ -198,15 +198,14 @@ static void refuse(struct hv_routes *routes, struct topic *topic, uint64_t ticke
 }
 
 /* Does the first held record go now: with the batch that was begun, or beginning another? */
-static bool may_give(struct hv_routes *routes, struct partition *partition, bool *begun) {
+static bool may_give(struct hv_routes *routes, struct partition *partition) {
     const struct hv_record *record = partition->held.list[partition->held.first].record;
-    if (partition->in_flight > 0 && (partition->proven || !routes->prove) && !routes->broken && joins_batch(routes, partition, record)) {
+    if (partition->in_flight > 0 && partition->proven && !routes->broken && joins_batch(routes, partition, record)) {
         return true;
     }
-    if (*begun || !may_begin(routes, partition)) {
+    if (!may_begin(routes, partition)) {
         return false;
     }
-    *begun = true;
     partition->batch_at = hv_loop_clock();
     partition->batch_records = 0;
     partition->batch_bytes = 0;
@@ -216,8 +215,7 @@ static bool may_give(struct hv_routes *routes, struct partition *partition, bool
 /* Gives to the client what is held for a partition, as far as may be. */
 static void release(struct hv_routes *routes, struct topic *topic, int32_t number) {
     struct partition *partition = &topic->partitions[number];
-    bool begun = false;
-    while (partition->held.count > 0 && may_give(routes, partition, &begun)) {
+    while (partition->held.count > 0 && may_give(routes, partition)) {
         struct held *list = partition->held.list + partition->held.first;
         if (partition->held.count > AHEAD) {
             __builtin_prefetch(list[AHEAD].record);
