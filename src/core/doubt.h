@@ -32,6 +32,9 @@ void hv_doubts_batch_refused(struct hv_doubts *doubts, uint32_t topic, hv_time n
 /* ... alone, for the first time. */
 void hv_doubts_refused_alone(struct hv_doubts *doubts, uint32_t topic, hv_time now);
 
+/* Those that are long over: while none is left, a record costs nothing. */
+void hv_doubts_forget_old(struct hv_doubts *doubts, hv_time now);
+
 void hv_doubts_note_passed(struct hv_doubts *doubts, uint32_t topic);
 
 /* A record of the topic was acknowledged that had gone the way of all. */

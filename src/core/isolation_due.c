@@ -82,7 +82,6 @@ void hv_isolation_try(struct hv_isolation *iso, uint32_t key, uint32_t index) {
     hv_isolation_insert(iso, key, index);
 }
 
-
 void hv_isolation_put_off(struct hv_isolation *iso, uint32_t key, hv_time now) {
     hv_key_move(&iso->keys, key, HV_KEY_BLOCKED);
     hv_key(&iso->keys, key)->until = now + iso->config->io_error_backoff;

@@ -285,6 +285,7 @@ static void watch_for_stall(struct hv_sender *sender, hv_time now, struct hv_act
 }
 
 void hv_sender_advance(struct hv_sender *sender, bool leading, hv_time now, struct hv_actions *out) {
+    hv_doubts_forget_old(&sender->iso->doubts, now);
     for (int id = 0; id < HV_LANES; id++) {
         struct hv_lane *lane = &sender->lanes[id];
         if (is_purging(lane) && (lane->in_flight == 0 || (lane->state == HV_LANE_PURGING && now >= lane->until))) {

@@ -238,11 +238,8 @@ static size_t asked(struct bed *bed, enum hv_poison policy, const struct hv_remo
     return way == HV_POISON_BLOCK ? 0 : count;
 }
 
-/* What waits behind it stays in memory, and goes on when it is gone; its slot is known until no claim can bring it. */
-static void a_key_goes_on_once_its_row_is_parked(void **state) {
-    struct bed *bed = *state;
-    const struct hv_removed *rows;
-    struct hv_list gone = HV_LIST_EMPTY;
+/* Record 1 of key 1 is refused alone, with code 7, and goes to be parked; record 3 waits behind it. */
+static void park_first_of_two(struct bed *bed) {
     bed->policy = HV_POISON_PARK;
     suspect(bed, 1, 1);
     hv_shards_insert(&bed->shards, make(bed, 3, 1));
@@ -250,6 +247,14 @@ static void a_key_goes_on_once_its_row_is_parked(void **state) {
     uint32_t index = hv_isolation_next(&bed->iso, bed->now, &bed->out);
     hv_isolation_sent(&bed->iso, index, bed->now);
     hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, false, 7, "told"}, bed->now, &bed->out);
+}
+
+/* What waits behind it stays in memory, and goes on when it is gone; its slot is known until no claim can bring it. */
+static void a_key_goes_on_once_its_row_is_parked(void **state) {
+    struct bed *bed = *state;
+    const struct hv_removed *rows;
+    struct hv_list gone = HV_LIST_EMPTY;
+    park_first_of_two(bed);
     assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), HV_NO_SLOT);
     assert_true(takes(bed, 1));
     assert_int_equal(bed->iso.unsent, 1);
@@ -320,13 +325,7 @@ static void a_statement_that_is_refused_is_halved_or_blocks(void **state) {
 static void rows_behind_one_that_stays_are_left(void **state) {
     struct bed *bed = *state;
     const struct hv_removed *rows;
-    bed->policy = HV_POISON_PARK;
-    suspect(bed, 1, 1);
-    hv_shards_insert(&bed->shards, make(bed, 3, 1));
-    hv_isolation_begin(&bed->iso, &bed->shards.list[0]);
-    uint32_t index = hv_isolation_next(&bed->iso, bed->now, &bed->out);
-    hv_isolation_sent(&bed->iso, index, bed->now);
-    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, false, 7, "told"}, bed->now, &bed->out);
+    park_first_of_two(bed);
     assert_int_equal(asked(bed, HV_POISON_PARK, &rows), 1);
     hv_removal_refused(&bed->iso, false, bed->now, &bed->out);
     assert_int_equal(bed->slots.used, 0);
