@@ -107,57 +107,27 @@ static void turn(struct hv_harvest *h, struct hv_actions *out) {
 
 /* ---- events ---- */
 
-static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+static void sender_event(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
     switch (event->type) {
-    case HV_EV_TURN:
-        turn(h, out);
+    case HV_EV_CLIENT_READY:
+        hv_sender_client_ready(&h->sender, event->lane);
         break;
-    case HV_EV_LEADER_ID:
-        hv_tenure_leader_id(h, event->uuid);
+    case HV_EV_CLIENT_FAILED:
+        hv_sender_client_failed(&h->sender, event->lane, event->reason, h->now, out);
         break;
-    case HV_EV_ASSIGNED:
-        hv_tenure_assigned(h, event->flag, out);
+    case HV_EV_REPORTS:
+        on_reports(h, event, out);
         break;
-    case HV_EV_REVOKED:
-        hv_tenure_revoked(h, event->flag, out);
+    case HV_EV_BOUNCED:
+        hv_sender_bounced(&h->sender, event, h->now, out);
         break;
-    case HV_EV_HEARTBEAT:
-        hv_leading_heartbeat(&h->leading, event->stamp);
-        break;
-    case HV_EV_HANDED_OVER:
-        hv_tenure_handed_over(h);
-        break;
-    case HV_EV_LEFT:
-        hv_tenure_left(h, out);
-        break;
-    case HV_EV_CLAIM_UP:
-        hv_claim_up(&h->claim, h->now);
-        break;
-    case HV_EV_CLAIM_DOWN:
-        hv_claim_down(&h->claim, event->flag, h->now);
-        hv_settle_mark_answered(&h->settle);
-        break;
-    case HV_EV_CLAIM_REFUSED:
-        hv_claim_refused(&h->claim, h->now);
-        hv_settle_mark_answered(&h->settle);
-        break;
-    case HV_EV_CLAIMED:
-        hv_supply_claimed(h, event, out);
-        hv_settle_mark_answered(&h->settle);
-        break;
-    case HV_EV_LISTED:
-        hv_claim_listed(&h->claim, event->rows, event->count, h->term, &h->slots, &h->isolation, h->now);
-        hv_settle_mark_answered(&h->settle);
-        break;
-    case HV_EV_WRITERS:
-        hv_claim_writers(&h->claim, event->hashes, event->count, h->now);
-        break;
-    case HV_EV_LISTENING:
-        hv_claim_listening(&h->claim);
-        break;
-    case HV_EV_WAKE:
-        hv_claim_wake(&h->claim);
-        break;
+    default:
+        assert(false);
+    }
+}
+
+static void settle_event(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+    switch (event->type) {
     case HV_EV_SETTLE_UP:
         hv_settle_up(&h->settle);
         break;
@@ -175,29 +145,53 @@ static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct 
         hv_settle_parked(&h->settle, hv_claim_is_reading(&h->claim), out);
         hv_claim_deleting(&h->claim);
         break;
-    case HV_EV_FETCHED:
-        hv_supply_fetched(h, event, out);
-        break;
-    case HV_EV_CLIENT_READY:
-        hv_sender_client_ready(&h->sender, event->lane);
-        break;
-    case HV_EV_CLIENT_FAILED:
-        hv_sender_client_failed(&h->sender, event->lane, event->reason, h->now, out);
-        break;
-    case HV_EV_REPORTS:
-        on_reports(h, event, out);
-        break;
-    case HV_EV_BOUNCED:
-        hv_sender_bounced(&h->sender, event, h->now, out);
+    default:
+        assert(false);
+    }
+}
+
+/* Every event, by the part that it is for. */
+static void dispatch(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+    switch (event->type) {
+    case HV_EV_TURN:
+        turn(h, out);
         break;
     case HV_EV_RETRY:
         hv_isolation_retry_all(&h->isolation, h->now);
         break;
+    case HV_EV_LEADER_ID:
+    case HV_EV_ASSIGNED:
+    case HV_EV_REVOKED:
+    case HV_EV_HEARTBEAT:
+    case HV_EV_HANDED_OVER:
+    case HV_EV_LEFT:
     case HV_EV_STOP:
-        hv_tenure_stop(h, out);
-        break;
     case HV_EV_HURRY:
-        hv_tenure_hurry(h, out);
+        hv_tenure_event(h, event, out);
+        break;
+    case HV_EV_CLAIM_UP:
+    case HV_EV_CLAIM_DOWN:
+    case HV_EV_CLAIM_REFUSED:
+    case HV_EV_CLAIMED:
+    case HV_EV_LISTED:
+    case HV_EV_WRITERS:
+    case HV_EV_LISTENING:
+    case HV_EV_WAKE:
+    case HV_EV_FETCHED:
+        hv_supply_event(h, event, out);
+        break;
+    case HV_EV_CLIENT_READY:
+    case HV_EV_CLIENT_FAILED:
+    case HV_EV_REPORTS:
+    case HV_EV_BOUNCED:
+        sender_event(h, event, out);
+        break;
+    case HV_EV_SETTLE_UP:
+    case HV_EV_SETTLE_DOWN:
+    case HV_EV_SETTLE_REFUSED:
+    case HV_EV_PURGED:
+    case HV_EV_PARKED:
+        settle_event(h, event, out);
         break;
     }
 }

@@ -65,29 +65,22 @@ void hv_tenure_advance(struct hv_harvest *h, struct hv_actions *out);
 /* When something here falls due. */
 hv_time hv_tenure_deadline(const struct hv_harvest *h);
 
-/* The id that was asked for: a spare one, until it is taken for a term or a refresh (there has to be one). */
-void hv_tenure_leader_id(struct hv_harvest *h, const uint8_t *uuid);
+/* An event of the group, of the application that winds up, of stopping; an id that was asked for. */
+void hv_tenure_event(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out);
+
+/* There is a spare id: it is ours now, for a term or a refresh. */
 void hv_tenure_take_spare_id(struct hv_harvest *h);
 
 /* Who does not lead holds nothing that is not sent. */
 void hv_tenure_forget_unsent(struct hv_harvest *h, struct hv_actions *out);
-
-/* The group's events, and the application's (event.h). */
-void hv_tenure_assigned(struct hv_harvest *h, bool owns, struct hv_actions *out);
-void hv_tenure_revoked(struct hv_harvest *h, bool lost, struct hv_actions *out);
-void hv_tenure_left(struct hv_harvest *h, struct hv_actions *out);
-void hv_tenure_handed_over(struct hv_harvest *h);
-void hv_tenure_stop(struct hv_harvest *h, struct hv_actions *out);
-void hv_tenure_hurry(struct hv_harvest *h, struct hv_actions *out);
 
 /* ---- supply ---- */
 
 /* Leadership begins: all is claimed from the start. */
 void hv_supply_begin(struct hv_harvest *h);
 
-/* Rows that were claimed, and rows of refused records that were read again. */
-void hv_supply_claimed(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out);
-void hv_supply_fetched(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out);
+/* An event of the connection that claims; rows of refused records that were read again. */
+void hv_supply_event(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out);
 
 /* Asks for rows if it is time and there is room. */
 void hv_supply_advance(struct hv_harvest *h, struct hv_actions *out);

@@ -11,7 +11,7 @@
 
 /* ---- rows that come ---- */
 
-void hv_supply_claimed(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+static void on_claimed(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
     if (hv_settle_pending(&h->settle) > 0) {
         hv_claim_deleting(&h->claim);
     }
@@ -44,10 +44,48 @@ void hv_supply_claimed(struct hv_harvest *h, const struct hv_event *event, struc
     }
 }
 
-void hv_supply_fetched(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+static void on_fetched(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
     hv_settle_fetched(&h->settle); /* if leadership ended since, no key waits for these rows */
     if (!hv_intake_fetched(&h->intake, event->rows, event->count, event->flag, h->now, out)) {
         h->claim.refresh = "a row that was read again has another key, and there is no room for it";
+    }
+}
+
+void hv_supply_event(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+    switch (event->type) {
+    case HV_EV_CLAIM_UP:
+        hv_claim_up(&h->claim, h->now);
+        break;
+    case HV_EV_CLAIM_DOWN:
+        hv_claim_down(&h->claim, event->flag, h->now);
+        hv_settle_mark_answered(&h->settle);
+        break;
+    case HV_EV_CLAIM_REFUSED:
+        hv_claim_refused(&h->claim, h->now);
+        hv_settle_mark_answered(&h->settle);
+        break;
+    case HV_EV_CLAIMED:
+        on_claimed(h, event, out);
+        hv_settle_mark_answered(&h->settle);
+        break;
+    case HV_EV_LISTED:
+        hv_claim_listed(&h->claim, event->rows, event->count, h->term, &h->slots, &h->isolation, h->now);
+        hv_settle_mark_answered(&h->settle);
+        break;
+    case HV_EV_WRITERS:
+        hv_claim_writers(&h->claim, event->hashes, event->count, h->now);
+        break;
+    case HV_EV_LISTENING:
+        hv_claim_listening(&h->claim);
+        break;
+    case HV_EV_WAKE:
+        hv_claim_wake(&h->claim);
+        break;
+    case HV_EV_FETCHED:
+        on_fetched(h, event, out);
+        break;
+    default:
+        assert(false);
     }
 }
 

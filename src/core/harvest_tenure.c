@@ -1,6 +1,7 @@
 /* See harvest_parts.h: the part that says when we lead, and how that ends. What a role is, and what a lease, is leading's. */
 #include "core/harvest_parts.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define LEAVE_LIMIT HV_SECONDS(10)
@@ -23,7 +24,7 @@ static void want_spare_id(struct hv_harvest *h, struct hv_actions *out) {
     }
 }
 
-void hv_tenure_leader_id(struct hv_harvest *h, const uint8_t *uuid) {
+static void on_leader_id(struct hv_harvest *h, const uint8_t *uuid) {
     memcpy(h->spare_id, uuid, HV_UUID_BYTES);
     h->spare = true;
     h->spare_asked = false;
@@ -80,7 +81,7 @@ static void begin_draining(struct hv_harvest *h) {
     }
 }
 
-void hv_tenure_revoked(struct hv_harvest *h, bool lost, struct hv_actions *out) {
+static void on_revoked(struct hv_harvest *h, bool lost, struct hv_actions *out) {
     enum hv_role role = h->leading.role;
     h->leading.answer_owed = !lost;
     if (role == HV_LEADER && !lost) {
@@ -103,9 +104,9 @@ void hv_tenure_revoked(struct hv_harvest *h, bool lost, struct hv_actions *out) 
     }
 }
 
-void hv_tenure_assigned(struct hv_harvest *h, bool owns, struct hv_actions *out) {
+static void on_assigned(struct hv_harvest *h, bool owns, struct hv_actions *out) {
     if (!owns) {
-        hv_tenure_revoked(h, true, out);
+        on_revoked(h, true, out);
     } else if (h->leading.role == HV_STANDBY) {
         hv_leading_assigned(&h->leading, h->now);
     }
@@ -149,10 +150,6 @@ static void check_hand_over(struct hv_harvest *h, struct hv_actions *out) {
     }
 }
 
-void hv_tenure_handed_over(struct hv_harvest *h) {
-    h->handing_over = false;
-}
-
 static void limit_hand_over(struct hv_harvest *h) {
     if (h->now >= h->hand_over_until) {
         h->handing_over = false;
@@ -180,7 +177,7 @@ static void advance_hand_over(struct hv_harvest *h, struct hv_actions *out) {
 
 /* ---- stopping ---- */
 
-void hv_tenure_stop(struct hv_harvest *h, struct hv_actions *out) {
+static void begin_stop(struct hv_harvest *h, struct hv_actions *out) {
     if (h->stop != HV_RUNNING) {
         return;
     }
@@ -191,8 +188,8 @@ void hv_tenure_stop(struct hv_harvest *h, struct hv_actions *out) {
     end_term(h, NULL, out);
 }
 
-void hv_tenure_hurry(struct hv_harvest *h, struct hv_actions *out) {
-    hv_tenure_stop(h, out);
+static void hurry(struct hv_harvest *h, struct hv_actions *out) {
+    begin_stop(h, out);
     h->drain_until = h->now;
     h->hand_over_until = h->now;
 }
@@ -221,7 +218,7 @@ static void advance_stop(struct hv_harvest *h, struct hv_actions *out) {
     }
 }
 
-void hv_tenure_left(struct hv_harvest *h, struct hv_actions *out) {
+static void on_left(struct hv_harvest *h, struct hv_actions *out) {
     if (h->leading.role != HV_STANDBY) {
         hv_leading_move(&h->leading, HV_STANDBY);
     }
@@ -229,6 +226,39 @@ void hv_tenure_left(struct hv_harvest *h, struct hv_actions *out) {
     if (h->stop == HV_LEAVING) {
         h->stop = HV_STOPPED;
         hv_actions_add(out, HV_ACT_STOPPED);
+    }
+}
+
+/* ---- events ---- */
+
+void hv_tenure_event(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+    switch (event->type) {
+    case HV_EV_LEADER_ID:
+        on_leader_id(h, event->uuid);
+        break;
+    case HV_EV_ASSIGNED:
+        on_assigned(h, event->flag, out);
+        break;
+    case HV_EV_REVOKED:
+        on_revoked(h, event->flag, out);
+        break;
+    case HV_EV_HEARTBEAT:
+        hv_leading_heartbeat(&h->leading, event->stamp);
+        break;
+    case HV_EV_HANDED_OVER:
+        h->handing_over = false;
+        break;
+    case HV_EV_LEFT:
+        on_left(h, out);
+        break;
+    case HV_EV_STOP:
+        begin_stop(h, out);
+        break;
+    case HV_EV_HURRY:
+        hurry(h, out);
+        break;
+    default:
+        assert(false);
     }
 }
 

@@ -340,13 +340,6 @@ int hv_record_make(struct hv_record_maker *maker, const struct hv_row *row, stru
     return 0;
 }
 
-int hv_record_build(const struct hv_row *row, struct hv_record **ret) {
-    struct hv_record_maker maker = {0};
-    int result = hv_record_make(&maker, row, ret);
-    hv_record_maker_fini(&maker);
-    return result;
-}
-
 uint64_t hv_record_key_id(const void *key, int32_t length) {
     return length < 0 ? ~HV_HASH64_START : hv_hash64(HV_HASH64_START, key, (size_t)length);
 }

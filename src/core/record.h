@@ -83,7 +83,6 @@ void hv_record_maker_fini(struct hv_record_maker *maker); /* records that were m
  * Defects of the row's content are no errors: the record is built and carries `defect` (arrays that cannot
  * be decoded count as HV_DEFECT_HEADER_FORM). -1 only when memory is exhausted (ENOMEM). */
 int hv_record_make(struct hv_record_maker *maker, const struct hv_row *row, struct hv_record **ret);
-int hv_record_build(const struct hv_row *row, struct hv_record **ret); /* by itself */
 void hv_record_free(struct hv_record *record); /* NULL is fine */
 
 /* Stands for a key, as good as unique. NULL (length -1) is a key of its own. */

@@ -87,8 +87,10 @@ static struct hv_record *build(const struct hv_row *row) {
     struct hv_row copy = {row->id, exact(row->topic), exact(row->key), exact(row->value),
                           exact(row->header_keys),
                           exact(row->header_values), row->id_header};
+    struct hv_record_maker maker = {0};
     struct hv_record *record = NULL;
-    assert_int_equal(hv_record_build(&copy, &record), 0);
+    assert_int_equal(hv_record_make(&maker, &copy, &record), 0);
+    hv_record_maker_fini(&maker);
     const struct hv_column *columns[] = {&copy.topic, &copy.key, &copy.value, &copy.header_keys,
                                          &copy.header_values};
     for (int i = 0; i < 5; i++) {
