@@ -11,9 +11,10 @@
 
 /* Not wrong in itself: container platforms hand secrets out like this, in places that others cannot enter. */
 static void check_secrets(struct hv_check *check) {
-    for (const char *file = check->settings->open_files; file != NULL && *file != '\0'; file += strcspn(file, "\n") + 1)
+    for (const char *file = check->settings->open_files; file != NULL && *file != '\0'; file += strcspn(file, "\n") + 1) {
         hv_check_note(check, "secrets: every user of this machine may read %.*s; chmod 600 it, unless its directory is closed",
                       (int)strcspn(file, "\n"), file);
+    }
 }
 
 /* harvestd does not start without it. Rights are not looked at: this may be run by another user. */
@@ -43,9 +44,11 @@ int hv_cmd_check(const struct hv_settings *settings) {
     check_control_socket(&check);
     hv_check_database(&check);
     hv_check_kafka(&check);
-    for (size_t i = 0; i < check.topic_count; i++)
+    for (size_t i = 0; i < check.topic_count; i++) {
         free(check.topics[i]);
-    if (check.bad > 0)
+    }
+    if (check.bad > 0) {
         printf("%u point%s not ok\n", check.bad, check.bad == 1 ? " is" : "s are");
+    }
     return check.bad == 0 ? 0 : 1;
 }

@@ -38,8 +38,9 @@ static rd_kafka_t *open_client(const struct hv_settings *s, bool consumer, rd_ka
     struct hv_kafka_property group = {"group.id", s->leader_group_id};
     struct hv_kafka_properties own = {.list = &group, .count = consumer};
     if (hv_kafka_conf_make(consumer ? HV_KAFKA_ELECTION_CONSUMER : HV_KAFKA_ELECTION_PRODUCER, s->name, &s->kafka,
-                           consumer ? &s->kafka_consumer : NULL, &own, &conf, NULL) != 0)
+                           consumer ? &s->kafka_consumer : NULL, &own, &conf, NULL) != 0) {
         return NULL;
+    }
     rd_kafka_conf_set_log_cb(conf, drop_log);
     rd_kafka_conf_set_opaque(conf, outcome);
     rd_kafka_conf_set(conf, "log.queue", "false", why, sizeof why);
@@ -51,8 +52,9 @@ static rd_kafka_t *open_client(const struct hv_settings *s, bool consumer, rd_ka
         rd_kafka_conf_set(conf, "message.timeout.ms", "5000", why, sizeof why);
     }
     rd_kafka_t *client = rd_kafka_new(consumer ? RD_KAFKA_CONSUMER : RD_KAFKA_PRODUCER, conf, why, sizeof why);
-    if (client == NULL)
+    if (client == NULL) {
         rd_kafka_conf_destroy(conf);
+    }
     return client;
 }
 
@@ -63,8 +65,9 @@ static void try_consuming(const struct hv_settings *s, bool leader_topic, bool *
     rd_kafka_t *client = open_client(s, true, NULL);
     bool read = !leader_topic;
     *ret_group = *ret_topic = true;
-    if (client == NULL)
+    if (client == NULL) {
         return;
+    }
     rd_kafka_poll_set_consumer(client);
     if (leader_topic) {
         rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
@@ -79,8 +82,9 @@ static void try_consuming(const struct hv_settings *s, bool leader_topic, bool *
         *ret_group = *ret_group && code != RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
         *ret_topic = *ret_topic && code != RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
         read = read || code == RD_KAFKA_RESP_ERR__PARTITION_EOF || !*ret_topic;
-        if (message != NULL)
+        if (message != NULL) {
             rd_kafka_message_destroy(message);
+        }
     }
     rd_kafka_consumer_close(client);
     rd_kafka_destroy(client);
@@ -94,8 +98,9 @@ static rd_kafka_resp_err_t try_write(rd_kafka_t *client, const char *topic, rd_k
     rd_kafka_resp_err_t code = rd_kafka_producev(client, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_PARTITION(0),
                                                  RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
                                                  RD_KAFKA_V_VALUE((void *)(uintptr_t)heartbeat, sizeof heartbeat - 1), RD_KAFKA_V_END);
-    if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+    if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
         return code;
+    }
     rd_kafka_flush(client, ANSWER_MS);
     return *outcome;
 }
@@ -104,17 +109,20 @@ static void check_writing(struct hv_check *check, const char *const *topics, siz
     const struct hv_settings *s = check->settings;
     rd_kafka_resp_err_t outcome;
     rd_kafka_t *client = open_client(s, false, &outcome);
-    if (client == NULL)
+    if (client == NULL) {
         return;
+    }
     rd_kafka_resp_err_t code = try_write(client, s->leader_topic, &outcome);
-    if (code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+    if (code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) {
         forbidden(check, "leader topic", "Write", "topic", s->leader_topic);
+    }
     bool safe = code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED || code == RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS;
     for (size_t i = 0; safe && i < count; i++) {
         code = try_write(client, topics[i], &outcome);
         safe = code != RD_KAFKA_RESP_ERR_NO_ERROR;
-        if (code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+        if (code == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) {
             forbidden(check, "topic", "Write", "topic", topics[i]);
+        }
     }
     rd_kafka_destroy(client);
 }
@@ -124,13 +132,17 @@ void hv_check_acls(struct hv_check *check, bool leader_topic, const char *const 
     unsigned bad = check->bad;
     bool group, topic;
     try_consuming(s, leader_topic, &group, &topic);
-    if (!group)
+    if (!group) {
         forbidden(check, "group", "Read", "group", s->leader_group_id);
-    if (!topic)
+    }
+    if (!topic) {
         forbidden(check, "leader topic", "Read", "topic", s->leader_topic);
-    if (!leader_topic)
+    }
+    if (!leader_topic) {
         return;
+    }
     check_writing(check, topics, count);
-    if (check->bad == bad)
+    if (check->bad == bad) {
         hv_check_ok(check, "rights: the brokers allow the group, the leader topic and the topics of waiting rows");
+    }
 }

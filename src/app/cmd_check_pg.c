@@ -44,8 +44,9 @@ static PGresult *ask(struct session *s, const char *point, const char *sql, int 
                      const char *const *values) {
     PGresult *result = PQexecParams(s->conn, sql, count, NULL, values, NULL, NULL, 0);
     ExecStatusType status = PQresultStatus(result);
-    if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK)
+    if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK) {
         return result;
+    }
     struct hv_pg_failure failure = {0};
     hv_pg_failure_from_result(&failure, result);
     hv_check_bad(s->check, hv_pg_advice(failure.trouble), "%s: %s", point, failure.error.text);
@@ -64,9 +65,11 @@ static const char columns_sql[] =
     "a.attrelid = pg_catalog.to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped";
 
 static int find_row(const PGresult *result, const char *name) {
-    for (int row = 0; row < PQntuples(result); row++)
-        if (strcmp(PQgetvalue(result, row, 0), name) == 0)
+    for (int row = 0; row < PQntuples(result); row++) {
+        if (strcmp(PQgetvalue(result, row, 0), name) == 0) {
             return row;
+        }
+    }
     return -1;
 }
 
@@ -81,17 +84,20 @@ static void check_column(struct session *s, const PGresult *found, int column) {
         return;
     }
     hv_table_column(column, (Oid)strtoul(PQgetvalue(found, row, 1), NULL, 10), &expected, &fine);
-    if (!fine)
+    if (!fine) {
         hv_check_bad(s->check, hv_pg_advice(HV_PG_WRONG_TYPE), "table: column %s has type %s; it is to be %s",
                      name, PQgetvalue(found, row, 2), expected);
+    }
     bool not_null = is_true(found, row, 3);
-    if (column == HV_COL_LEADER_ID && not_null)
+    if (column == HV_COL_LEADER_ID && not_null) {
         hv_check_bad(s->check, "ALTER TABLE ... ALTER leader_id DROP NOT NULL",
                      "table: column leader_id is NOT NULL; rows that nobody marked have NULL there");
-    if ((column == HV_COL_TOPIC || column == HV_COL_KEY) && !not_null)
+    }
+    if ((column == HV_COL_TOPIC || column == HV_COL_KEY) && !not_null) {
         hv_check_note(s->check,
                       "table: column %s may be NULL; a row with NULL there is not sent and blocks its shard",
                       name);
+    }
 }
 
 /* Is there a table, and has it the columns? */
@@ -100,16 +106,20 @@ static bool check_columns(struct session *s) {
     const char *const parameters[] = {s->table};
     unsigned bad = s->check->bad;
     PGresult *found = ask(s, "table", columns_sql, 1, parameters);
-    if (found == NULL)
+    if (found == NULL) {
         return false;
+    }
     bool exists = PQntuples(found) > 0;
-    if (!exists)
+    if (!exists) {
         hv_check_bad(s->check, hv_pg_advice(HV_PG_NO_TABLE), "table: there is no %s that this user can see",
                      table);
-    for (int column = 0; exists && column <= HV_COL_LEADER_ID; column++)
+    }
+    for (int column = 0; exists && column <= HV_COL_LEADER_ID; column++) {
         check_column(s, found, column);
-    if (exists && s->check->bad == bad)
+    }
+    if (exists && s->check->bad == bad) {
         hv_check_ok(s->check, "table: %s has all columns, of types that work", table);
+    }
     PQclear(found);
     return exists;
 }
@@ -118,10 +128,12 @@ static bool check_columns(struct session *s) {
 static bool check_rights(struct session *s) {
     const char *const parameters[] = {s->table};
     PGresult *r = ask(s, "rights", hv_rights_sql, 1, parameters);
-    if (r == NULL)
+    if (r == NULL) {
         return true;
-    for (int row = 0; row < PQntuples(r); row++)
+    }
+    for (int row = 0; row < PQntuples(r); row++) {
         hv_check_bad(s->check, PQgetvalue(r, row, 1), "rights: no %s", PQgetvalue(r, row, 0));
+    }
     s->entitled = PQntuples(r) == 0;
     bool usable = PQntuples(r) == 0 || strncmp(PQgetvalue(r, 0, 0), "USAGE", 5) != 0;
     PQclear(r);
@@ -140,18 +152,22 @@ static void check_kind(struct session *s) {
         PQclear(r);
         return;
     }
-    if (s->entitled)
+    if (s->entitled) {
         hv_check_ok(s->check, "rights: SELECT, UPDATE (leader_id), DELETE");
-    if (is_true(r, 0, 0))
+    }
+    if (is_true(r, 0, 0)) {
         hv_check_note(
             s->check,
             "rights: row-level security is in force for this user; rows that it hides are not sent");
-    if (!is_true(r, 0, 1))
+    }
+    if (!is_true(r, 0, 1)) {
         hv_check_bad(s->check, "name a table in outbox_table",
                      "table: it is a view or the like, not a table");
-    if (is_true(r, 0, 2) || strcmp(PQgetvalue(r, 0, 3), "on") == 0)
+    }
+    if (is_true(r, 0, 2) || strcmp(PQgetvalue(r, 0, 3), "on") == 0) {
         hv_check_bad(s->check, "connect to the primary, see target_session_attrs=read-write of data_source",
                      "database: it is read-only");
+    }
     PQclear(r);
 }
 
@@ -165,16 +181,18 @@ static const char index_sql[] =
 static void check_index(struct session *s) {
     const char *const parameters[] = {s->table};
     PGresult *r = ask(s, "index", index_sql, 1, parameters);
-    if (r == NULL)
+    if (r == NULL) {
         return;
-    if (!is_true(r, 0, 0))
+    }
+    if (!is_true(r, 0, 0)) {
         hv_check_bad(s->check, "make id the primary key: ALTER TABLE ... ADD PRIMARY KEY (id)",
                      "index: there is none on id, so each mark and each purge reads the whole table");
-    else if (!is_true(r, 0, 1))
+    } else if (!is_true(r, 0, 1)) {
         hv_check_note(s->check,
                       "index: id is indexed but not unique; rows of the same id are deleted together");
-    else
+    } else {
         hv_check_ok(s->check, "index: id is indexed and unique");
+    }
     PQclear(r);
 }
 
@@ -183,17 +201,18 @@ static void check_sequence(struct session *s) {
                               "q.seqrelid = pg_catalog.pg_get_serial_sequence($1, 'id')::regclass";
     const char *const parameters[] = {s->table};
     PGresult *r = PQexecParams(s->conn, sql, 1, NULL, parameters, NULL, NULL, 0);
-    if (PQresultStatus(r) != PGRES_TUPLES_OK || PQntuples(r) == 0)
+    if (PQresultStatus(r) != PGRES_TUPLES_OK || PQntuples(r) == 0) {
         hv_check_note(
             s->check,
             "sequence: id has none of its own; draw ids at the insert, in the order of commits for a key");
-    else if (strcmp(PQgetvalue(r, 0, 1), "1") != 0)
+    } else if (strcmp(PQgetvalue(r, 0, 1), "1") != 0) {
         hv_check_note(s->check,
                       "sequence: %s hands out %s ids at a time, so ids do not rise in the order of inserts; "
                       "ALTER SEQUENCE %s CACHE 1, if the order of a key's records matters",
                       PQgetvalue(r, 0, 0), PQgetvalue(r, 0, 1), PQgetvalue(r, 0, 0));
-    else
+    } else {
         hv_check_ok(s->check, "sequence: ids are drawn one by one");
+    }
     PQclear(r);
 }
 
@@ -205,10 +224,11 @@ static void check_parked(struct session *s) {
     const char *const parameters[] = {s->table, parked};
     PGresult *r = ask(s, "parked records", hv_park_shape_sql, 2, parameters);
     if (r != NULL && PQntuples(r) == 1 && is_true(r, 0, 0)) {
-        if (hv_park_read_shape(r, s->table, parked, &sql, &err) == 0)
+        if (hv_park_read_shape(r, s->table, parked, &sql, &err) == 0) {
             hv_check_ok(s->check, "parked records: table %s has all columns, and may be written to", parked);
-        else
+        } else {
             hv_check_bad(s->check, hv_pg_advice(HV_PG_PARKED_TABLE), "parked records: %s", err.text);
+        }
     }
     free(sql);
     PQclear(r);
@@ -222,9 +242,11 @@ static void find_topics(struct session *s) {
              "WHERE kafka_topic IS NOT NULL ORDER BY 1 LIMIT %d",
              s->table, HV_CHECK_TOPICS_MAX);
     PGresult *r = PQexecParams(s->conn, sql, 0, NULL, NULL, NULL, NULL, 0);
-    if (PQresultStatus(r) == PGRES_TUPLES_OK) /* otherwise the reason was told: a column or a right */
-        for (int row = 0; row < PQntuples(r); row++)
+    if (PQresultStatus(r) == PGRES_TUPLES_OK) { /* otherwise the reason was told: a column or a right */
+        for (int row = 0; row < PQntuples(r); row++) {
             s->check->topics[s->check->topic_count++] = hv_must(strdup(PQgetvalue(r, row, 0)));
+        }
+    }
     PQclear(r);
 }
 
@@ -237,8 +259,9 @@ static void bound_statements(struct session *s) {
     snprintf(limit, sizeof limit, "%" PRId64, s->check->settings->statement_timeout / 1000);
     const char *const values[] = {pid, limit};
     PGresult *r = PQexecParams(s->conn, sql, 2, NULL, values, NULL, NULL, 0);
-    if (PQresultStatus(r) == PGRES_TUPLES_OK && PQgetisnull(r, 0, 0))
+    if (PQresultStatus(r) == PGRES_TUPLES_OK && PQgetisnull(r, 0, 0)) {
         hv_check_note(s->check, "database: a pooler is in between; it has to keep its pool from running dry, see the README");
+    }
     PQclear(r);
 }
 

@@ -45,8 +45,9 @@ static bool wait_notification(PGconn *conn) {
     while (!take_notification(conn)) {
         struct pollfd fd = {.fd = PQsocket(conn), .events = POLLIN};
         hv_time left = until - hv_loop_clock();
-        if (left <= 0 || poll(&fd, 1, (int)(left / 1000) + 1) == 0 || PQconsumeInput(conn) == 0)
+        if (left <= 0 || poll(&fd, 1, (int)(left / 1000) + 1) == 0 || PQconsumeInput(conn) == 0) {
             return false;
+        }
     }
     return true;
 }
@@ -56,8 +57,9 @@ static bool notifications_arrive(const struct hv_check *check, PGconn *conn) {
     struct hv_pg_failure failure;
     char channel[64];
     PGconn *other = hv_database_connect(check->settings, "harvestd check", &failure);
-    if (other == NULL)
+    if (other == NULL) {
         return false;
+    }
     snprintf(channel, sizeof channel, "harvestd_check_%ld", (long)getpid());
     bool arrives = run(conn, "LISTEN", channel) && run(other, "NOTIFY", channel) && wait_notification(conn);
     run(conn, "UNLISTEN", channel);
@@ -69,20 +71,24 @@ static bool notifications_arrive(const struct hv_check *check, PGconn *conn) {
 void hv_check_wakeup(struct hv_check *check, PGconn *conn, const char *table) {
     char channel[HV_TABLE_CHANNEL_SIZE], wait[32];
     struct hv_error err;
-    if (check->settings->wakeup != HV_WAKE_BY_LISTEN || hv_table_channel(check->settings->outbox_table, channel, &err) != 0)
+    if (check->settings->wakeup != HV_WAKE_BY_LISTEN || hv_table_channel(check->settings->outbox_table, channel, &err) != 0) {
         return;
+    }
     hv_show_duration(check->settings->idle_backoff_max, wait, sizeof wait);
     bool trigger = has_trigger(conn, table, channel), arrives = notifications_arrive(check, conn);
-    if (!trigger)
+    if (!trigger) {
         hv_check_note(check,
                       "wakeup: the table has no trigger that notifies %s, so records may wait for idle_backoff_max, %s; `harvestd schema "
                       "--notify` prints it",
                       channel, wait);
-    if (!arrives)
+    }
+    if (!arrives) {
         hv_check_note(check,
                       "wakeup: notifications do not arrive, so records may wait for idle_backoff_max, %s; behind a pooler they do only in "
                       "session mode: connect past it, or set wakeup = poll",
                       wait);
-    if (trigger && arrives)
+    }
+    if (trigger && arrives) {
         hv_check_ok(check, "wakeup: inserts are told of, on channel %s", channel);
+    }
 }

@@ -82,8 +82,9 @@ static void on_signal(uv_signal_t *handle, int number) {
         }
         return;
     }
-    if (d->runtime == NULL)
+    if (d->runtime == NULL) {
         return;
+    }
     switch (++d->stop_signals) {
     case 1:
         hv_log(&d->logger, HV_INFO, "main", "stopping", fields);
@@ -122,8 +123,9 @@ static void on_stopped(void *user, int status) {
 /* A leader's start is over when it leads, and what comes then needs the room; that of others after a while. */
 static bool on_notice(void *user, const struct hv_action *action) {
     (void)user;
-    if (action->notice == HV_NOTICE_ACQUIRED)
+    if (action->notice == HV_NOTICE_ACQUIRED) {
         hv_footprint_start_is_over();
+    }
     return true;
 }
 
@@ -131,8 +133,9 @@ static bool on_notice(void *user, const struct hv_action *action) {
 static void on_tidy(uv_timer_t *timer) {
     struct daemon *d = timer->data;
     struct hv_harvest_figures figures;
-    if (d->runtime == NULL)
+    if (d->runtime == NULL) {
         return;
+    }
     hv_runtime_look(d->runtime, &figures);
     if (figures.acknowledged == d->acknowledged && figures.acknowledged != d->tidied) {
         hv_footprint_work_is_over();
@@ -163,8 +166,9 @@ static int start(struct daemon *d, struct hv_error *err) {
     uv_timer_start(&d->tidy_timer, on_start_over, START_MS, 0);
     if (hv_log_sink_attach(d->sink, &d->loop, err) != 0 ||
         hv_signals_open(&d->signals, &d->loop, signal_numbers, SIGNALS, on_signal, d, err) != 0 ||
-        open_control(d, err) != 0)
+        open_control(d, err) != 0) {
         return -1;
+    }
     hv_log(
         &d->logger, HV_INFO, "main", "started",
         HV_FIELDS(HV_STR("version", HV_VERSION), HV_INT("pid", getpid()), HV_STR("name", d->settings->name)));
@@ -174,11 +178,13 @@ static int start(struct daemon *d, struct hv_error *err) {
 /* On the loop until it is empty. 0, or -1 with err: nothing was started. */
 static int run_loop(struct daemon *d, struct hv_error *err) {
     int bad = uv_loop_init(&d->loop);
-    if (bad != 0)
+    if (bad != 0) {
         return hv_error_set(err, "no event loop: %s", uv_strerror(bad));
+    }
     bad = start(d, err);
-    if (bad != 0)
+    if (bad != 0) {
         let_go_of_loop(d);
+    }
     uv_run(&d->loop, UV_RUN_DEFAULT);
     int open = uv_loop_close(&d->loop);
     assert(open == 0);
@@ -196,10 +202,11 @@ int hv_cmd_run(const struct hv_settings *settings) {
     d.logger.format = (enum hv_log_format)settings->log_format;
     d.sink = hv_log_sink_open(STDERR_FILENO, &d.logger);
     int bad = run_loop(&d, &err);
-    if (bad != 0)
+    if (bad != 0) {
         hv_log(&d.logger, HV_ERROR, "main", "cannot start", HV_FIELDS(HV_STR("reason", err.text)));
-    else
+    } else {
         hv_log(&d.logger, HV_INFO, "main", "stopped", HV_FIELDS(HV_STR("drained", d.drained ? "yes" : "no")));
+    }
     hv_log_sink_close(d.sink, HV_SECONDS(1));
     return bad == 0 ? 0 : 1;
 }

@@ -68,12 +68,13 @@ static void print_grants(const char *table, const char *role, bool application) 
         printf("    END IF;\n");
     }
     printf("END $grants$;\n");
-    if (application)
+    if (application) {
         printf("GRANT INSERT (create_time, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values) ON %s "
                "TO %s;\n",
                table, role);
-    else
+    } else {
         printf("GRANT SELECT, UPDATE (leader_id), DELETE ON %s TO %s;\n", table, role);
+    }
 }
 
 /* One notification a statement, all alike: of those of one transaction Postgres keeps one. The function is the same for all outboxes of a
@@ -102,12 +103,13 @@ static int print_notify(const char *table) {
 /* 0, or 1 when it told that this is no name. */
 static int quote(const char *what, const char *name, bool one_part, char *out, size_t size) {
     struct hv_error err;
-    if (hv_outbox_quote_table(name, out, size, &err) != 0)
+    if (hv_outbox_quote_table(name, out, size, &err) != 0) {
         fprintf(stderr, "harvestd: %s: %s\n", what, err.text);
-    else if (one_part && strstr(out, "\".\"") != NULL)
+    } else if (one_part && strstr(out, "\".\"") != NULL) {
         fprintf(stderr, "harvestd: %s: a role's name has one part; put one with a dot in double quotes\n", what);
-    else
+    } else {
         return 0;
+    }
     return 1;
 }
 
@@ -126,10 +128,12 @@ static void for_applications(FILE *out, const char *table, const char *quoted, c
 /* 0, also when no role is given; 1 when it told that this is no name. */
 static int grant(const char *option, const char *role, const char *table, const char *quoted_table, print_grants_fn *print) {
     char quoted[600];
-    if (role == NULL)
+    if (role == NULL) {
         return 0;
-    if (quote(option, role, true, quoted, sizeof quoted) != 0)
+    }
+    if (quote(option, role, true, quoted, sizeof quoted) != 0) {
         return 1;
+    }
     print(stdout, table, quoted_table, quoted);
     return 0;
 }
@@ -138,14 +142,18 @@ int hv_cmd_schema(const struct hv_settings *settings, const struct hv_options *o
     const char *role = options->grants, *application = options->application_grants, *operator_role = options->operator_grants;
     const char *table = settings->outbox_table;
     char quoted[600];
-    if (quote("outbox_table", table, false, quoted, sizeof quoted) != 0)
+    if (quote("outbox_table", table, false, quoted, sizeof quoted) != 0) {
         return 1;
-    if (role == NULL && application == NULL && operator_role == NULL && !options->notify && !options->park_schema)
+    }
+    if (role == NULL && application == NULL && operator_role == NULL && !options->notify && !options->park_schema) {
         print_table(table);
-    if (options->park_schema && role == NULL && application == NULL && operator_role == NULL)
+    }
+    if (options->park_schema && role == NULL && application == NULL && operator_role == NULL) {
         hv_schema_print_park(stdout, table, quoted);
-    if (options->notify && print_notify(table) != 0)
+    }
+    if (options->notify && print_notify(table) != 0) {
         return 1;
+    }
     return grant("--grants", role, quoted, quoted, for_harvestd) != 0 ||
            (options->park_schema && grant("--grants", role, table, quoted, hv_schema_print_park_grants) != 0) ||
            grant("--application-grants", application, quoted, quoted, for_applications) != 0 ||

@@ -28,8 +28,9 @@ void hv_footprint_set_up(void) {
 static bool is_written_by_relocation(const struct dl_phdr_info *object, const ElfW(Phdr) *dynamic) {
     const ElfW(Dyn) *entry = (const ElfW(Dyn) *)(object->dlpi_addr + dynamic->p_vaddr);
     for (; entry->d_tag != DT_NULL; entry++) {
-        if (entry->d_tag == DT_TEXTREL || (entry->d_tag == DT_FLAGS && (entry->d_un.d_val & DF_TEXTREL) != 0))
+        if (entry->d_tag == DT_TEXTREL || (entry->d_tag == DT_FLAGS && (entry->d_un.d_val & DF_TEXTREL) != 0)) {
             return true;
+        }
     }
     return false;
 }
@@ -38,10 +39,12 @@ static bool is_as_in_its_file(const struct dl_phdr_info *object) {
     uintptr_t vdso = getauxval(AT_SYSINFO_EHDR); /* the kernel's own, and in no file */
     for (int i = 0; i < object->dlpi_phnum; i++) {
         const ElfW(Phdr) *p = &object->dlpi_phdr[i];
-        if (p->p_type == PT_LOAD && object->dlpi_addr + p->p_vaddr == vdso)
+        if (p->p_type == PT_LOAD && object->dlpi_addr + p->p_vaddr == vdso) {
             return false;
-        if (p->p_type == PT_DYNAMIC && is_written_by_relocation(object, p))
+        }
+        if (p->p_type == PT_DYNAMIC && is_written_by_relocation(object, p)) {
             return false;
+        }
     }
     return true;
 }
@@ -51,12 +54,14 @@ static int let_go_of_object(struct dl_phdr_info *object, size_t size, void *user
     (void)size;
     (void)user;
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    if (!is_as_in_its_file(object))
+    if (!is_as_in_its_file(object)) {
         return 0;
+    }
     for (int i = 0; i < object->dlpi_phnum; i++) {
         const ElfW(Phdr) *p = &object->dlpi_phdr[i];
-        if (p->p_type != PT_LOAD || (p->p_flags & PF_W) != 0)
+        if (p->p_type != PT_LOAD || (p->p_flags & PF_W) != 0) {
             continue;
+        }
         uintptr_t start = (object->dlpi_addr + p->p_vaddr) & ~(page - 1);
         uintptr_t end = (object->dlpi_addr + p->p_vaddr + p->p_memsz + page - 1) & ~(page - 1);
         madvise((void *)start, end - start, MADV_DONTNEED); /* a wish */

@@ -45,8 +45,9 @@ static void sink_fd(struct hv_log_sink *sink, int fd) {
     struct stat info;
     sink->fd = fd;
     sink->way = WAY_DIRECT;
-    if (fstat(fd, &info) != 0 || S_ISREG(info.st_mode))
+    if (fstat(fd, &info) != 0 || S_ISREG(info.st_mode)) {
         return;
+    }
     if (S_ISSOCK(info.st_mode)) {
         sink->way = WAY_SOCKET;
         return;
@@ -69,16 +70,18 @@ static ssize_t put(struct hv_log_sink *sink, const char *bytes, size_t length) {
     ssize_t n;
     if (sink->way == WAY_ASKING) {
         struct pollfd ready = {.fd = sink->fd, .events = POLLOUT};
-        if (poll(&ready, 1, 0) == 0)
+        if (poll(&ready, 1, 0) == 0) {
             return 0;
+        }
         length = length > PIPE_BUF ? PIPE_BUF : length;
     }
     do
         n = sink->way == WAY_SOCKET ? send(sink->fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL)
                                     : write(sink->fd, bytes, length);
     while (n < 0 && errno == EINTR);
-    if (n < 0 && errno == EAGAIN)
+    if (n < 0 && errno == EAGAIN) {
         return 0;
+    }
     return n;
 }
 
@@ -105,8 +108,9 @@ static void give_up(struct hv_log_sink *sink) {
 /* Once there is room again, the reader learns that something is missing. */
 static void tell_dropped(struct hv_log_sink *sink) {
     char line[512];
-    if (sink->dropped == 0 || sizeof sink->ring - sink->length < sizeof sink->ring / 2)
+    if (sink->dropped == 0 || sizeof sink->ring - sink->length < sizeof sink->ring / 2) {
         return;
+    }
     size_t length =
         hv_log_format_line(line, sizeof line, sink->logger->format, hv_loop_wall_clock(), HV_WARN, "main",
                            "log lines were dropped: standard error was too slow or closed",
@@ -119,13 +123,15 @@ static void tell_dropped(struct hv_log_sink *sink) {
 static void flush(struct hv_log_sink *sink) {
     for (;;) {
         tell_dropped(sink);
-        if (sink->length == 0)
+        if (sink->length == 0) {
             return;
+        }
         size_t there =
             sizeof sink->ring - sink->head < sink->length ? sizeof sink->ring - sink->head : sink->length;
         ssize_t n = put(sink, sink->ring + sink->head, there);
-        if (n == 0)
+        if (n == 0) {
             return;
+        }
         if (n < 0) {
             give_up(sink);
             return;
@@ -147,8 +153,9 @@ static void on_writable(uv_poll_t *poll, int status, int events) {
 /* Watches the descriptor exactly while something is kept. */
 static void wait_or_rest(struct hv_log_sink *sink) {
     bool wanted = sink->attached && sink->length > 0;
-    if (wanted == sink->waiting)
+    if (wanted == sink->waiting) {
         return;
+    }
     struct epoll_event event = {.events = EPOLLOUT};
     if (!wanted) {
         uv_poll_stop(&sink->poll);
@@ -165,10 +172,11 @@ static void take_line(void *user, enum hv_log_level level, const char *line, siz
     (void)level;
     flush(sink);
     ssize_t n = sink->length == 0 ? put(sink, line, length) : 0;
-    if (n < 0 || (size_t)n + sizeof sink->ring - sink->length < length)
+    if (n < 0 || (size_t)n + sizeof sink->ring - sink->length < length) {
         sink->dropped++;
-    else
+    } else {
         keep(sink, line + n, length - (size_t)n);
+    }
     wait_or_rest(sink);
 }
 
@@ -191,8 +199,9 @@ struct hv_log_sink *hv_log_sink_open(int fd, struct hv_logger *logger) {
 int hv_log_sink_attach(struct hv_log_sink *sink, uv_loop_t *loop, struct hv_error *err) {
     assert(!sink->attached);
     sink->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (sink->epoll_fd < 0)
+    if (sink->epoll_fd < 0) {
         return hv_error_set(err, "epoll_create1: %s", strerror(errno));
+    }
     int bad = uv_poll_init(loop, &sink->poll, sink->epoll_fd);
     if (bad != 0) {
         close(sink->epoll_fd);
@@ -213,25 +222,29 @@ static void detached(uv_handle_t *handle) {
 }
 
 void hv_log_sink_detach(struct hv_log_sink *sink) {
-    if (!sink->attached)
+    if (!sink->attached) {
         return;
+    }
     sink->attached = false;
     wait_or_rest(sink);
     uv_close((uv_handle_t *)&sink->poll, detached);
 }
 
 void hv_log_sink_close(struct hv_log_sink *sink, hv_time limit) {
-    if (sink == NULL)
+    if (sink == NULL) {
         return;
+    }
     assert(!sink->attached && sink->epoll_fd < 0);
     hv_time until = hv_loop_clock() + limit;
     for (flush(sink); sink->length > 0; flush(sink)) {
         hv_time left = until - hv_loop_clock();
         struct pollfd ready = {.fd = sink->fd, .events = POLLOUT};
-        if (left <= 0 || poll(&ready, 1, (int)(left / 1000) + 1) == 0)
+        if (left <= 0 || poll(&ready, 1, (int)(left / 1000) + 1) == 0) {
             break;
+        }
     }
-    if (sink->fd_owned)
+    if (sink->fd_owned) {
         close(sink->fd);
+    }
     free(sink);
 }

@@ -16,15 +16,18 @@ enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_WRONG = 2 };
 
 /* A socket must not become standard error because we were started without one. */
 static void open_standard_descriptors(void) {
-    for (int fd = 0; fd <= 2; fd++)
-        if (fcntl(fd, F_GETFD) == -1 && errno == EBADF && open("/dev/null", O_RDWR) != fd)
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) == -1 && errno == EBADF && open("/dev/null", O_RDWR) != fd) {
             _exit(EXIT_FAILED);
+        }
+    }
 }
 
 /* What was printed is worth nothing if it did not arrive. */
 static int finish_output(int code) {
-    if (fflush(stdout) == 0 && !ferror(stdout))
+    if (fflush(stdout) == 0 && !ferror(stdout)) {
         return code;
+    }
     fprintf(stderr, "harvestd: standard output cannot be written: %s\n", strerror(errno));
     return EXIT_FAILED;
 }
@@ -53,22 +56,24 @@ static int with_settings(const struct hv_options *options) {
         hv_settings_free(&settings);
         return EXIT_WRONG;
     }
-    if (!settings.core_dumps)
+    if (!settings.core_dumps) {
         forbid_core_dumps();
-    if (options->command == HV_COMMAND_RUN)
+    }
+    if (options->command == HV_COMMAND_RUN) {
         code = hv_cmd_run(&settings);
-    else if (options->command == HV_COMMAND_CHECK)
+    } else if (options->command == HV_COMMAND_CHECK) {
         code = hv_cmd_check(&settings);
-    else if (options->command == HV_COMMAND_SCHEMA)
+    } else if (options->command == HV_COMMAND_SCHEMA) {
         code = hv_cmd_schema(&settings, options);
-    else if (options->command == HV_COMMAND_STASH)
+    } else if (options->command == HV_COMMAND_STASH) {
         code = hv_cmd_stash(&settings, options);
-    else if (options->command == HV_COMMAND_PUMP)
+    } else if (options->command == HV_COMMAND_PUMP) {
         code = hv_cmd_pump(&settings, options);
-    else if (options->command == HV_COMMAND_PARK)
+    } else if (options->command == HV_COMMAND_PARK) {
         code = hv_cmd_park(&settings, options);
-    else if (options->command == HV_COMMAND_BLOCKED)
+    } else if (options->command == HV_COMMAND_BLOCKED) {
         code = hv_cmd_blocked(&settings, options);
+    }
     hv_settings_free(&settings);
     return code;
 }

@@ -9,10 +9,12 @@
 /* How many bytes of the text fit into a line of this width; at least one word. */
 static size_t line_length(const char *text, size_t width) {
     size_t length = strlen(text), at;
-    if (length <= width)
+    if (length <= width) {
         return length;
-    for (at = width; at > 0 && text[at] != ' ';)
+    }
+    for (at = width; at > 0 && text[at] != ' ';) {
         at--;
+    }
     return at > 0 ? at : strcspn(text, " ");
 }
 
@@ -40,8 +42,9 @@ static void print_options(FILE *out, const struct hv_option_table *table) {
     for (size_t i = 0; i < table->count; i++) {
         const struct hv_option *o = &table->rows[i];
         char word[100], help[600], letter[8] = "    ";
-        if (o->letter != 0)
+        if (o->letter != 0) {
             snprintf(letter, sizeof letter, "-%c, ", o->letter);
+        }
         snprintf(word, sizeof word, "  %s%s%s%s", letter, o->name, o->value == NULL ? "" : " ",
                  o->value == NULL ? "" : o->value);
         snprintf(help, sizeof help, "%s%s%s%s", o->help, o->preset == NULL ? "" : " (default: ",
@@ -62,14 +65,16 @@ static void print_commands(FILE *out) {
 static void help_of_command(const struct hv_command_row *row, FILE *out) {
     char summary[400];
     fprintf(out, "Usage: harvestd %s", row->name);
-    for (int a = 0; row->actions != NULL && row->actions[a] != NULL; a++)
+    for (int a = 0; row->actions != NULL && row->actions[a] != NULL; a++) {
         fprintf(out, "%s%s", a == 0 ? " " : "|", row->actions[a]);
+    }
     fputs(" [options]\n\n", out);
     snprintf(summary, sizeof summary, "%s.", row->summary);
     summary[0] = (char)toupper((unsigned char)summary[0]);
     print_entry(out, "", 0, summary);
-    if (row->about != NULL)
+    if (row->about != NULL) {
         fprintf(out, "\n%s", row->about);
+    }
     if (row->options != NULL) {
         fprintf(out, "\nOptions of %s:\n", row->name);
         print_options(out, row->options);
@@ -115,8 +120,9 @@ static void print_range(FILE *out, const struct hv_setting *setting) {
         fprintf(out, ", %s to %s", hv_show_number(kind, setting->min, low, sizeof low),
                 hv_show_number(kind, setting->max, high, sizeof high));
     }
-    for (int i = 0; setting->choices[i] != NULL; i++)
+    for (int i = 0; setting->choices[i] != NULL; i++) {
         fprintf(out, "%s%s", i == 0 ? ": " : " | ", setting->choices[i]);
+    }
 }
 
 void hv_options_help_config(FILE *out) {
@@ -130,8 +136,9 @@ void hv_options_help_config(FILE *out) {
           out);
     for (size_t i = 0; i < count; i++) {
         const struct hv_setting *s = &table[i];
-        if (i == 0 || strcmp(table[i - 1].section, s->section) != 0)
+        if (i == 0 || strcmp(table[i - 1].section, s->section) != 0) {
             fprintf(out, "\n[%s]\n", s->section);
+        }
         fprintf(out, "%s = %s  (%s", s->name, s->default_text, type_text(s));
         print_range(out, s);
         fputs(")\n", out);

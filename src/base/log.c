@@ -14,8 +14,9 @@ static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
 static void add_digits(struct hv_text *t, int64_t number, int width) {
     char digits[20];
-    for (int i = width - 1; i >= 0; i--, number /= 10)
+    for (int i = width - 1; i >= 0; i--, number /= 10) {
         digits[i] = (char)('0' + number % 10);
+    }
     hv_text_add(t, digits, (size_t)width);
 }
 
@@ -60,8 +61,9 @@ static void add_real(struct hv_text *t, double real) {
     char digits[40];
     struct hv_text number;
     hv_text_init(&number, digits, sizeof digits);
-    if (real < 0 && thousandths != 0)
+    if (real < 0 && thousandths != 0) {
         hv_text_puts(&number, "-");
+    }
     hv_text_int(&number, (int64_t)(thousandths / 1000));
     int fraction = (int)(thousandths % 1000), width = 3;
     while (width > 0 && fraction % 10 == 0) {
@@ -80,8 +82,9 @@ static void add_uuid(struct hv_text *t, const uint8_t *uuid) {
     char out[36];
     size_t at = 0;
     for (int i = 0; i < 16; i++) {
-        if (i == 4 || i == 6 || i == 8 || i == 10)
+        if (i == 4 || i == 6 || i == 8 || i == 10) {
             out[at++] = '-';
+        }
         out[at++] = hex[uuid[i] >> 4];
         out[at++] = hex[uuid[i] & 15];
     }
@@ -133,11 +136,14 @@ static void add_escaped(struct hv_text *t, const char *string) {
 
 /* logfmt: may the value stand without quotes? */
 static bool is_plain(const char *string) {
-    if (*string == '\0')
+    if (*string == '\0') {
         return false;
-    for (const unsigned char *p = (const unsigned char *)string; *p != '\0'; p++)
-        if (*p <= ' ' || *p == '"' || *p == '=' || *p == '\\' || *p >= 0x7f)
+    }
+    for (const unsigned char *p = (const unsigned char *)string; *p != '\0'; p++) {
+        if (*p <= ' ' || *p == '"' || *p == '=' || *p == '\\' || *p >= 0x7f) {
             return false;
+        }
+    }
     return true;
 }
 
@@ -155,10 +161,11 @@ static bool begin_field(struct line *line, const char *key, const char *open) {
     char head[128];
     struct hv_text t;
     hv_text_init(&t, head, sizeof head);
-    if (line->format == HV_JSON)
+    if (line->format == HV_JSON) {
         hv_text_printf(&t, "%s\"%s\":%s", line->first ? "{" : ",", key, open);
-    else
+    } else {
         hv_text_printf(&t, "%s%s=%s", line->first ? "" : " ", key, open);
+    }
     assert(!t.cut);
     line->first = false;
     hv_text_add(&line->text, head, t.length);
@@ -171,16 +178,19 @@ static void end_quote(struct line *line) {
     line->text.cut = false;
     line->text.size++;
     hv_text_add(&line->text, "\"", 1);
-    if (!cut)
+    if (!cut) {
         line->text.size--;
+    }
     line->text.cut = cut;
 }
 
 static void add_string(struct line *line, const char *key, const char *value, bool always_quoted) {
     if (line->format == HV_LOGFMT && !always_quoted && is_plain(value)) {
-        if (begin_field(line, key, ""))
-            for (; *value != '\0' && !line->text.cut; value++)
+        if (begin_field(line, key, "")) {
+            for (; *value != '\0' && !line->text.cut; value++) {
                 hv_text_add(&line->text, value, 1);
+            }
+        }
     } else if (begin_field(line, key, "\"")) {
         add_escaped(&line->text, value);
         end_quote(line);
@@ -190,8 +200,9 @@ static void add_string(struct line *line, const char *key, const char *value, bo
 /* Numbers and the like: head and value together or nothing. */
 static void add_value(struct line *line, const char *key, const char *value) {
     size_t before = line->text.length;
-    if (begin_field(line, key, ""))
+    if (begin_field(line, key, "")) {
         hv_text_puts(&line->text, value);
+    }
     if (line->text.cut) {
         line->text.length = before;
         line->text.out[before] = '\0';
@@ -204,8 +215,9 @@ static void add_field(struct line *line, const struct hv_field *field) {
     hv_text_init(&t, value, sizeof value);
     switch (field->type) {
     case HV_FIELD_STRING:
-        if (field->string != NULL)
+        if (field->string != NULL) {
             add_string(line, field->key, field->string, false);
+        }
         return;
     case HV_FIELD_UUID:
         if (field->uuid != NULL) {
@@ -217,13 +229,14 @@ static void add_field(struct line *line, const struct hv_field *field) {
         hv_text_int(&t, field->integer);
         break;
     case HV_FIELD_FLOAT:
-        if (isfinite(field->real))
+        if (isfinite(field->real)) {
             add_real(&t, field->real);
-        else
+        } else {
             hv_text_puts(&t, line->format == HV_JSON ? "null"
                              : isnan(field->real)    ? "NaN"
                              : field->real > 0       ? "Inf"
                                                      : "-Inf");
+        }
         break;
     }
     add_value(line, field->key, value);
@@ -238,24 +251,28 @@ size_t hv_log_format_line(char *out, size_t size, enum hv_log_format format, int
     if (micros != HV_LOG_BARE) {
         begin_field(&line, "time", format == HV_JSON ? "\"" : "");
         add_time(&line.text, micros);
-        if (format == HV_JSON)
+        if (format == HV_JSON) {
             end_quote(&line);
+        }
         add_string(&line, "level", level_names[level], false);
     }
     add_string(&line, "component", component, false);
     add_string(&line, "msg", message, true);
-    if (repeats > 0)
+    if (repeats > 0) {
         add_field(&line, &HV_INT("repeats", repeats));
-    for (const struct hv_field *f = fields; f != NULL && f->key != NULL; f++)
+    }
+    for (const struct hv_field *f = fields; f != NULL && f->key != NULL; f++) {
         add_field(&line, f);
+    }
 
     bool cut = line.text.cut;
     line.text.cut = false;
     line.text.size = size;
-    if (format == HV_JSON)
+    if (format == HV_JSON) {
         hv_text_puts(&line.text, cut ? ",\"cut\":true}\n" : "}\n");
-    else
+    } else {
         hv_text_puts(&line.text, cut ? " cut=true\n" : "\n");
+    }
     assert(!line.text.cut);
     return line.text.length;
 }
@@ -265,10 +282,12 @@ static struct hv_log_limit *find_limit(struct hv_logger *logger, uint64_t hash) 
     enum { SLOTS = sizeof logger->limits / sizeof logger->limits[0], GROUP = 4 };
     struct hv_log_limit *group = &logger->limits[hash % (SLOTS / GROUP) * GROUP], *oldest = group;
     for (int i = 0; i < GROUP; i++) {
-        if (group[i].hash == hash)
+        if (group[i].hash == hash) {
             return &group[i];
-        if (group[i].window_start < oldest->window_start)
+        }
+        if (group[i].window_start < oldest->window_start) {
             oldest = &group[i];
+        }
     }
     *oldest = (struct hv_log_limit){.hash = hash, .window_start = INT64_MIN};
     return oldest;
@@ -276,9 +295,11 @@ static struct hv_log_limit *find_limit(struct hv_logger *logger, uint64_t hash) 
 
 /* How many lines of this kind may pass within a window. */
 static uint32_t burst_of(const struct hv_field *fields) {
-    for (const struct hv_field *f = fields; f != NULL && f->key != NULL; f++)
-        if (f->type == HV_FIELD_INT && strcmp(f->key, "id") == 0)
+    for (const struct hv_field *f = fields; f != NULL && f->key != NULL; f++) {
+        if (f->type == HV_FIELD_INT && strcmp(f->key, "id") == 0) {
             return HV_LOG_BURST_OF_RECORDS;
+        }
+    }
     return HV_LOG_BURST;
 }
 
@@ -295,8 +316,9 @@ static bool may_pass(struct hv_logger *logger, const char *component, const char
         limit->passed = 0;
     }
     if (limit->passed >= burst) {
-        if (limit->held_back < UINT32_MAX)
+        if (limit->held_back < UINT32_MAX) {
             limit->held_back++;
+        }
         return false;
     }
     limit->passed++;

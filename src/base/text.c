@@ -29,8 +29,9 @@ void hv_text_puts(struct hv_text *text, const char *string) {
 }
 
 void hv_text_printf(struct hv_text *text, const char *format, ...) {
-    if (text->cut)
+    if (text->cut) {
         return;
+    }
     size_t room = text->size - text->length;
     va_list args;
     va_start(args, format);
@@ -51,8 +52,9 @@ void hv_text_int(struct hv_text *text, int64_t number) {
     do
         digits[--at] = (char)('0' + rest % 10);
     while ((rest /= 10) != 0);
-    if (number < 0)
+    if (number < 0) {
         digits[--at] = '-';
+    }
     hv_text_add(text, digits + at, sizeof digits - at);
 }
 
@@ -63,19 +65,23 @@ size_t hv_utf8_length(const char *bytes, size_t length, uint32_t *code) {
                   : (b[0] & 0xf0) == 0xe0       ? 3
                   : b[0] >= 0xf0 && b[0] < 0xf5 ? 4
                                                 : 0;
-    if (need == 0 || need > length)
+    if (need == 0 || need > length) {
         return 0;
+    }
     uint32_t c = need == 1 ? b[0] : b[0] & (0x7fu >> need);
     for (size_t i = 1; i < need; i++) {
-        if ((b[i] & 0xc0) != 0x80)
+        if ((b[i] & 0xc0) != 0x80) {
             return 0;
+        }
         c = c << 6 | (b[i] & 0x3f);
     }
     bool surrogate = c >= 0xd800 && c < 0xe000;
-    if ((need == 3 && (c < 0x800 || surrogate)) || (need == 4 && (c < 0x10000 || c > 0x10ffff)))
+    if ((need == 3 && (c < 0x800 || surrogate)) || (need == 4 && (c < 0x10000 || c > 0x10ffff))) {
         return 0;
-    if (code != NULL)
+    }
+    if (code != NULL) {
         *code = c;
+    }
     return need;
 }
 
@@ -94,8 +100,9 @@ const char *hv_text_show(const char *text, char *out, size_t size) {
         } else {
             hv_text_add(&t, text + at, n);
         }
-        if (!t.cut)
+        if (!t.cut) {
             at += n;
+        }
     }
     bool whole = at >= length && !t.cut;
     t.size = size;
@@ -111,8 +118,9 @@ static int parse_digits(const char *text, uint64_t max, uint64_t *ret, const cha
     const char *p = text;
     for (; *p >= '0' && *p <= '9'; p++) {
         uint64_t digit = (uint64_t)(*p - '0');
-        if (n > (max - digit) / 10)
+        if (n > (max - digit) / 10) {
             return -1;
+        }
         n = n * 10 + digit;
     }
     *ret = n;
@@ -139,10 +147,12 @@ static int parse_with_unit(const char *text, const struct unit *units, const cha
     const char *end;
     if (parse_digits(text, INT64_MAX, &number, &end) == 0) {
         for (const struct unit *u = units; u->name != NULL; u++) {
-            if (strcmp(end, u->name) != 0)
+            if (strcmp(end, u->name) != 0) {
                 continue;
-            if (number > (uint64_t)INT64_MAX / u->factor)
+            }
+            if (number > (uint64_t)INT64_MAX / u->factor) {
                 return hv_error_set(err, "%s is too large", hv_text_show(text, shown, sizeof shown));
+            }
             *ret = number * u->factor;
             return 0;
         }
@@ -154,8 +164,9 @@ int hv_parse_duration(const char *text, hv_time *ret, struct hv_error *err) {
     static const char expected[] =
         "a duration; write digits and a unit (us, ms, s, m or h), such as 100ms or 5s";
     uint64_t micros;
-    if (parse_with_unit(text, duration_units, expected, &micros, err) != 0)
+    if (parse_with_unit(text, duration_units, expected, &micros, err) != 0) {
         return -1;
+    }
     *ret = (hv_time)micros;
     return 0;
 }
@@ -173,8 +184,9 @@ int hv_parse_count(const char *text, uint64_t *ret, struct hv_error *err) {
 static const char *show_with_unit(uint64_t number, const struct unit *units, char *out, size_t size) {
     assert(size >= 24);
     const struct unit *u = units;
-    while (number % u->factor != 0 || (number == 0 && u->factor > 1000000))
+    while (number % u->factor != 0 || (number == 0 && u->factor > 1000000)) {
         u++;
+    }
     snprintf(out, size, "%llu%s", (unsigned long long)(number / u->factor), u->name);
     return out;
 }
@@ -189,10 +201,12 @@ const char *hv_show_size(uint64_t bytes, char *out, size_t size) {
 }
 
 const char *hv_show_number(enum hv_number kind, int64_t number, char *out, size_t size) {
-    if (kind == HV_NUMBER_DURATION)
+    if (kind == HV_NUMBER_DURATION) {
         return hv_show_duration(number, out, size);
-    if (kind == HV_NUMBER_SIZE)
+    }
+    if (kind == HV_NUMBER_SIZE) {
         return hv_show_size((uint64_t)number, out, size);
+    }
     snprintf(out, size, "%" PRId64, number);
     return out;
 }
@@ -204,13 +218,16 @@ int hv_parse_number(enum hv_number kind, const char *text, int64_t min, int64_t 
     int bad = kind == HV_NUMBER_DURATION ? hv_parse_duration(text, &duration, err)
               : kind == HV_NUMBER_SIZE   ? hv_parse_size(text, &number, err)
                                          : hv_parse_count(text, &number, err);
-    if (bad)
+    if (bad) {
         return -1;
-    if (kind == HV_NUMBER_DURATION)
+    }
+    if (kind == HV_NUMBER_DURATION) {
         number = (uint64_t)duration;
-    if (number < (uint64_t)min || number > (uint64_t)max)
+    }
+    if (number < (uint64_t)min || number > (uint64_t)max) {
         return hv_error_set(err, "%s is out of range; it is %s to %s", hv_text_show(text, shown, sizeof shown),
                             hv_show_number(kind, min, low, sizeof low), hv_show_number(kind, max, high, sizeof high));
+    }
     *ret = number;
     return 0;
 }
@@ -228,19 +245,22 @@ static unsigned min2(unsigned a, unsigned b) {
 /* Optimal string alignment: three rows of the usual table. */
 unsigned hv_text_distance(const char *a, const char *b) {
     size_t n = strlen(a), m = strlen(b);
-    if (n > DISTANCE_MAX_LENGTH || m > DISTANCE_MAX_LENGTH)
+    if (n > DISTANCE_MAX_LENGTH || m > DISTANCE_MAX_LENGTH) {
         return UINT_MAX;
+    }
     unsigned rows[3][DISTANCE_MAX_LENGTH + 1];
-    for (size_t j = 0; j <= m; j++)
+    for (size_t j = 0; j <= m; j++) {
         rows[0][j] = (unsigned)j;
+    }
     for (size_t i = 1; i <= n; i++) {
         unsigned *now = rows[i % 3], *last = rows[(i + 2) % 3], *before = rows[(i + 1) % 3];
         now[0] = (unsigned)i;
         for (size_t j = 1; j <= m; j++) {
             char x = fold(a[i - 1]), y = fold(b[j - 1]);
             now[j] = min2(min2(last[j] + 1, now[j - 1] + 1), last[j - 1] + (x == y ? 0 : 1));
-            if (i > 1 && j > 1 && x == fold(b[j - 2]) && fold(a[i - 2]) == y)
+            if (i > 1 && j > 1 && x == fold(b[j - 2]) && fold(a[i - 2]) == y) {
                 now[j] = min2(now[j], before[j - 2] + 1);
+            }
         }
     }
     return rows[n % 3][m];
@@ -249,8 +269,9 @@ unsigned hv_text_distance(const char *a, const char *b) {
 void hv_nearest_try(struct hv_nearest *nearest, const char *candidate) {
     unsigned distance = hv_text_distance(nearest->name, candidate);
     size_t longer = strlen(nearest->name) > strlen(candidate) ? strlen(nearest->name) : strlen(candidate);
-    if (distance > longer * 2 / 5) /* more than two letters of five are wrong: something else was meant */
+    if (distance > longer * 2 / 5) { /* more than two letters of five are wrong: something else was meant */
         return;
+    }
     if (nearest->best == NULL || distance < nearest->distance) {
         nearest->best = candidate;
         nearest->distance = distance;

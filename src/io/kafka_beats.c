@@ -39,8 +39,9 @@ void hv_beats_make_topic(struct hv_beats *beats) {
         beats->handler->topic_made(beats->user, RD_KAFKA_RESP_ERR__INVALID_ARG, why);
         return;
     }
-    if (!beats->plain)
+    if (!beats->plain) {
         set_retention(topic);
+    }
     rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(beats->client, RD_KAFKA_ADMIN_OP_CREATETOPICS);
     rd_kafka_AdminOptions_set_request_timeout(options, ADMIN_TIMEOUT_MS, why, sizeof why);
     rd_kafka_CreateTopics(beats->client, &topic, 1, options, hv_queue_handle(beats->queue));
@@ -58,8 +59,9 @@ static void on_topic_made(struct hv_beats *beats, rd_kafka_event_t *event) {
         code = rd_kafka_topic_result_error(topics[0]);
         reason = rd_kafka_topic_result_error_string(topics[0]);
     }
-    if (code == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
+    if (code == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS) {
         code = RD_KAFKA_RESP_ERR_NO_ERROR;
+    }
     if ((code == RD_KAFKA_RESP_ERR_INVALID_CONFIG || code == RD_KAFKA_RESP_ERR_POLICY_VIOLATION) && !beats->plain) {
         beats->plain = true; /* hosted brokers refuse some settings */
         hv_beats_make_topic(beats);
@@ -71,16 +73,18 @@ static void on_topic_made(struct hv_beats *beats, rd_kafka_event_t *event) {
 /* ---- heartbeats ---- */
 
 void hv_beats_warm(struct hv_beats *beats) {
-    if (beats->topic == NULL)
+    if (beats->topic == NULL) {
         beats->topic = rd_kafka_topic_new(beats->client, beats->topic_name, NULL);
+    }
 }
 
 void hv_beats_send(struct hv_beats *beats, int64_t stamp, const char *name) {
     char text[BEAT_MAX];
     int length = snprintf(text, sizeof text, "%" PRId64 "%%%s", stamp, name);
     hv_beats_warm(beats);
-    if (beats->topic == NULL || length < 0 || length >= (int)sizeof text)
+    if (beats->topic == NULL || length < 0 || length >= (int)sizeof text) {
         return;
+    }
     /* A full queue or an unknown topic: this one is lost, the lease takes care of that. */
     rd_kafka_producev(beats->client, RD_KAFKA_V_RKT(beats->topic), RD_KAFKA_V_PARTITION(0),
                       RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_VALUE(text, (size_t)length), RD_KAFKA_V_END);
@@ -98,8 +102,9 @@ static bool is_about_brokers(rd_kafka_resp_err_t code) {
 static void on_failed(struct hv_beats *beats, rd_kafka_event_t *event) {
     const rd_kafka_message_t *message;
     while ((message = rd_kafka_event_message_next(event)) != NULL) {
-        if (message->err > RD_KAFKA_RESP_ERR_NO_ERROR) /* answered by a broker */
+        if (message->err > RD_KAFKA_RESP_ERR_NO_ERROR) { /* answered by a broker */
             beats->handler->trouble(beats->user, message->err, rd_kafka_err2str(message->err));
+        }
     }
 }
 
@@ -115,13 +120,15 @@ static enum hv_queue_next on_event(void *user, rd_kafka_event_t *event) {
         on_failed(beats, event);
         break;
     case RD_KAFKA_EVENT_ERROR:
-        if (!is_about_brokers(rd_kafka_event_error(event)))
+        if (!is_about_brokers(rd_kafka_event_error(event))) {
             beats->handler->trouble(beats->user, rd_kafka_event_error(event), rd_kafka_event_error_string(event));
+        }
         break;
     case RD_KAFKA_EVENT_LOG:
         if (rd_kafka_event_log(event, &facility, &text, &level) == 0 &&
-            !hv_kafka_log_is_noise(facility, text))
+            !hv_kafka_log_is_noise(facility, text)) {
             beats->handler->log(beats->user, level, facility, text);
+        }
         break;
     default:
         break;
@@ -138,8 +145,9 @@ static int make_client(struct hv_beats *beats, const struct hv_kafka_properties 
     struct hv_kafka_property list[] = {{"message.timeout.ms", timeout}, {"delivery.report.only.error", "true"}};
     struct hv_kafka_properties own = {.list = list, .count = sizeof list / sizeof list[0]};
     rd_kafka_conf_t *conf;
-    if (hv_kafka_conf_make(HV_KAFKA_ELECTION_PRODUCER, client_id, base, NULL, &own, &conf, err) != 0)
+    if (hv_kafka_conf_make(HV_KAFKA_ELECTION_PRODUCER, client_id, base, NULL, &own, &conf, err) != 0) {
         return -1;
+    }
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
     beats->client = hv_kafka_client_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
     if (beats->client == NULL) {
@@ -167,13 +175,16 @@ int hv_beats_open(struct hv_loop *loop, const struct hv_kafka_properties *base, 
 }
 
 void hv_beats_close(struct hv_beats *beats) {
-    if (beats == NULL)
+    if (beats == NULL) {
         return;
+    }
     hv_queue_close(beats->queue);
-    if (beats->topic != NULL)
+    if (beats->topic != NULL) {
         rd_kafka_topic_destroy(beats->topic);
-    if (beats->client != NULL)
+    }
+    if (beats->client != NULL) {
         hv_kafka_destroy(beats->loop, beats->client);
+    }
     free(beats->topic_name);
     free(beats);
 }

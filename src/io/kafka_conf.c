@@ -127,8 +127,9 @@ static char *read_manual(void) {
     char *text = NULL;
     size_t size = 0;
     FILE *file = open_memstream(&text, &size);
-    if (file == NULL)
+    if (file == NULL) {
         return NULL;
+    }
     rd_kafka_conf_properties_show(file);
     if (fclose(file) != 0) {
         free(text);
@@ -145,11 +146,13 @@ static struct trait find_trait(const char *manual, const char *name) {
     size_t length = strlen(name);
     for (const char *row = manual; row != NULL; row = strchr(row, '\n')) {
         row += row == manual ? 0 : 1;
-        if (strncmp(row, name, length) != 0 || row[length] != ' ')
+        if (strncmp(row, name, length) != 0 || row[length] != ' ') {
             continue;
+        }
         const char *bar = strchr(row, '|');
-        if (bar == NULL)
+        if (bar == NULL) {
             continue;
+        }
         const char *who = bar + 1 + strspn(bar + 1, " ");
         trait.kind = *who == 'C' ? FOR_CONSUMERS : *who == 'P' ? FOR_PRODUCERS : FOR_ALL;
         const char *end = strchr(row, '\n');
@@ -170,14 +173,18 @@ static bool is_for(enum kind kind, unsigned roles) {
 static int set(rd_kafka_conf_t *conf, const char *name, const char *value, struct hv_error *err) {
     char why[256] = "";
     rd_kafka_conf_res_t result = rd_kafka_conf_set(conf, name, value, why, sizeof why);
-    if (result == RD_KAFKA_CONF_OK)
+    if (result == RD_KAFKA_CONF_OK) {
         return 0;
-    if (result == RD_KAFKA_CONF_UNKNOWN)
+    }
+    if (result == RD_KAFKA_CONF_UNKNOWN) {
         return hv_error_set(err, "%s: librdkafka %s knows no such property", name, rd_kafka_version_str());
-    if (hv_kafka_property_is_secret(name) && strstr(why, "not supported in this build") == NULL)
+    }
+    if (hv_kafka_property_is_secret(name) && strstr(why, "not supported in this build") == NULL) {
         return hv_error_set(err, "%s: librdkafka refuses this value", name);
-    if (strcmp(name, "sasl.oauthbearer.method") == 0 && strcmp(value, "oidc") == 0 && hv_kafka_lacks_oidc(why, sizeof why))
+    }
+    if (strcmp(name, "sasl.oauthbearer.method") == 0 && strcmp(value, "oidc") == 0 && hv_kafka_lacks_oidc(why, sizeof why)) {
         return hv_error_set(err, "%s: %s; use SCRAM-SHA-512, PLAIN or client certificates", name, why);
+    }
     return hv_error_set(err, "%s: %s", name, why);
 }
 
@@ -185,8 +192,9 @@ static int set(rd_kafka_conf_t *conf, const char *name, const char *value, struc
 static int canonical(const char *name, const char *value, char *out, size_t size, struct hv_error *err) {
     rd_kafka_conf_t *scratch = rd_kafka_conf_new();
     int result = set(scratch, name, value, err);
-    if (result == 0 && rd_kafka_conf_get(scratch, name, out, &size) != RD_KAFKA_CONF_OK)
+    if (result == 0 && rd_kafka_conf_get(scratch, name, out, &size) != RD_KAFKA_CONF_OK) {
         *out = '\0'; /* longer than any value that we compare */
+    }
     rd_kafka_conf_destroy(scratch);
     return result;
 }
@@ -199,17 +207,20 @@ static void suggest(const char *manual, const char *name, struct hv_error *err) 
     for (const char *row = manual; row != NULL && err != NULL; row = strchr(row, '\n')) {
         row += *row == '\n' ? 1 : 0;
         size_t length = strcspn(row, " |\n");
-        if (length == 0 || length >= sizeof candidates[0])
+        if (length == 0 || length >= sizeof candidates[0]) {
             continue;
+        }
         memcpy(candidates[turn], row, length);
         candidates[turn][length] = '\0';
         hv_nearest_try(&nearest, candidates[turn]);
-        if (nearest.best == candidates[turn])
+        if (nearest.best == candidates[turn]) {
             turn = 1 - turn;
+        }
     }
     size_t said = err == NULL ? 0 : strlen(err->text);
-    if (nearest.best != NULL && nearest.distance > 0)
+    if (nearest.best != NULL && nearest.distance > 0) {
         snprintf(err->text + said, sizeof err->text - said, "; did you mean %s?", nearest.best);
+    }
 }
 
 /* ---- checking ---- */
@@ -218,15 +229,19 @@ static int check_fixed(unsigned roles, const struct hv_kafka_property *property,
                        struct hv_error *err) {
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
         const struct setting *s = &settings[i];
-        if (!(s->roles & roles) || s->why == NULL || *s->why == '\0' || strcmp(s->name, name) != 0)
+        if (!(s->roles & roles) || s->why == NULL || *s->why == '\0' || strcmp(s->name, name) != 0) {
             continue;
+        }
         char ours[256];
-        if (s->value == NULL)
+        if (s->value == NULL) {
             return hv_error_set(err, "%s cannot be set: %s", property->name, s->why);
-        if (canonical(s->name, s->value, ours, sizeof ours, err) != 0)
+        }
+        if (canonical(s->name, s->value, ours, sizeof ours, err) != 0) {
             return -1;
-        if (strcmp(ours, value) != 0)
+        }
+        if (strcmp(ours, value) != 0) {
             return hv_error_set(err, "%s cannot be set to anything but %s: %s", property->name, s->value, s->why);
+        }
     }
     return 0;
 }
@@ -235,12 +250,14 @@ static int check_limits(unsigned roles, const struct hv_kafka_property *property
                         struct hv_error *err) {
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
         const struct limit *l = &limits[i];
-        if (!(l->roles & roles) || strcmp(l->name, name) != 0)
+        if (!(l->roles & roles) || strcmp(l->name, name) != 0) {
             continue;
+        }
         double number = strtod(value, NULL);
-        if ((number < l->min || number > l->max) && !(l->zero && number == 0))
+        if ((number < l->min || number > l->max) && !(l->zero && number == 0)) {
             return hv_error_set(err, "%s must be %s%.0f to %.0f: %s", property->name, l->zero ? "0 or " : "", l->min, l->max,
                                 l->why);
+        }
     }
     return 0;
 }
@@ -265,19 +282,22 @@ static int check_with(const char *manual, enum hv_kafka_role role, const struct 
     }
     struct trait trait = find_trait(manual, property->name);
     unsigned roles = roles_of(role);
-    if (!is_for(trait.kind, roles))
+    if (!is_for(trait.kind, roles)) {
         return hv_error_set(err, "%s is a property of %s, put it into [kafka.%s]", property->name,
                             trait.kind == FOR_CONSUMERS ? "consumers" : "producers",
                             trait.kind == FOR_CONSUMERS ? "consumer" : "producer");
-    if (check_fixed(roles, property, trait.name, value, err) != 0)
+    }
+    if (check_fixed(roles, property, trait.name, value, err) != 0) {
         return -1;
+    }
     return check_limits(roles, property, trait.name, value, err);
 }
 
 int hv_kafka_property_check(enum hv_kafka_role role, const struct hv_kafka_property *property, struct hv_error *err) {
     char *manual = read_manual();
-    if (manual == NULL)
+    if (manual == NULL) {
         return hv_error_set(err, "out of memory");
+    }
     int result = check_with(manual, role, property, err);
     free(manual);
     return result;
@@ -299,8 +319,9 @@ static rd_kafka_resp_err_t on_thread_start(rd_kafka_t *client, rd_kafka_thread_t
     (void)client;
     (void)name;
     (void)opaque;
-    if (type == RD_KAFKA_THREAD_MAIN)
+    if (type == RD_KAFKA_THREAD_MAIN) {
         prctl(PR_SET_TIMERSLACK, MAIN_THREAD_SLACK_NS);
+    }
     return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
@@ -334,10 +355,12 @@ rd_kafka_t *hv_kafka_client_new(rd_kafka_type_t type, rd_kafka_conf_t *conf, cha
 static int apply_ours(rd_kafka_conf_t *conf, enum hv_kafka_role role, bool fixed, struct hv_error *err) {
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
         const struct setting *s = &settings[i];
-        if (!(s->roles & 1u << role) || s->value == NULL || (s->why != NULL) != fixed)
+        if (!(s->roles & 1u << role) || s->value == NULL || (s->why != NULL) != fixed) {
             continue;
-        if (set(conf, s->name, s->value, err) != 0)
+        }
+        if (set(conf, s->name, s->value, err) != 0) {
             return -1;
+        }
     }
     return 0;
 }
@@ -346,8 +369,9 @@ static int apply_ours(rd_kafka_conf_t *conf, enum hv_kafka_role role, bool fixed
 static bool is_passed_over(enum hv_kafka_role role, const char *name) {
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
         const struct setting *s = &settings[i];
-        if (s->roles & 1u << role && s->why != NULL && *s->why == '\0' && strcmp(s->name, name) == 0)
+        if (s->roles & 1u << role && s->why != NULL && *s->why == '\0' && strcmp(s->name, name) == 0) {
             return true;
+        }
     }
     return false;
 }
@@ -358,20 +382,24 @@ static int apply_users(rd_kafka_conf_t *conf, enum hv_kafka_role role, const cha
     for (size_t i = 0; properties != NULL && i < properties->count; i++) {
         const struct hv_kafka_property *p = &properties->list[i];
         struct trait trait = find_trait(manual, p->name);
-        if (!is_for(trait.kind, 1u << role))
+        if (!is_for(trait.kind, 1u << role)) {
             continue;
-        if (check_with(manual, shared ? HV_KAFKA_SHARED : role, p, err) != 0)
+        }
+        if (check_with(manual, shared ? HV_KAFKA_SHARED : role, p, err) != 0) {
             return -1;
-        if (!is_passed_over(role, trait.name) && set(conf, p->name, p->value, err) != 0)
+        }
+        if (!is_passed_over(role, trait.name) && set(conf, p->name, p->value, err) != 0) {
             return -1;
+        }
     }
     return 0;
 }
 
 static int apply_own(rd_kafka_conf_t *conf, const struct hv_kafka_properties *own, struct hv_error *err) {
     for (size_t i = 0; own != NULL && i < own->count; i++) {
-        if (set(conf, own->list[i].name, own->list[i].value, err) != 0)
+        if (set(conf, own->list[i].name, own->list[i].value, err) != 0) {
             return -1;
+        }
     }
     return 0;
 }
@@ -393,12 +421,14 @@ int hv_kafka_conf_make(enum hv_kafka_role role, const char *client_id, const str
     if (apply_ours(conf, role, false, err) != 0 || (client_id != NULL && set(conf, "client.id", client_id, err) != 0) ||
         apply_users(conf, role, manual, true, base, err) != 0 ||
         apply_users(conf, role, manual, false, specific, err) != 0 || apply_ours(conf, role, true, err) != 0 ||
-        apply_own(conf, own, err) != 0 || hv_kafka_files_check(conf, err) != 0)
+        apply_own(conf, own, err) != 0 || hv_kafka_files_check(conf, err) != 0) {
         result = -1;
+    }
     free(manual);
-    if (result == 0)
+    if (result == 0) {
         *ret = conf;
-    else
+    } else {
         rd_kafka_conf_destroy(conf);
+    }
     return result;
 }

@@ -105,13 +105,15 @@ static const char *explain(int x509_error) {
 static int on_certificate(rd_kafka_t *client, const char *broker, int32_t id, int *x509_error, int depth, const char *bytes,
                           size_t size, char *why, size_t why_size, void *opaque) {
     (void)client, (void)broker, (void)id, (void)depth, (void)bytes, (void)size, (void)opaque;
-    if (*x509_error == 0)
+    if (*x509_error == 0) {
         return 1;
+    }
     const char *text = explain(*x509_error);
-    if (text != NULL)
+    if (text != NULL) {
         snprintf(why, why_size, "%s", text);
-    else
+    } else {
         snprintf(why, why_size, "OpenSSL's verification error %d", *x509_error);
+    }
     return 0;
 }
 
@@ -135,17 +137,20 @@ static void cut_out(char *from, const char *to) {
 
 const char *hv_kafka_clean_reason(const char *reason, char *out, size_t size) {
     static const char refused[] = " verification callback failed: ";
-    if (strncmp(reason, "[thrd:", 6) == 0 && strstr(reason, "]: ") != NULL)
+    if (strncmp(reason, "[thrd:", 6) == 0 && strstr(reason, "]: ") != NULL) {
         reason = strstr(reason, "]: ") + 3;
+    }
     snprintf(out, size, "%s", reason);
     /* "ssl://host:9093/bootstrap: ...", "host:9092/1: ..." */
     char *scheme = strstr(out, "://"), *slash = strchr(scheme == NULL ? out : scheme + 3, '/');
     char *colon = slash == NULL ? NULL : strstr(slash, ": ");
-    if (colon != NULL && strcspn(out, " ") > (size_t)(colon - out))
+    if (colon != NULL && strcspn(out, " ") > (size_t)(colon - out)) {
         cut_out(slash, colon);
+    }
     char *after = strstr(out, " (after ");
-    if (after != NULL)
+    if (after != NULL) {
         *after = '\0';
+    }
     char *callback = strstr(out, refused);
     if (callback != NULL) {
         cut_out(callback + sizeof " is refused: " - 1, callback + sizeof refused - 1);
@@ -170,16 +175,21 @@ const char *hv_kafka_advice(int code, const char *reason) {
         {"unexpected eof while reading", "check security.protocol: perhaps this is a port without TLS"},
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (strstr(reason, known[i].part) != NULL)
+        if (strstr(reason, known[i].part) != NULL) {
             return known[i].advice;
+        }
     }
-    if (code == RD_KAFKA_RESP_ERR__AUTHENTICATION || code == RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED)
+    if (code == RD_KAFKA_RESP_ERR__AUTHENTICATION || code == RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED) {
         return "check sasl.username and sasl.password in [kafka], and that the broker knows them";
-    if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+    }
+    if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
         return "check bootstrap.servers, security.protocol (brokers that expect TLS only hang up), and that brokers run there";
-    if (code == RD_KAFKA_RESP_ERR__RESOLVE)
+    }
+    if (code == RD_KAFKA_RESP_ERR__RESOLVE) {
         return "check the host names in bootstrap.servers and in the brokers' advertised.listeners";
-    if (code == RD_KAFKA_RESP_ERR__TRANSPORT)
+    }
+    if (code == RD_KAFKA_RESP_ERR__TRANSPORT) {
         return "check bootstrap.servers and the network, and that brokers run there";
+    }
     return NULL;
 }

@@ -33,8 +33,9 @@ struct hv_queue {
 
 static void free_when_closed(uv_handle_t *handle) {
     struct hv_queue *queue = handle->data;
-    if (--queue->open_handles > 0)
+    if (--queue->open_handles > 0) {
         return;
+    }
     close(queue->fd);
     free(queue);
 }
@@ -44,8 +45,9 @@ static bool serve_one(struct hv_queue *queue) {
     rd_kafka_event_t *event = queue->rest != NULL ? queue->rest : rd_kafka_queue_poll(queue->handle, 0);
     queue->rest = NULL;
     if (event == NULL) {
-        if (!queue->kicked)
+        if (!queue->kicked) {
             uv_idle_stop(&queue->idle);
+        }
         return false;
     }
     enum hv_queue_next next = queue->event(queue->user, event);
@@ -53,8 +55,9 @@ static bool serve_one(struct hv_queue *queue) {
         queue->rest = event;
         return false;
     }
-    if (next != HV_QUEUE_KEPT)
+    if (next != HV_QUEUE_KEPT) {
         rd_kafka_event_destroy(event);
+    }
     return !queue->closing;
 }
 
@@ -67,15 +70,18 @@ static void drain(struct hv_queue *queue) {
     hv_time end = hv_loop_clock() + queue->poll_duration;
     /* Armed first: only an empty queue disarms it, however the drain ends otherwise. */
     uv_idle_start(&queue->idle, on_idle);
-    if (queue->before != NULL)
+    if (queue->before != NULL) {
         queue->before(queue->user);
+    }
     for (int i = 0; i < EVENTS_PER_DRAIN && !queue->closing && serve_one(queue); i++) {
-        if (hv_loop_clock() >= end)
+        if (hv_loop_clock() >= end) {
             break;
+        }
     }
     queue->draining = false;
-    if (queue->closing)
+    if (queue->closing) {
         hv_queue_close(queue);
+    }
 }
 
 static void on_idle(uv_idle_t *idle) {
@@ -95,8 +101,9 @@ static void on_wake(uv_poll_t *poll, int status, int events) {
 
 static int init_handles(struct hv_queue *queue, uv_loop_t *uv, struct hv_error *err) {
     int result = uv_poll_init(uv, &queue->poll, queue->fd);
-    if (result != 0)
+    if (result != 0) {
         return hv_error_set(err, "cannot watch a Kafka queue: %s", uv_strerror(result));
+    }
     queue->poll.data = queue;
     uv_idle_init(uv, &queue->idle); /* cannot fail, nor can its start */
     queue->idle.data = queue;
@@ -115,8 +122,9 @@ int hv_queue_open(struct hv_loop *loop, rd_kafka_queue_t *handle, hv_time poll_d
     }
     *queue = (struct hv_queue){
         .loop = loop, .handle = handle, .poll_duration = poll_duration, .event = event, .user = user, .fd = fd};
-    if (init_handles(queue, hv_loop_uv(loop), err) != 0)
+    if (init_handles(queue, hv_loop_uv(loop), err) != 0) {
         goto failed;
+    }
     int result = uv_poll_start(&queue->poll, UV_READABLE, on_wake);
     if (result != 0) {
         hv_queue_close(queue);
@@ -129,8 +137,9 @@ int hv_queue_open(struct hv_loop *loop, rd_kafka_queue_t *handle, hv_time poll_d
     return 0;
 failed:
     rd_kafka_queue_destroy(handle);
-    if (fd >= 0)
+    if (fd >= 0) {
         close(fd);
+    }
     free(queue);
     return -1;
 }
@@ -140,8 +149,9 @@ rd_kafka_queue_t *hv_queue_handle(const struct hv_queue *queue) {
 }
 
 void hv_queue_kick(struct hv_queue *queue) {
-    if (queue->closing)
+    if (queue->closing) {
         return;
+    }
     queue->kicked = true;
     uv_idle_start(&queue->idle, on_idle);
 }
@@ -151,14 +161,17 @@ void hv_queue_before_drain(struct hv_queue *queue, void (*call)(void *user)) {
 }
 
 void hv_queue_close(struct hv_queue *queue) {
-    if (queue == NULL)
+    if (queue == NULL) {
         return;
+    }
     queue->closing = true;
-    if (queue->draining)
+    if (queue->draining) {
         return; /* drain() comes back here */
+    }
     rd_kafka_queue_io_event_enable(queue->handle, -1, NULL, 0);
-    if (queue->rest != NULL)
+    if (queue->rest != NULL) {
         rd_kafka_event_destroy(queue->rest);
+    }
     queue->rest = NULL;
     rd_kafka_queue_destroy(queue->handle);
     uv_close((uv_handle_t *)&queue->poll, free_when_closed);
@@ -170,6 +183,7 @@ static void destroy(void *client) {
 }
 
 void hv_kafka_destroy(struct hv_loop *loop, rd_kafka_t *client) {
-    if (hv_loop_offload(loop, destroy, NULL, client) != 0)
+    if (hv_loop_offload(loop, destroy, NULL, client) != 0) {
         destroy(client);
+    }
 }

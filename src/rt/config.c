@@ -40,8 +40,9 @@ struct loading {
 static void complain(void *user, unsigned line, const char *message) {
     struct loading *l = user;
     l->trouble_count++;
-    if (l->trouble_kept == HV_CONFIG_TROUBLES_MAX)
+    if (l->trouble_kept == HV_CONFIG_TROUBLES_MAX) {
         return;
+    }
     l->troubles = hv_realloc(l->troubles, l->trouble_kept + 1, sizeof *l->troubles);
     struct trouble *t = &l->troubles[l->trouble_kept++];
     t->line = line;
@@ -50,9 +51,11 @@ static void complain(void *user, unsigned line, const char *message) {
 }
 
 static struct origin *origin_of(struct loading *l, const char *section, const char *name) {
-    for (size_t i = 0; i < l->origin_count; i++)
-        if (strcmp(l->origins[i].section, section) == 0 && strcmp(l->origins[i].name, name) == 0)
+    for (size_t i = 0; i < l->origin_count; i++) {
+        if (strcmp(l->origins[i].section, section) == 0 && strcmp(l->origins[i].name, name) == 0) {
             return &l->origins[i];
+        }
+    }
     return NULL;
 }
 
@@ -74,10 +77,12 @@ static const char *own_name(const char *section, const char *name, char *secret,
 
 /* Would this text, as it stands in the file or on the command line, tell a secret? */
 static bool tells_secret(const char *section, const char *name, const char *value) {
-    if (value[0] == '\0' || !hv_settings_is_secret(section, name) || strcmp(name, "sasl.username") == 0)
+    if (value[0] == '\0' || !hv_settings_is_secret(section, name) || strcmp(name, "sasl.username") == 0) {
         return false;
-    if (strcmp(name, "ssl.ca.pem") == 0 || strcmp(name, "ssl.certificate.pem") == 0)
+    }
+    if (strcmp(name, "ssl.ca.pem") == 0 || strcmp(name, "ssl.certificate.pem") == 0) {
         return false;
+    }
     return strcmp(name, "data_source") == 0 ? hv_pg_dsn_has_password(value) : strstr(value, "${") == NULL;
 }
 
@@ -85,8 +90,9 @@ static bool tells_secret(const char *section, const char *name, const char *valu
 static int set_expanded(struct loading *l, const char *section, const char *name, const char *value, struct hv_error *err) {
     struct hv_error why;
     char *expanded = hv_secret_expand(value, &why);
-    if (expanded == NULL)
+    if (expanded == NULL) {
         return hv_error_set(err, "%s: %s", name, why.text);
+    }
     int result = hv_settings_set(l->settings, section, name, expanded, err);
     free(expanded);
     return result;
@@ -104,10 +110,12 @@ static void take_entry(void *user, unsigned line, const char *section, const cha
         return;
     }
     note_origin(l, section, own, line);
-    if (l->open_to_all && own == name && tells_secret(section, name, value))
+    if (l->open_to_all && own == name && tells_secret(section, name, value)) {
         hv_settings_note_open_file(l->settings, l->path);
-    if (set_expanded(l, section, name, value, &err) != 0)
+    }
+    if (set_expanded(l, section, name, value, &err) != 0) {
         complain(l, line, err.text);
+    }
 }
 
 static void load_file(struct loading *l, bool optional) {
@@ -115,8 +123,9 @@ static void load_file(struct loading *l, bool optional) {
     struct hv_error err;
     char *text;
     size_t length;
-    if (optional && access(l->path, F_OK) != 0)
+    if (optional && access(l->path, F_OK) != 0) {
         return;
+    }
     if (hv_ini_read_file(l->path, &text, &length, &err) != 0) {
         complain(l, FROM_FILE_AS_WHOLE, err.text);
         return;
@@ -142,19 +151,20 @@ static void take_set(struct loading *l, const char *set) {
     size_t length = (size_t)(dot - set);
     for (const char *const *s = hv_settings_sections(); *s != NULL; s++) {
         size_t n = strlen(*s);
-        if (n > length && strncmp(*s, set, n) == 0 && set[n] == '.')
+        if (n > length && strncmp(*s, set, n) == 0 && set[n] == '.') {
             length = n;
+        }
     }
     snprintf(section, sizeof section, "%.*s", (int)length, set);
     snprintf(name, sizeof name, "%.*s", (int)(equals - set - (ptrdiff_t)length - 1), set + length + 1);
     char secret[128];
     const char *own = own_name(section, name, secret, sizeof secret);
-    if (own == name && tells_secret(section, name, equals + 1))
+    if (own == name && tells_secret(section, name, equals + 1)) {
         hv_error_set(&why,
                      "%s: everybody on this machine can read a command line; set %s_file to a file that holds the secret, or "
                      "name an environment variable as ${NAME} within single quotes",
                      name, strcmp(name, "data_source") == 0 ? "password" : name);
-    else if (set_expanded(l, section, name, equals + 1, &why) == 0) {
+    } else if (set_expanded(l, section, name, equals + 1, &why) == 0) {
         note_origin(l, section, own, FROM_COMMAND_LINE);
         return;
     }
@@ -174,8 +184,9 @@ static void take_conflict(void *user, const char *section, const char *name, con
 
 static int by_line(const void *a, const void *b) {
     const struct trouble *x = a, *y = b;
-    if (x->line != y->line)
+    if (x->line != y->line) {
         return x->line < y->line ? -1 : 1;
+    }
     return x->order < y->order ? -1 : 1;
 }
 
@@ -183,28 +194,34 @@ static void print_troubles(struct loading *l, FILE *errors) {
     qsort(l->troubles, l->trouble_kept, sizeof *l->troubles, by_line);
     for (size_t i = 0; i < l->trouble_kept; i++) {
         const struct trouble *t = &l->troubles[i];
-        if (t->line == FROM_COMMAND_LINE)
+        if (t->line == FROM_COMMAND_LINE) {
             fprintf(errors, "%s\n", t->text);
-        else if (t->line == FROM_FILE_AS_WHOLE)
+        } else if (t->line == FROM_FILE_AS_WHOLE) {
             fprintf(errors, "%s: %s\n", l->path, t->text);
-        else
+        } else {
             fprintf(errors, "%s:%u: %s\n", l->path, t->line, t->text);
+        }
     }
-    if (l->trouble_count > l->trouble_kept)
+    if (l->trouble_count > l->trouble_kept) {
         fprintf(errors, "... and %zu more\n", l->trouble_count - l->trouble_kept);
+    }
 }
 
 int hv_config_load(const struct hv_config_source *source, struct hv_settings *settings, FILE *errors) {
     struct loading l = {.path = source->path, .settings = settings};
-    if (source->path != NULL)
+    if (source->path != NULL) {
         load_file(&l, source->optional);
-    for (size_t i = 0; i < source->set_count; i++)
+    }
+    for (size_t i = 0; i < source->set_count; i++) {
         take_set(&l, source->sets[i]);
-    if (!source->more)
+    }
+    if (!source->more) {
         hv_settings_finish(settings, take_conflict, &l);
+    }
     bool bad = l.trouble_count > 0;
-    if (bad)
+    if (bad) {
         print_troubles(&l, errors);
+    }
     for (size_t i = 0; i < l.origin_count; i++) {
         free(l.origins[i].section);
         free(l.origins[i].name);

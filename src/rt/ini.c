@@ -67,25 +67,30 @@ static bool is_blank(char c) {
 }
 
 static bool has_control(const char *text, size_t length) {
-    for (size_t i = 0; i < length; i++)
-        if (((unsigned char)text[i] < 0x20 && text[i] != '\t') || text[i] == 0x7f)
+    for (size_t i = 0; i < length; i++) {
+        if (((unsigned char)text[i] < 0x20 && text[i] != '\t') || text[i] == 0x7f) {
             return true;
+        }
+    }
     return false;
 }
 
 /* Columns before the first character that is not blank. */
 static unsigned indent_of(const char *text, size_t length) {
     unsigned column = 0;
-    for (size_t i = 0; i < length && is_blank(text[i]); i++)
+    for (size_t i = 0; i < length && is_blank(text[i]); i++) {
         column = text[i] == '\t' ? column / 8 * 8 + 8 : column + 1;
+    }
     return column;
 }
 
 /* Does a blank followed by ; or # stand in here? */
 static bool has_inline_comment(const char *text, size_t length) {
-    for (size_t i = 1; i < length; i++)
-        if ((text[i] == ';' || text[i] == '#') && is_blank(text[i - 1]))
+    for (size_t i = 1; i < length; i++) {
+        if ((text[i] == ';' || text[i] == '#') && is_blank(text[i - 1])) {
             return true;
+        }
+    }
     return false;
 }
 
@@ -110,10 +115,12 @@ static bool vet_section(struct reading *r, const char *text, size_t length) {
             return false;
         }
     }
-    while (from < to && is_blank(text[from]))
+    while (from < to && is_blank(text[from])) {
         from++;
-    while (to > from && is_blank(text[to - 1]))
+    }
+    while (to > from && is_blank(text[to - 1])) {
         to--;
+    }
     char name[HV_ERROR_MAX];
     size_t name_length = to - from < sizeof name - 1 ? to - from : sizeof name - 1;
     memcpy(name, text + from, name_length);
@@ -157,10 +164,12 @@ static void explain_no_separator(struct reading *r, char *line) {
  * same way. */
 static bool vet_key(struct reading *r, const char *text, size_t length, unsigned indent) {
     size_t separator = 0, name_length;
-    while (separator < length && text[separator] != '=' && text[separator] != ':')
+    while (separator < length && text[separator] != '=' && text[separator] != ':') {
         separator++;
-    for (name_length = separator; name_length > 0 && is_blank(text[name_length - 1]);)
+    }
+    for (name_length = separator; name_length > 0 && is_blank(text[name_length - 1]);) {
         name_length--;
+    }
     char name[NAME_MAX_LENGTH + 1], shown[100];
     size_t kept = name_length < sizeof name - 1 ? name_length : sizeof name - 1;
     memcpy(name, text, kept);
@@ -174,10 +183,11 @@ static bool vet_key(struct reading *r, const char *text, size_t length, unsigned
         return false;
     }
     if (name_length == 0 || name_length > NAME_MAX_LENGTH || has_inline_comment(text, name_length)) {
-        if (name_length == 0)
+        if (name_length == 0) {
             complain(r, "there is no name before the '='");
-        else
+        } else {
             complain(r, "%s: no setting has such a name", hv_text_show(name, shown, sizeof shown));
+        }
         return false;
     }
     if (!r->any_section) {
@@ -204,18 +214,21 @@ static bool looks_like_setting(const struct reading *r, const char *text, size_t
         n++;
     }
     name[n] = '\0';
-    while (n < length && is_blank(text[n]))
+    while (n < length && is_blank(text[n])) {
         n++;
-    if (n == length || (text[n] != '=' && text[n] != ':'))
+    }
+    if (n == length || (text[n] != '=' && text[n] != ':')) {
         return false;
+    }
     return hv_settings_section_passed_through(r->section) ? dotted
                                                           : hv_settings_find(r->section, name) != NULL;
 }
 
 /* A line that is indented more than the name above it. */
 static bool vet_more(struct reading *r, const char *text, size_t length) {
-    if (r->key_name[0] == '\0')
+    if (r->key_name[0] == '\0') {
         return false;
+    }
     const struct hv_setting *setting = hv_settings_find(r->section, r->key_name);
     bool continues = setting != NULL ? setting->continues : hv_settings_section_passed_through(r->section);
     if (!continues || looks_like_setting(r, text, length)) {
@@ -237,25 +250,28 @@ static bool vet_more(struct reading *r, const char *text, size_t length) {
 static enum line_kind vet(struct reading *r, const char **text, size_t *length, size_t room) {
     size_t whole = *length;
     unsigned indent = indent_of(*text, *length);
-    while (*length > 0 && is_blank((*text)[*length - 1]))
+    while (*length > 0 && is_blank((*text)[*length - 1])) {
         --*length;
+    }
     while (*length > 0 && is_blank(**text)) {
         ++*text;
         --*length;
     }
     bool deeper = r->key_open && indent > r->key_indent;
-    if (*length == 0 || **text == ';' || **text == '#')
+    if (*length == 0 || **text == ';' || **text == '#') {
         return LINE_NOTHING;
+    }
     if (whole > room || whole > HV_INI_LINE_MAX || has_control(*text, *length)) {
-        if (whole > room || whole > HV_INI_LINE_MAX)
+        if (whole > room || whole > HV_INI_LINE_MAX) {
             complain(r,
                      "the line is %zu bytes long, %zu are allowed; a long value can go on in lines that are "
                      "indented",
                      whole, room < HV_INI_LINE_MAX ? room : (size_t)HV_INI_LINE_MAX);
-        else if (memchr(*text, '\0', *length) != NULL)
+        } else if (memchr(*text, '\0', *length) != NULL) {
             complain(r, "the line holds a NUL byte; the file is to be text in UTF-8");
-        else
+        } else {
             complain(r, "the line holds a control character");
+        }
         if (**text == '[') { /* what is below belongs to nothing that we know */
             r->any_section = r->skipping = true;
             r->key_open = false;
@@ -266,12 +282,15 @@ static enum line_kind vet(struct reading *r, const char **text, size_t *length, 
         }
         return LINE_NOTHING;
     }
-    if (**text == '[')
+    if (**text == '[') {
         return vet_section(r, *text, *length) ? LINE_SECTION : LINE_NOTHING;
-    if (r->skipping)
+    }
+    if (r->skipping) {
         return LINE_NOTHING;
-    if (deeper)
+    }
+    if (deeper) {
         return vet_more(r, *text, *length) ? LINE_MORE : LINE_NOTHING;
+    }
     return vet_key(r, *text, *length, indent) ? LINE_KEY : LINE_NOTHING;
 }
 
@@ -279,15 +298,17 @@ static enum line_kind vet(struct reading *r, const char **text, size_t *length, 
 static char *read_line(char *out, int size, void *user) {
     struct reading *r = user;
     assert(size > 8);
-    if (r->at == r->end)
+    if (r->at == r->end) {
         return NULL;
+    }
     const char *text = r->at;
     const char *newline = memchr(text, '\n', (size_t)(r->end - text));
     size_t length = (size_t)((newline == NULL ? r->end : newline) - text);
     r->at = newline == NULL ? r->end : newline + 1;
     r->line++;
-    if (length > 0 && text[length - 1] == '\r')
+    if (length > 0 && text[length - 1] == '\r') {
         length--;
+    }
     if (r->line == 1 && length >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { /* byte order mark */
         text += 3;
         length -= 3;
@@ -298,8 +319,9 @@ static char *read_line(char *out, int size, void *user) {
         return out;
     }
     char *p = out;
-    if (r->kind == LINE_MORE)
+    if (r->kind == LINE_MORE) {
         *p++ = ' ';
+    }
     memcpy(p, text, length);
     strcpy(p + length, "\n");
     return out;
@@ -311,13 +333,15 @@ static void append(struct reading *r, const char *text) {
     size_t length = strlen(text), name_length = strlen(r->key_name);
     bool pem = name_length > 4 && strcmp(r->key_name + name_length - 4, ".pem") == 0;
     r->value = hv_realloc(r->value, r->value_length + length + 2, 1); /* bounded by the file */
-    if (r->value_length > 0)
+    if (r->value_length > 0) {
         r->value[r->value_length++] = pem ? '\n' : ' ';
+    }
     for (size_t i = 0; i < length; i++) {
         /* `\;` and `\#` after a blank or at the start stand for ; and #. */
         if (text[i] == '\\' && (text[i + 1] == ';' || text[i + 1] == '#') &&
-            (i == 0 || is_blank(text[i - 1])))
+            (i == 0 || is_blank(text[i - 1]))) {
             continue;
+        }
         r->value[r->value_length++] = text[i];
     }
     r->value[r->value_length] = '\0';
@@ -325,8 +349,9 @@ static void append(struct reading *r, const char *text) {
 
 /* The entry is complete when the next one begins or the file ends. */
 static void hand_on(struct reading *r) {
-    if (!r->entry_open)
+    if (!r->entry_open) {
         return;
+    }
     r->entry_open = false;
     r->handler->entry(r->user, r->entry_line, r->entry_section, r->entry_name, r->value);
 }
@@ -360,8 +385,9 @@ void hv_ini_parse(const char *text, size_t length, const struct hv_ini_handler *
         ini_max_line = HV_INI_LINE_MAX + 8;
     }
     int bad = ini_parse_stream(read_line, &r, take_entry, &r);
-    if (&ini_max_line != NULL)
+    if (&ini_max_line != NULL) {
         ini_max_line = before;
+    }
     hand_on(&r);
     free(r.value);
     if (bad != 0) {
@@ -376,23 +402,26 @@ static int read_all(int fd, char **ret, size_t *ret_length, struct hv_error *err
     size_t size = 65536, length = 0;
     char *text = hv_calloc(size, 1);
     for (;;) {
-        if (length == size)
+        if (length == size) {
             text = hv_realloc(text, size *= 2, 1);
+        }
         ssize_t n = read(fd, text + length, size - length);
-        if (n < 0 && errno == EINTR)
+        if (n < 0 && errno == EINTR) {
             continue;
+        }
         if (n == 0 && length > 0) {
             *ret = text;
             *ret_length = length;
             return 0;
         }
         if (n <= 0 || (length += (size_t)n) > HV_INI_FILE_MAX) {
-            if (n < 0)
+            if (n < 0) {
                 hv_error_set(err, "cannot be read: %s", strerror(errno));
-            else if (n == 0)
+            } else if (n == 0) {
                 hv_error_set(err, "is empty; `harvestd --help-config` lists what can be set");
-            else
+            } else {
                 hv_error_set(err, "is larger than 1 MiB; that is no configuration file");
+            }
             free(text);
             return -1;
         }
@@ -402,13 +431,15 @@ static int read_all(int fd, char **ret, size_t *ret_length, struct hv_error *err
 int hv_ini_read_file(const char *path, char **ret, size_t *ret_length, struct hv_error *err) {
     struct stat info;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    if (fd < 0) {
         return hv_error_set(err, "cannot be opened: %s", strerror(errno));
+    }
     int bad = -1;
-    if (fstat(fd, &info) == 0 && S_ISDIR(info.st_mode))
+    if (fstat(fd, &info) == 0 && S_ISDIR(info.st_mode)) {
         hv_error_set(err, "is a directory; name a file");
-    else
+    } else {
         bad = read_all(fd, ret, ret_length, err);
+    }
     close(fd);
     return bad;
 }

@@ -28,14 +28,16 @@ static void *field_of(const struct hv_settings *settings, const struct hv_settin
 static int set_number(void *field, const struct hv_setting *setting, const char *value,
                       struct hv_error *err) {
     uint64_t number;
-    if (hv_parse_number(hv_setting_number(setting), value, setting->min, setting->max, &number, err) != 0)
+    if (hv_parse_number(hv_setting_number(setting), value, setting->min, setting->max, &number, err) != 0) {
         return -1;
-    if (setting->type == HV_SET_DURATION)
+    }
+    if (setting->type == HV_SET_DURATION) {
         *(hv_time *)field = (hv_time)number;
-    else if (setting->type == HV_SET_SIZE)
+    } else if (setting->type == HV_SET_SIZE) {
         *(uint64_t *)field = number;
-    else
+    } else {
         *(uint32_t *)field = (uint32_t)number;
+    }
     return 0;
 }
 
@@ -56,8 +58,9 @@ static int set_choice(int *field, const struct hv_setting *setting, const char *
 
 static int check_topic(const char *value, struct hv_error *err) {
     char shown[100];
-    if (hv_topic_is_legal(value, strlen(value)))
+    if (hv_topic_is_legal(value, strlen(value))) {
         return 0;
+    }
     return hv_error_set(err, "%s cannot name a Kafka topic: 1 to 249 of a-z A-Z 0-9 . _ -, and not . or ..",
                         hv_text_show(value, shown, sizeof shown));
 }
@@ -69,9 +72,10 @@ static int check_header_name(const char *value, struct hv_error *err) {
     for (size_t i = 0; i < length;) {
         uint32_t code = 0;
         size_t n = hv_utf8_length(value + i, length - i, &code);
-        if (n == 0 || code < 0x20 || (code >= 0x7f && code < 0xa0))
+        if (n == 0 || code < 0x20 || (code >= 0x7f && code < 0xa0)) {
             return hv_error_set(err, "%s cannot name a header: it holds a control character or what is no UTF-8",
                                 hv_text_show(value, shown, sizeof shown));
+        }
         i += n;
     }
     return 0;
@@ -89,32 +93,42 @@ static int check_path(const char *value, struct hv_error *err) {
 static int check_string(const struct hv_setting *setting, const char *value, struct hv_error *err) {
     char shown[100], quoted[600];
     size_t length = strlen(value);
-    if (length < (size_t)setting->min)
+    if (length < (size_t)setting->min) {
         return hv_error_set(err, "the value is empty");
-    if (length > (size_t)setting->max)
+    }
+    if (length > (size_t)setting->max) {
         return hv_error_set(err, "the value is %zu bytes long; %" PRId64 " are allowed", length,
                             setting->max);
-    if (strcmp(setting->name, "data_source") == 0)
+    }
+    if (strcmp(setting->name, "data_source") == 0) {
         return hv_pg_dsn_check(value, err);
-    if (strcmp(setting->name, "password") == 0)
+    }
+    if (strcmp(setting->name, "password") == 0) {
         return 0;
-    if (strcmp(setting->name, "outbox_table") == 0)
+    }
+    if (strcmp(setting->name, "outbox_table") == 0) {
         return hv_outbox_quote_table(value, quoted, sizeof quoted, err);
-    if (strcmp(setting->name, "leader_topic") == 0)
+    }
+    if (strcmp(setting->name, "leader_topic") == 0) {
         return check_topic(value, err);
-    if (strcmp(setting->name, "control_socket") == 0)
+    }
+    if (strcmp(setting->name, "control_socket") == 0) {
         return check_path(value, err);
-    if (strcmp(setting->name, "on_poison_topics") == 0)
+    }
+    if (strcmp(setting->name, "on_poison_topics") == 0) {
         return hv_poison_check(value, err);
-    if (strcmp(setting->name, "id_header") == 0)
+    }
+    if (strcmp(setting->name, "id_header") == 0) {
         return check_header_name(value, err);
+    }
     for (size_t i = 0; i < length;) {
         uint32_t code = 0;
         size_t n = hv_utf8_length(value + i, length - i, &code);
         /* The heartbeat on the leader topic is "<stamp>%<name>". */
-        if (n == 0 || code < 0x20 || (code >= 0x7f && code < 0xa0) || code == '%')
+        if (n == 0 || code < 0x20 || (code >= 0x7f && code < 0xa0) || code == '%') {
             return hv_error_set(err, "%s holds a '%%', a control character or what is no UTF-8",
                                 hv_text_show(value, shown, sizeof shown));
+        }
         i += n;
     }
     return 0;
@@ -123,12 +137,15 @@ static int check_string(const struct hv_setting *setting, const char *value, str
 static int set_value(struct hv_settings *settings, const struct hv_setting *setting, const char *value,
                      struct hv_error *err) {
     void *field = field_of(settings, setting);
-    if (setting->type == HV_SET_CHOICE)
+    if (setting->type == HV_SET_CHOICE) {
         return set_choice(field, setting, value, err);
-    if (setting->type != HV_SET_STRING)
+    }
+    if (setting->type != HV_SET_STRING) {
         return set_number(field, setting, value, err);
-    if (check_string(setting, value, err) != 0)
+    }
+    if (check_string(setting, value, err) != 0) {
         return -1;
+    }
     free(*(char **)field);
     *(char **)field = hv_must(strdup(value));
     return 0;
@@ -175,10 +192,12 @@ static int set_property(struct hv_settings *settings, const char *section, const
                               : strcmp(section, "kafka.producer") == 0 ? HV_KAFKA_RECORDS
                                                                        : HV_KAFKA_ELECTION_CONSUMER;
     if (hv_kafka_property_check(role, &property, &why) != 0) {
-        if (value[0] != '\0' && hv_settings_is_secret(section, name) && strstr(why.text, value) != NULL)
+        if (value[0] != '\0' && hv_settings_is_secret(section, name) && strstr(why.text, value) != NULL) {
             return hv_error_set(err, "%s: librdkafka refuses this value", name);
-        if (err != NULL)
+        }
+        if (err != NULL) {
             *err = why;
+        }
         return -1;
     }
     put_property(properties_of(settings, section), name, value);
@@ -190,11 +209,13 @@ static int set_property(struct hv_settings *settings, const char *section, const
 static int unknown_section(const char *section, struct hv_error *err) {
     char shown[100];
     struct hv_nearest nearest = {.name = section};
-    for (const char *const *s = hv_settings_sections(); *s != NULL; s++)
+    for (const char *const *s = hv_settings_sections(); *s != NULL; s++) {
         hv_nearest_try(&nearest, *s);
-    if (nearest.best != NULL)
+    }
+    if (nearest.best != NULL) {
         return hv_error_set(err, "unknown section %s; did you mean [%s]?",
                             hv_text_show(section, shown, sizeof shown), nearest.best);
+    }
     return hv_error_set(err,
                         "unknown section %s; there are [harvest], [limits], [kafka], [kafka.producer], "
                         "[kafka.consumer] and [log]",
@@ -208,31 +229,37 @@ static int unknown_name(const char *section, const char *name, struct hv_error *
     size_t count;
     const struct hv_setting *table = hv_settings_table(&count);
     for (size_t i = 0; i < count; i++) {
-        if (strcmp(table[i].section, section) == 0)
+        if (strcmp(table[i].section, section) == 0) {
             hv_nearest_try(&here, table[i].name);
+        }
         const char *best = anywhere.best;
         hv_nearest_try(&anywhere, table[i].name);
-        if (anywhere.best != best)
+        if (anywhere.best != best) {
             elsewhere = &table[i];
+        }
     }
     hv_text_show(name, shown, sizeof shown);
-    if (here.best != NULL && (elsewhere == NULL || here.distance <= anywhere.distance))
+    if (here.best != NULL && (elsewhere == NULL || here.distance <= anywhere.distance)) {
         return hv_error_set(err, "unknown setting %s in [%s]; did you mean %s?", shown, section, here.best);
-    if (elsewhere != NULL)
+    }
+    if (elsewhere != NULL) {
         return hv_error_set(err, "unknown setting %s in [%s]; did you mean %s in [%s]?", shown, section,
                             elsewhere->name, elsewhere->section);
-    if (strchr(name, '.') != NULL)
+    }
+    if (strchr(name, '.') != NULL) {
         return hv_error_set(err,
                             "unknown setting %s in [%s]; librdkafka's properties go to [kafka], "
                             "[kafka.producer] or [kafka.consumer]",
                             shown, section);
+    }
     return hv_error_set(err, "unknown setting %s in [%s]; harvestd --help-config lists all", shown, section);
 }
 
 void hv_settings_note_open_file(struct hv_settings *settings, const char *path) {
     size_t before = settings->open_files == NULL ? 0 : strlen(settings->open_files), length = strlen(path);
-    if (before > 0 && strstr(settings->open_files, path) != NULL)
+    if (before > 0 && strstr(settings->open_files, path) != NULL) {
         return;
+    }
     settings->open_files = hv_realloc(settings->open_files, before + length + 2, 1);
     snprintf(settings->open_files + before, length + 2, "%s\n", path);
 }
@@ -243,8 +270,9 @@ static int set_from_file(struct hv_settings *settings, const char *section, cons
     struct hv_error why = {""};
     bool lines = hv_kafka_property_is_pem(name) || strcmp(name, "data_source") == 0, open_to_all = false;
     char *value = hv_secret_read_file(path, lines, &open_to_all, &why);
-    if (value == NULL)
+    if (value == NULL) {
         return hv_error_set(err, "%s_file: %s", name, why.text);
+    }
     int result = hv_settings_set(settings, section, name, value, &why);
     if (result != 0) {
         char shown[100];
@@ -260,17 +288,22 @@ int hv_settings_set(struct hv_settings *settings, const char *section, const cha
                     struct hv_error *err) {
     struct hv_error why = {""};
     char secret[80];
-    if (!hv_settings_section_known(section))
+    if (!hv_settings_section_known(section)) {
         return unknown_section(section, err);
-    if (hv_settings_is_file_of(section, name, secret, sizeof secret))
+    }
+    if (hv_settings_is_file_of(section, name, secret, sizeof secret)) {
         return set_from_file(settings, section, secret, value, err);
-    if (hv_settings_section_passed_through(section))
+    }
+    if (hv_settings_section_passed_through(section)) {
         return set_property(settings, section, name, value, err);
+    }
     const struct hv_setting *setting = hv_settings_find(section, name);
-    if (setting == NULL)
+    if (setting == NULL) {
         return unknown_name(section, name, err);
-    if (set_value(settings, setting, value, &why) == 0)
+    }
+    if (set_value(settings, setting, value, &why) == 0) {
         return 0;
+    }
     return hv_error_set(err, "%s: %s", name, why.text);
 }
 
@@ -281,8 +314,9 @@ void hv_settings_init(struct hv_settings *settings) {
     size_t count;
     const struct hv_setting *table = hv_settings_table(&count);
     for (size_t i = 0; i < count; i++) {
-        if (table[i].derived)
+        if (table[i].derived) {
             continue;
+        }
         int bad = set_value(settings, &table[i], table[i].default_text, NULL);
         assert(!bad);
         (void)bad;
@@ -293,9 +327,11 @@ void hv_settings_init(struct hv_settings *settings) {
 void hv_settings_free(struct hv_settings *settings) {
     size_t count;
     const struct hv_setting *table = hv_settings_table(&count);
-    for (size_t i = 0; i < count; i++)
-        if (table[i].type == HV_SET_STRING)
+    for (size_t i = 0; i < count; i++) {
+        if (table[i].type == HV_SET_STRING) {
             free(*(char **)field_of(settings, &table[i]));
+        }
+    }
     free(settings->open_files);
     free_properties(&settings->kafka);
     free_properties(&settings->kafka_producer);
@@ -336,8 +372,9 @@ const char *hv_settings_text(const struct hv_settings *settings, const struct hv
 
 static char *default_name(void) {
     char host[HOST_NAME_MAX + 1] = "", name[HOST_NAME_MAX + 64];
-    if (gethostname(host, sizeof host - 1) != 0 || host[0] == '\0')
+    if (gethostname(host, sizeof host - 1) != 0 || host[0] == '\0') {
         snprintf(host, sizeof host, "localhost");
+    }
     snprintf(name, sizeof name, "%s_%ld_%lld", host, (long)getpid(), (long long)time(NULL));
     return hv_must(strdup(name));
 }
@@ -365,8 +402,9 @@ static const char *find_culprit(const struct hv_settings *settings, const struct
     const struct hv_setting *lower = hv_settings_find("limits", order->lower);
     const struct hv_setting *upper = hv_settings_find("limits", order->upper);
     assert(lower->type == upper->type && lower->type != HV_SET_COUNT);
-    if (number_of(settings, lower) < number_of(settings, upper) + (order->strictly ? 0 : 1))
+    if (number_of(settings, lower) < number_of(settings, upper) + (order->strictly ? 0 : 1)) {
         return NULL;
+    }
     char low[32], high[32];
     hv_settings_text(settings, lower, low, sizeof low);
     hv_settings_text(settings, upper, high, sizeof high);
@@ -382,8 +420,9 @@ static const char *find_culprit(const struct hv_settings *settings, const struct
 
 /* The password goes where libpq looks for it. */
 static void join_password(struct hv_settings *settings) {
-    if (settings->password == NULL)
+    if (settings->password == NULL) {
         return;
+    }
     char *joined = hv_must(hv_pg_dsn_with_password(settings->data_source, settings->password));
     free(settings->data_source);
     settings->data_source = joined;
@@ -406,8 +445,9 @@ static unsigned check_logins(struct hv_settings *settings, hv_settings_complain 
 unsigned hv_settings_finish(struct hv_settings *settings, hv_settings_complain *complain, void *user) {
     unsigned troubles = check_logins(settings, complain, user);
     join_password(settings);
-    if (settings->name == NULL)
+    if (settings->name == NULL) {
         settings->name = default_name();
+    }
     if (settings->leader_topic == NULL) {
         size_t size = strlen(settings->leader_group_id) + sizeof ".neli";
         settings->leader_topic = hv_must(malloc(size));
@@ -421,8 +461,9 @@ unsigned hv_settings_finish(struct hv_settings *settings, hv_settings_complain *
             troubles++;
         }
     }
-    if (settings->idle_backoff_max == 0)
+    if (settings->idle_backoff_max == 0) {
         settings->idle_backoff_max = settings->wakeup == HV_WAKE_BY_LISTEN ? HV_SECONDS(1) : HV_MS(100);
+    }
     for (size_t i = 0; i < sizeof orders / sizeof orders[0]; i++) {
         char message[200];
         const char *culprit = find_culprit(settings, &orders[i], message, sizeof message);

@@ -37,8 +37,9 @@ static const char *put_in(struct growing *g, const char *text, struct hv_error *
     char name[100], shown[120];
     size_t length = name_length(text);
     const char *after = text + length, *end = strchr(after, '}'), *instead = NULL;
-    if (end != NULL && strncmp(after, ":-", 2) == 0)
+    if (end != NULL && strncmp(after, ":-", 2) == 0) {
         instead = after + 2;
+    }
     if (length == 0 || length >= sizeof name || end == NULL || (instead == NULL && end != after)) {
         hv_error_set(err, "after ${ has to follow NAME} or NAME:-text}, with the name of an environment variable; for a "
                           "value that holds ${ itself write $${");
@@ -88,17 +89,20 @@ static int open_file(const char *path, bool *open_to_all, struct hv_error *err) 
     struct stat info;
     char shown[100];
     hv_text_show(path, shown, sizeof shown);
-    if (path[0] == '\0')
+    if (path[0] == '\0') {
         return hv_error_set(err, "no file is named");
+    }
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* not to wait for the other end of a pipe */
-    if (fd < 0)
+    if (fd < 0) {
         return hv_error_set(err, "the file %s cannot be opened: %s", shown, strerror(errno));
+    }
     if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
         close(fd);
         return hv_error_set(err, "%s is no regular file", shown);
     }
-    if (open_to_all != NULL)
+    if (open_to_all != NULL) {
         *open_to_all = (info.st_mode & S_IROTH) != 0;
+    }
     return fd;
 }
 
@@ -107,12 +111,15 @@ static ssize_t read_whole(int fd, char *out, size_t size) {
     size_t length = 0;
     while (length < size) {
         ssize_t n = read(fd, out + length, size - length);
-        if (n < 0 && errno == EINTR)
+        if (n < 0 && errno == EINTR) {
             continue;
-        if (n < 0)
+        }
+        if (n < 0) {
             return -1;
-        if (n == 0)
+        }
+        if (n == 0) {
             break;
+        }
         length += (size_t)n;
     }
     return (ssize_t)length;
@@ -121,33 +128,41 @@ static ssize_t read_whole(int fd, char *out, size_t size) {
 static int vet(const char *path, const char *text, size_t length, bool lines, struct hv_error *err) {
     char shown[100];
     hv_text_show(path, shown, sizeof shown);
-    if (length == 0)
+    if (length == 0) {
         return hv_error_set(err, "the file %s is empty", shown);
-    if (length > HV_SECRET_FILE_MAX)
+    }
+    if (length > HV_SECRET_FILE_MAX) {
         return hv_error_set(err, "the file %s is larger than %d bytes; that is not what was meant", shown, HV_SECRET_FILE_MAX);
-    if (memchr(text, '\0', length) != NULL)
+    }
+    if (memchr(text, '\0', length) != NULL) {
         return hv_error_set(err, "the file %s holds a NUL byte; it is to be text", shown);
-    if (!lines && memchr(text, '\n', length) != NULL)
+    }
+    if (!lines && memchr(text, '\n', length) != NULL) {
         return hv_error_set(err, "the file %s holds more than one line; it is to hold the value and nothing else", shown);
+    }
     return 0;
 }
 
 char *hv_secret_read_file(const char *path, bool lines, bool *open_to_all, struct hv_error *err) {
     char shown[100];
     int fd = open_file(path, open_to_all, err);
-    if (fd < 0)
+    if (fd < 0) {
         return NULL;
+    }
     char *text = hv_calloc(HV_SECRET_FILE_MAX + 3, 1); /* one byte too many, line ends included, is noticed */
     ssize_t got = read_whole(fd, text, HV_SECRET_FILE_MAX + 2);
     int why = errno;
     close(fd);
     size_t length = got < 0 ? 0 : (size_t)got;
-    while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == '\r'))
+    while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == '\r')) {
         text[--length] = '\0';
-    if (got < 0)
+    }
+    if (got < 0) {
         hv_error_set(err, "the file %s cannot be read: %s", hv_text_show(path, shown, sizeof shown), strerror(why));
-    if (got >= 0 && vet(path, text, length, lines, err) == 0)
+    }
+    if (got >= 0 && vet(path, text, length, lines, err) == 0) {
         return text;
+    }
     free(text);
     return NULL;
 }

@@ -131,9 +131,11 @@ const struct hv_setting *hv_settings_table(size_t *count) {
 }
 
 const struct hv_setting *hv_settings_find(const char *section, const char *name) {
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
-        if (strcmp(table[i].section, section) == 0 && strcmp(table[i].name, name) == 0)
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        if (strcmp(table[i].section, section) == 0 && strcmp(table[i].name, name) == 0) {
             return &table[i];
+        }
+    }
     return NULL;
 }
 
@@ -142,9 +144,11 @@ const char *const *hv_settings_sections(void) {
 }
 
 bool hv_settings_section_known(const char *section) {
-    for (const char *const *s = sections; *s != NULL; s++)
-        if (strcmp(*s, section) == 0)
+    for (const char *const *s = sections; *s != NULL; s++) {
+        if (strcmp(*s, section) == 0) {
             return true;
+        }
+    }
     return false;
 }
 
@@ -162,8 +166,9 @@ bool hv_settings_is_secret(const char *section, const char *name) {
 
 bool hv_settings_is_file_of(const char *section, const char *name, char *secret, size_t size) {
     size_t length = strlen(name), suffix = sizeof "_file" - 1;
-    if (length <= suffix || length - suffix >= size || strcmp(name + length - suffix, "_file") != 0)
+    if (length <= suffix || length - suffix >= size || strcmp(name + length - suffix, "_file") != 0) {
         return false;
+    }
     memcpy(secret, name, length - suffix);
     secret[length - suffix] = '\0';
     return hv_settings_is_secret(section, secret);

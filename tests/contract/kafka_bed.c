@@ -19,8 +19,9 @@ static void on_closed(void *user) {
 void bed_open(struct bed *bed, int brokers) {
     struct hv_error err = {""};
     memset(bed, 0, sizeof *bed);
-    if (hv_loop_open(NULL, no_turn, bed, &bed->loop, &err) != 0)
+    if (hv_loop_open(NULL, no_turn, bed, &bed->loop, &err) != 0) {
         fail_msg("%s", err.text);
+    }
     if (brokers == 0) {
         snprintf(bed->bootstrap, sizeof bed->bootstrap, "127.0.0.1:1");
         return;
@@ -40,12 +41,15 @@ static void free_kept(struct bed *bed);
 void bed_close(struct bed *bed) {
     struct hv_error err = {""};
     hv_loop_close(bed->loop, on_closed);
-    if (hv_loop_run(bed->loop, &err) != 0)
+    if (hv_loop_run(bed->loop, &err) != 0) {
         fail_msg("the loop does not close cleanly: %s", err.text);
-    if (bed->cluster != NULL)
+    }
+    if (bed->cluster != NULL) {
         rd_kafka_mock_cluster_destroy(bed->cluster);
-    if (bed->owner != NULL)
+    }
+    if (bed->owner != NULL) {
         rd_kafka_destroy(bed->owner);
+    }
     free_kept(bed);
 }
 
@@ -66,18 +70,21 @@ static bool run(struct bed *bed, bool (*so)(void *arg), void *arg, hv_time limit
     uv_update_time(uv);
     uv_timer_start(&timer, on_timeout, (uint64_t)(limit / 1000), 0);
     bool result;
-    while (!(result = so(arg)) && !over)
+    while (!(result = so(arg)) && !over) {
         uv_run(uv, UV_RUN_ONCE);
+    }
     timer.data = &closed;
     uv_close((uv_handle_t *)&timer, on_timer_closed);
-    while (!closed)
+    while (!closed) {
         uv_run(uv, UV_RUN_NOWAIT);
+    }
     return result;
 }
 
 void bed_until(struct bed *bed, bool (*so)(void *arg), void *arg, hv_time limit, const char *what) {
-    if (!run(bed, so, arg, limit))
+    if (!run(bed, so, arg, limit)) {
         fail_msg("not so within %d ms: %s", (int)(limit / 1000), what);
+    }
 }
 
 static bool never(void *arg) {
@@ -108,8 +115,9 @@ static void on_reports(void *user, const struct hv_report *list, size_t count) {
         r->purged += list[i].delivery == HV_PURGED;
         r->failed += list[i].delivery == HV_FAILED || list[i].delivery == HV_PUZZLING;
         r->refused += list[i].delivery == HV_REFUSED || list[i].delivery == HV_UNREACHED;
-        if (list[i].code != 0)
+        if (list[i].code != 0) {
             r->last_code = list[i].code;
+        }
         assert_non_null(list[i].reason);
         assert_true(list[i].ticket < sizeof r->seen);
         assert_int_equal(r->seen[list[i].ticket]++, 0); /* exactly one report a ticket */
@@ -147,14 +155,16 @@ struct hv_producer *bed_producer(struct bed *bed, enum hv_kafka_role role, struc
                                  const struct hv_kafka_property *more, size_t more_count) {
     struct hv_kafka_property list[16] = {{"bootstrap.servers", bed->bootstrap}};
     assert_true(more_count < 16);
-    for (size_t i = 0; i < more_count; i++)
+    for (size_t i = 0; i < more_count; i++) {
         list[i + 1] = more[i];
+    }
     struct hv_kafka_properties properties = {.list = list, .count = more_count + 1};
     struct hv_producer *producer;
     struct hv_error err = {""};
     memset(reports, 0, sizeof *reports);
-    if (hv_producer_open(bed->loop, role, &properties, "test", HV_MS(1), &reports_handler, reports, &producer, &err) != 0)
+    if (hv_producer_open(bed->loop, role, &properties, "test", HV_MS(1), &reports_handler, reports, &producer, &err) != 0) {
         fail_msg("%s", err.text);
+    }
     return producer;
 }
 
@@ -177,15 +187,17 @@ const struct hv_record *bed_keep(struct bed *bed, const struct hv_record *record
     size_t topic = strlen(record->topic) + 1, key = (size_t)record->key_length;
     size_t value = record->value_length < 0 ? 0 : (size_t)record->value_length;
     struct kept *kept = malloc(sizeof *kept + topic + key + value);
-    if (kept == NULL)
+    if (kept == NULL) {
         abort();
+    }
     kept->next = bed->kept;
     bed->kept = kept;
     kept->record = *record;
     kept->record.topic = memcpy(kept->bytes, record->topic, topic);
     kept->record.key = memcpy(kept->bytes + topic, record->key, key);
-    if (record->value != NULL)
+    if (record->value != NULL) {
         kept->record.value = memcpy(kept->bytes + topic + key, record->value, value);
+    }
     return &kept->record;
 }
 
@@ -217,10 +229,12 @@ void bed_reports(struct bed *bed, struct reports *reports, size_t count, hv_time
 static pid_t start_test(const struct bed_test *test, FILE *output) {
     fflush(stdout);
     pid_t pid = fork();
-    if (pid != 0)
+    if (pid != 0) {
         return pid;
-    if (dup2(fileno(output), STDOUT_FILENO) < 0 || dup2(fileno(output), STDERR_FILENO) < 0)
+    }
+    if (dup2(fileno(output), STDOUT_FILENO) < 0 || dup2(fileno(output), STDERR_FILENO) < 0) {
         _exit(1);
+    }
     const struct CMUnitTest list[] = {{.name = test->name, .test_func = test->run}};
     int failed = _cmocka_run_group_tests(test->name, list, 1, NULL, NULL);
     fflush(NULL);
@@ -230,8 +244,9 @@ static pid_t start_test(const struct bed_test *test, FILE *output) {
 static void print_output(FILE *output) {
     char line[1024];
     rewind(output);
-    while (fgets(line, sizeof line, output) != NULL)
+    while (fgets(line, sizeof line, output) != NULL) {
         fputs(line, stdout);
+    }
     fclose(output);
 }
 
@@ -239,13 +254,15 @@ int bed_run_side_by_side(const struct bed_test *tests, size_t count) {
     FILE *outputs[64];
     pid_t pids[64];
     int failed = 0;
-    if (count > 64)
+    if (count > 64) {
         abort();
+    }
     for (size_t i = 0; i < count; i++) {
         outputs[i] = tmpfile();
         pids[i] = outputs[i] == NULL ? -1 : start_test(&tests[i], outputs[i]);
-        if (pids[i] < 0)
+        if (pids[i] < 0) {
             abort();
+        }
     }
     for (size_t i = 0; i < count; i++) {
         int status = 0;

@@ -49,15 +49,18 @@ static void wait_for_end(int signals) {
     struct pollfd ends[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
     for (;;) {
         if (poll(ends, 2, -1) < 0) {
-            if (errno == EINTR)
+            if (errno == EINTR) {
                 continue;
+            }
             return;
         }
-        if (ends[1].revents != 0)
+        if (ends[1].revents != 0) {
             return;
+        }
         char ignored[256];
-        if (ends[0].revents != 0 && read(STDIN_FILENO, ignored, sizeof ignored) <= 0)
+        if (ends[0].revents != 0 && read(STDIN_FILENO, ignored, sizeof ignored) <= 0) {
             return;
+        }
     }
 }
 
@@ -69,19 +72,22 @@ int main(int argc, char **argv) {
     sigprocmask(SIG_BLOCK, &set, NULL); /* before any thread is made */
     int signals = signalfd(-1, &set, SFD_CLOEXEC);
     rd_kafka_t *owner = make_owner();
-    if (owner == NULL || signals < 0)
+    if (owner == NULL || signals < 0) {
         return 1;
+    }
     rd_kafka_mock_cluster_t *cluster = rd_kafka_mock_cluster_new(owner, 1);
     int result = cluster == NULL ? 1 : 0;
-    for (int i = 1; i < argc && result == 0; i++)
+    for (int i = 1; i < argc && result == 0; i++) {
         result = make_topic(cluster, argv[i]) == 0 ? 0 : 2;
+    }
     if (result == 0) {
         printf("bootstrap=%s\n", rd_kafka_mock_cluster_bootstraps(cluster));
         fflush(stdout);
         wait_for_end(signals);
     }
-    if (cluster != NULL)
+    if (cluster != NULL) {
         rd_kafka_mock_cluster_destroy(cluster);
+    }
     rd_kafka_destroy(owner);
     return result;
 }
