@@ -13,20 +13,23 @@ PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required user_%
 PROPERTIES = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": USER, "sasl.password": PASSWORD}
 
 
-def broker_with_acls(bed, **settings):
-    """Its plaintext listener is for the tests, who may do all; .user_servers is where harvestd signs in."""
-    port, inner, controller = free_port(), free_port(), free_port()
+def broker_with_acls(bed, proxied=None, **settings):
+    """Its plaintext listener is for the tests, who may do all; .user_servers is where harvestd signs in. proxied: the port of a proxy
+    through which it may sign in as well, which is to lead to .proxied_port."""
+    port, inner, behind, controller = free_port(), free_port(), free_port(), free_port()
     listeners = "PLAINTEXT://127.0.0.1:%d,SIGNED://127.0.0.1:%d" % (port, inner)
     options = {
-        "listeners": listeners + ",CONTROLLER://127.0.0.1:%d" % controller, "advertised.listeners": listeners,
+        "listeners": listeners + ",PROXIED://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d" % (behind, controller),
+        "advertised.listeners": listeners + ",PROXIED://127.0.0.1:%d" % (proxied or behind),
         "controller.quorum.voters": "1@127.0.0.1:%d" % controller,
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SIGNED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SIGNED:SASL_PLAINTEXT,PROXIED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
         "listener.name.signed.sasl.enabled.mechanisms": "PLAIN", "listener.name.signed.plain.sasl.jaas.config": PLAIN,
+        "listener.name.proxied.sasl.enabled.mechanisms": "PLAIN", "listener.name.proxied.plain.sasl.jaas.config": PLAIN,
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS", "auto.create.topics.enable": "false"}
     options.update(settings)
     broker = bed.own_kafka(start=False, **options)
-    broker.port = port
+    broker.port, broker.proxied_port = port, behind
     broker.user_servers = "127.0.0.1:%d" % inner
     return broker.start()
 

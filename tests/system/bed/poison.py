@@ -9,7 +9,8 @@ from . import blocked
 from .acl import PROPERTIES, Acls, broker_with_acls
 from .checker import Truth, check, record
 from .daemon import run_once, write_ini
-from .kafka import fresh_name
+from .kafka import Kafka, fresh_name
+from .kafka_proxy import KafkaProxy
 from .postgres import TABLE_WITHOUT_CONSTRAINTS
 from .util import wait_until
 
@@ -19,8 +20,12 @@ RECORDS = (TOO_LARGE, NO_KEY, INTERNAL, BAD_NAME, HEADERS)   # the record is to 
 MISSING, READ_ONLY, HIDDEN = "no such topic", "topic without the right to write", "topic without any right"
 DESTINATIONS = (MISSING, READ_ONLY, HIDDEN)                  # the topic is: mended by somebody else, so nothing is moved aside
 KINDS = RECORDS + DESTINATIONS
+# In the topic of all others, and not to be told from good ones by looks: what does not compress; what only the broker knows, and with an
+# error that nobody knows (Topics.front).
+DENSE, INVALID, PUZZLE = "does not compress", "invalid to the broker", "answered by an unknown error"
 CLASSES = {TOO_LARGE: "too large", NO_KEY: "invalid row", INTERNAL: "invalid topic", BAD_NAME: "invalid row", HEADERS: "invalid row",
-           MISSING: "unknown topic", READ_ONLY: "not authorized", HIDDEN: "not authorized"}
+           MISSING: "unknown topic", READ_ONLY: "not authorized", HIDDEN: "not authorized",
+           DENSE: "too large", INVALID: "invalid record", PUZZLE: "unknown"}
 
 KNOWN_LATE = (INTERNAL, *DESTINATIONS)   # only by the broker's answer, and to another topic than good records
 
@@ -36,17 +41,37 @@ def good(row_id, topic, key, value):
     return Row(row_id, topic, key, value, [], [], None)
 
 
-class Topics:
-    """A broker that creates nothing by itself and lets harvestd write only where it may. One serves many tests: .fresh()."""
+class Owner:
+    """Of what the tests of a file share; `stack` takes it back."""
 
-    def __init__(self, owner):
-        self.broker = broker_with_acls(owner)
+    def __init__(self, stack):
+        self.stack = stack
+
+    def own_kafka(self, start=True, **settings):
+        broker = Kafka(**settings)
+        self.stack.callback(broker.destroy)
+        broker.create()
+        return broker.start() if start else broker
+
+
+class Topics:
+    """A broker that creates nothing by itself and lets harvestd write only where it may. One serves many tests: .fresh(). .front: a proxy
+    that refuses what it is told to."""
+
+    def __init__(self, stack):
+        self.front = KafkaProxy(0)
+        stack.callback(self.front.close)
+        self.broker = broker_with_acls(Owner(stack), proxied=self.front.port)
+        self.front.upstream_port = self.broker.proxied_port
+        self.broker.front_servers = "127.0.0.1:%d" % self.front.port
         self.acls = Acls(self.broker)
         self.acls.grant("group", "*", "read")
         self.acls.grant("topic", "__consumer_offsets", "write")   # the broker itself refuses that one, as internal
 
     def fresh(self):
         """One topic for good records; and where those of the other kinds go."""
+        self.front.judge = None
+        self.front.refused.clear()
         self.main = self.broker.create_topic(fresh_name("main"), 4, max_message_bytes=LIMIT)
         self.spare = self.broker.create_topic(fresh_name("spare"), 2)
         self.of = {TOO_LARGE: self.main, NO_KEY: self.broker.create_topic(fresh_name("compacted"), 2, cleanup_policy="compact"),
@@ -149,8 +174,9 @@ class Outcome:
 class World:
     """A table, a daemon (not started yet) with a policy, and a collector."""
 
-    def __init__(self, bed, topics, policy, table=TABLE_WITHOUT_CONSTRAINTS, harvest=(), server=None, parks=None, **sections):
-        """parks: whether there is a table of parked records."""
+    def __init__(self, bed, topics, policy, table=TABLE_WITHOUT_CONSTRAINTS, harvest=(), server=None, parks=None, servers=None,
+                 **sections):
+        """parks: whether there is a table of parked records. servers: other ways to the broker."""
         self.bed, self.topics, self.policy = bed, topics, policy
         self.database = bed.database(table, server)
         self.collector = bed.collector(topics.readable(), topics.broker)
@@ -160,7 +186,7 @@ class World:
         harvest = dict(harvest, leader_topic=leader_topic)
         if policy != "block":   # the default
             harvest["on_poison"] = policy
-        self.daemon = bed.harvestd(self.database, servers=topics.broker.user_servers, start=False,
+        self.daemon = bed.harvestd(self.database, servers=servers or topics.broker.user_servers, start=False,
                                    harvest=harvest, **sections)
         self.daemon.sections["kafka"].update(PROPERTIES)
         self.daemon.sections["harvest"]["control_socket"] = os.path.join(self.daemon.directory, "control")

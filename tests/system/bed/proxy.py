@@ -145,13 +145,16 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
-        session = _Session(self, reader, writer, up_reader, up_writer)
+        session = self.session(reader, writer, up_reader, up_writer)
         self.sessions.add(session)
         await session.run()
         self.sessions.discard(session)
 
+    def session(self, *streams):
+        return Session(self, *streams)
 
-class _Session:
+
+class Session:
     def __init__(self, proxy, reader, writer, up_reader, up_writer):
         self.proxy = proxy
         self.reader, self.writer, self.up_reader, self.up_writer = reader, writer, up_reader, up_writer
@@ -163,12 +166,14 @@ class _Session:
         self.held = b""
         self.negotiating = 0
 
-    async def run(self):
+    def ways(self):
+        """To the server, and back."""
         if self.proxy.postgres:
-            up, down = self._requests(), self._replies()
-        else:
-            up, down = self._raw(self.reader, self.up_writer), self._raw(self.up_reader, self.writer)
-        tasks = [asyncio.ensure_future(up), asyncio.ensure_future(down)]
+            return self._requests(), self._replies()
+        return self._raw(self.reader, self.up_writer), self._raw(self.up_reader, self.writer)
+
+    async def run(self):
+        tasks = [asyncio.ensure_future(way) for way in self.ways()]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         self.end(abrupt=False)
         for t in tasks:
