@@ -1,14 +1,12 @@
 /* The Kafka adapters against a real broker, for what the mock cluster does not know: making topics, missing rights, limits of the
  * broker. HV_TEST_KAFKA names it; it lets everybody do everything that no ACL speaks of, and makes topics by itself. Two
  * members of a group are two objects on one loop. */
-#include "kafka_bed.h"
+#include "kafka_member.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "io/kafka_election.h"
 
 static struct bed bed;
 static struct reports reports;
@@ -92,8 +90,9 @@ static int partitions_of(const char *topic) {
 
 static void must_send(struct hv_producer *producer, const struct hv_record *record, uint64_t ticket) {
     struct hv_error err = {""};
-    if (hv_producer_send(producer, bed_keep(&bed, record), ticket, &err) != HV_SENT)
+    if (hv_producer_send(producer, bed_keep(&bed, record), ticket, &err) != HV_SENT) {
         fail_msg("not taken: %s", err.text);
+    }
     hv_producer_flush(producer);
 }
 
@@ -155,8 +154,9 @@ static bool is_delivered(void *arg) {
     struct trier *t = arg;
     struct hv_error err;
     if (reports.count == t->ticket &&
-        hv_producer_send(t->producer, bed_keep(&bed, &t->record), t->ticket, &err) == HV_SENT)
+        hv_producer_send(t->producer, bed_keep(&bed, &t->record), t->ticket, &err) == HV_SENT) {
         t->ticket++;
+    }
     hv_producer_flush(t->producer);
     return reports.delivered > 0;
 }
@@ -214,110 +214,6 @@ static void test_read_only_topic_refuses(void **state) {
 
 /* ---- the election ---- */
 
-struct member {
-    const char *name;
-    struct hv_election *election;
-    bool owns, answer_due, left;
-    int joined, lost, beats, trouble, trouble_code;
-    char trouble_reason[512];
-    uv_timer_t timer;
-};
-
-static void on_assigned(void *user, bool owns) {
-    ((struct member *)user)->owns = owns;
-}
-
-static void on_revoked(void *user, bool lost) {
-    struct member *m = user;
-    m->lost += lost;
-    m->answer_due = !lost;
-    m->beats = 0;
-}
-
-static void on_heartbeat(void *user, int64_t stamp, const char *name) {
-    struct member *m = user;
-    (void)stamp;
-    m->beats += strcmp(name, m->name) == 0;
-}
-
-static void on_joined(void *user) {
-    ((struct member *)user)->joined++;
-}
-
-static void on_trouble(void *user, int code, const char *reason) {
-    struct member *m = user;
-    m->trouble++;
-    m->trouble_code = code;
-    snprintf(m->trouble_reason, sizeof m->trouble_reason, "%s", reason);
-}
-
-static void on_log(void *user, int level, const char *facility, const char *text) {
-    (void)user;
-    (void)level;
-    (void)facility;
-    (void)text;
-}
-
-static const struct hv_election_handler handler = {.assigned = on_assigned,
-                                                   .revoked = on_revoked,
-                                                   .heartbeat = on_heartbeat,
-                                                   .joined = on_joined,
-                                                   .trouble = on_trouble,
-                                                   .log = on_log};
-
-static void on_timer(uv_timer_t *timer) {
-    struct member *m = timer->data;
-    if (m->answer_due)
-        hv_election_answer(m->election);
-    m->answer_due = false;
-    if (m->owns)
-        hv_election_beat(m->election, hv_loop_wall_clock() * 1000, m->name);
-}
-
-static void on_left(void *user) {
-    ((struct member *)user)->left = true;
-}
-
-static void join(struct member *m, const char *name, const char *group, const char *assignor, hv_time heartbeat_timeout) {
-    struct hv_kafka_property list[] = {{"bootstrap.servers", bed.bootstrap}};
-    struct hv_kafka_properties base = {list, 1};
-    char topic[128];
-    snprintf(topic, sizeof topic, "%s.neli", group);
-    struct hv_election_options options = {
-        .base = &base, .client_id = name, .group_id = group, .topic = topic, .assignor = assignor,
-        .heartbeat_timeout = heartbeat_timeout, .poll_interval = HV_MS(50), .poll_duration = HV_MS(1),
-    };
-    struct hv_error err = {""};
-    *m = (struct member){.name = name};
-    if (hv_election_open(bed.loop, &options, &handler, m, &m->election, &err) != 0)
-        fail_msg("%s", err.text);
-    uv_timer_init(hv_loop_uv(bed.loop), &m->timer);
-    m->timer.data = m;
-    uv_timer_start(&m->timer, on_timer, 50, 50);
-}
-
-static bool has_left(void *arg) {
-    return ((struct member *)arg)->left;
-}
-
-static void leave(struct member *m) {
-    uv_close((uv_handle_t *)&m->timer, NULL);
-    hv_election_close(m->election, HV_SECONDS(20), on_left);
-    bed_until(&bed, has_left, m, HV_SECONDS(40), "the member left");
-}
-
-static bool leads(void *arg) {
-    return ((struct member *)arg)->beats >= 3;
-}
-
-static bool has_joined(void *arg) {
-    return ((struct member *)arg)->joined > 0;
-}
-
-static bool has_trouble(void *arg) {
-    return ((struct member *)arg)->trouble > 0;
-}
-
 /* The leader topic comes into being with one partition, whatever the broker's own habit; a second member stands by; a clean leave
  * hands over long before the session would end. */
 static void check_life(const char *assignor) {
@@ -325,18 +221,18 @@ static void check_life(const char *assignor) {
     struct member a, b;
     char group[64], topic[128];
     fresh(group, sizeof group, "group");
-    join(&a, "a", group, assignor, HV_SECONDS(20)); /* a session of a minute */
-    bed_until(&bed, leads, &a, HV_SECONDS(50), "the first member leads");
+    member_join(&bed, &a, "a", group, assignor, HV_SECONDS(20)); /* a session of a minute */
+    bed_until(&bed, member_leads, &a, HV_SECONDS(50), "the first member leads");
     snprintf(topic, sizeof topic, "%s.neli", group);
     assert_int_equal(partitions_of(topic), 1);
-    join(&b, "b", group, assignor, HV_SECONDS(20));
-    bed_until(&bed, has_joined, &b, HV_SECONDS(50), "the second member joins");
+    member_join(&bed, &b, "b", group, assignor, HV_SECONDS(20));
+    bed_until(&bed, member_has_joined, &b, HV_SECONDS(50), "the second member joins");
     struct member *leader = b.owns ? &b : &a, *other = b.owns ? &a : &b;
-    leave(leader);
-    bed_until(&bed, leads, other, HV_SECONDS(50), "the other member takes over");
+    member_leave(&bed, leader);
+    bed_until(&bed, member_leads, other, HV_SECONDS(50), "the other member takes over");
     assert_int_equal(a.lost + b.lost, 0);
     assert_int_equal(a.trouble + b.trouble, 0);
-    leave(other);
+    member_leave(&bed, other);
     bed_close(&bed);
 }
 
@@ -355,11 +251,11 @@ static void test_refused_session_names_the_setting(void **state) {
     open_bed();
     struct member a;
     char group[64];
-    join(&a, "a", fresh(group, sizeof group, "short"), "cooperative-sticky", HV_SECONDS(1)); /* brokers want 6 s */
-    bed_until(&bed, has_trouble, &a, HV_SECONDS(50), "trouble is told");
+    member_join(&bed, &a, "a", fresh(group, sizeof group, "short"), "cooperative-sticky", HV_SECONDS(1)); /* brokers want 6 s */
+    bed_until(&bed, member_has_trouble, &a, HV_SECONDS(50), "trouble is told");
     assert_int_equal(a.trouble_code, RD_KAFKA_RESP_ERR_INVALID_SESSION_TIMEOUT);
     assert_non_null(strstr(a.trouble_reason, "heartbeat_timeout"));
-    leave(&a);
+    member_leave(&bed, &a);
     bed_close(&bed);
 }
 
@@ -377,12 +273,12 @@ static void test_forbidden_leader_topic_heals(void **state) {
     add_acl(CLUSTER, RD_KAFKA_ACL_OPERATION_ALL, RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW);
     add_acl(CLUSTER, RD_KAFKA_ACL_OPERATION_CREATE, RD_KAFKA_ACL_PERMISSION_TYPE_DENY);
     add_acl(topic, RD_KAFKA_ACL_OPERATION_DESCRIBE, RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW);
-    join(&a, "a", group, "cooperative-sticky", HV_SECONDS(5));
+    member_join(&bed, &a, "a", group, "cooperative-sticky", HV_SECONDS(5));
     bed_until(&bed, is_told_what_to_run, &a, HV_SECONDS(50), "what to do is told");
     remove_acls(CLUSTER);
     remove_acls(topic);
-    bed_until(&bed, leads, &a, HV_SECONDS(90), "the member leads once it is allowed");
-    leave(&a);
+    bed_until(&bed, member_leads, &a, HV_SECONDS(90), "the member leads once it is allowed");
+    member_leave(&bed, &a);
     bed_close(&bed);
 }
 

@@ -7,18 +7,21 @@
 static void takes(enum hv_kafka_role role, const char *name, const char *value) {
     struct hv_error err = {""};
     struct hv_kafka_property p = {name, value};
-    if (hv_kafka_property_check(role, &p, &err) != 0)
+    if (hv_kafka_property_check(role, &p, &err) != 0) {
         fail_msg("%s=%s was refused: %s", name, value, err.text);
+    }
 }
 
 /* The message names the property and holds `why`. */
 static void refuses(enum hv_kafka_role role, const char *name, const char *value, const char *why) {
     struct hv_error err = {""};
     struct hv_kafka_property p = {name, value};
-    if (hv_kafka_property_check(role, &p, &err) != -1)
+    if (hv_kafka_property_check(role, &p, &err) != -1) {
         fail_msg("%s=%s was taken", name, value);
-    if (strstr(err.text, name) == NULL || strstr(err.text, why) == NULL)
+    }
+    if (strstr(err.text, name) == NULL || strstr(err.text, why) == NULL) {
         fail_msg("%s=%s: the message says nothing of '%s': %s", name, value, why, err.text);
+    }
 }
 
 static void test_takes_what_is_free(void **state) {
@@ -118,16 +121,18 @@ static void expect(const rd_kafka_conf_t *conf, const char *name, const char *va
     char is[512] = "";
     size_t size = sizeof is;
     assert_int_equal(rd_kafka_conf_get(conf, name, is, &size), RD_KAFKA_CONF_OK);
-    if (strcmp(is, value) != 0)
+    if (strcmp(is, value) != 0) {
         fail_msg("%s is %s, not %s", name, is, value);
+    }
 }
 
 static rd_kafka_conf_t *make(enum hv_kafka_role role, const struct hv_kafka_properties *base,
                              const struct hv_kafka_properties *specific, const struct hv_kafka_properties *own) {
     struct hv_error err = {""};
     rd_kafka_conf_t *conf;
-    if (hv_kafka_conf_make(role, "me", base, specific, own, &conf, &err) != 0)
+    if (hv_kafka_conf_make(role, "me", base, specific, own, &conf, &err) != 0) {
         fail_msg("%s", err.text);
+    }
     return conf;
 }
 

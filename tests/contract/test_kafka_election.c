@@ -1,170 +1,37 @@
 /* The election's transport against librdkafka's mock cluster: who owns the leader partition, hand-overs, losses, and the troubles that an
  * operator has to be told of. */
-#include "kafka_bed.h"
+#include "kafka_member.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
 #include <semaphore.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "io/kafka_election.h"
-
 enum { JOIN_GROUP = 11, HEARTBEAT = 12 }; /* ApiKeys */
 
-struct member {
-    const char *name;
-    struct hv_election *election;
-    bool owns, inside, left, closed;
-    bool answer; /* a revoke at once (from the beat timer, as no call is allowed inside a handler) */
-    int assigned, revoked, lost, joined, beats, foreign_beats, trouble, logs;
-    bool answer_due;
-    int64_t last_stamp;
-    int trouble_code, sessions_refused;
-    char trouble_reason[512];
-    uv_timer_t timer;
-    bool silent; /* sends no heartbeats */
-};
-
-static void on_assigned(void *user, bool owns) {
-    struct member *m = user;
-    assert_false(m->inside || m->closed);
-    assert_true(m->owns != owns); /* told only on change */
-    m->owns = owns;
-    m->assigned++;
-}
-
-static void on_revoked(void *user, bool lost) {
-    struct member *m = user;
-    assert_false(m->inside || m->closed);
-    assert_true(m->owns);
-    m->revoked += !lost;
-    m->lost += lost;
-    m->answer_due = !lost;
-}
-
-static void on_heartbeat(void *user, int64_t stamp, const char *name) {
-    struct member *m = user;
-    assert_false(m->inside || m->closed);
-    if (strcmp(name, m->name) != 0) {
-        m->foreign_beats++;
-        return;
-    }
-    assert_true(stamp > m->last_stamp);
-    m->last_stamp = stamp;
-    m->beats++;
-}
-
-static void on_joined(void *user) {
-    struct member *m = user;
-    assert_false(m->inside || m->closed);
-    m->joined++;
-}
-
-static void on_trouble(void *user, int code, const char *reason) {
-    struct member *m = user;
-    assert_false(m->inside || m->closed);
-    m->trouble++;
-    m->sessions_refused += code == RD_KAFKA_RESP_ERR_INVALID_SESSION_TIMEOUT;
-    m->trouble_code = code;
-    snprintf(m->trouble_reason, sizeof m->trouble_reason, "%s", reason);
-}
-
-static void on_log(void *user, int level, const char *facility, const char *text) {
-    (void)level;
-    (void)facility;
-    (void)text;
-    assert_false(((struct member *)user)->closed);
-    ((struct member *)user)->logs++;
-}
-
-static const struct hv_election_handler handler = {.assigned = on_assigned,
-                                                   .revoked = on_revoked,
-                                                   .heartbeat = on_heartbeat,
-                                                   .joined = on_joined,
-                                                   .trouble = on_trouble,
-                                                   .log = on_log};
-
-static void on_timer(uv_timer_t *timer) {
-    struct member *m = timer->data;
-    m->inside = true;
-    if (m->answer_due && m->answer) {
-        m->answer_due = false;
-        hv_election_answer(m->election);
-    }
-    if (m->owns && !m->silent)
-        hv_election_beat(m->election, hv_loop_wall_clock() * 1000, m->name);
-    m->inside = false;
-}
-
-static void on_left(void *user) {
-    struct member *m = user;
-    assert_false(m->inside);
-    m->left = true;
-}
-
 static void join(struct bed *bed, struct member *m, const char *name, const char *assignor) {
-    struct hv_kafka_property list[] = {{"bootstrap.servers", bed->bootstrap}, {"topic.metadata.refresh.interval.ms", "1000"},
-                                       {"socket.timeout.ms", "1000"}};
-    struct hv_kafka_properties base = {list, 3};
-    struct hv_election_options options = {
-        .base = &base, .client_id = name, .group_id = "leaders", .topic = "leaders.neli", .assignor = assignor,
-        .heartbeat_timeout = HV_SECONDS(2), .poll_interval = HV_MS(50), .poll_duration = HV_MS(1),
-    };
-    struct hv_error err = {""};
-    *m = (struct member){.name = name, .answer = true};
-    m->inside = true;
-    if (hv_election_open(bed->loop, &options, &handler, m, &m->election, &err) != 0)
-        fail_msg("%s", err.text);
-    m->inside = false;
-    uv_timer_init(hv_loop_uv(bed->loop), &m->timer);
-    m->timer.data = m;
-    uv_timer_start(&m->timer, on_timer, 20, 20);
-}
-
-static void start_leaving(struct member *m, hv_time limit) {
-    uv_close((uv_handle_t *)&m->timer, NULL);
-    m->inside = true;
-    hv_election_close(m->election, limit, on_left);
-    m->inside = false;
-    m->closed = true;
-}
-
-static bool has_left(void *arg) {
-    return ((struct member *)arg)->left;
+    member_join(bed, m, name, "leaders", assignor, HV_SECONDS(2));
 }
 
 static void leave(struct bed *bed, struct member *m) {
-    start_leaving(m, HV_SECONDS(20));
-    bed_until(bed, has_left, m, HV_SECONDS(30), "the member left");
-}
-
-static bool leads(void *arg) {
-    return ((struct member *)arg)->beats >= 3;
+    member_leave(bed, m);
+    assert_int_equal(m->stale_beats, 0);
 }
 
 /* A cluster with one member that leads already. */
 static void open_leading(struct bed *bed, struct member *m, const char *assignor, const char *what) {
     bed_open(bed, 1);
     join(bed, m, "a", assignor);
-    bed_until(bed, leads, m, HV_SECONDS(30), what);
+    bed_until(bed, member_leads, m, HV_SECONDS(30), what);
 }
 
 static bool has_foreign_beat(void *arg) {
     return ((struct member *)arg)->foreign_beats > 0;
 }
 
-static bool has_joined(void *arg) {
-    return ((struct member *)arg)->joined > 0;
-}
-
 static bool is_told_of_the_session(void *arg) {
     return ((struct member *)arg)->sessions_refused > 0;
-}
-
-static bool has_trouble(void *arg) {
-    return ((struct member *)arg)->trouble > 0;
 }
 
 static bool is_revoked(void *arg) {
@@ -204,10 +71,11 @@ static void produce(struct bed *bed, const char *const *texts, int count) {
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     rd_kafka_conf_set(conf, "bootstrap.servers", bed->bootstrap, NULL, 0);
     rd_kafka_t *client = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
-    for (int i = 0; i < count; i++)
+    for (int i = 0; i < count; i++) {
         rd_kafka_producev(client, RD_KAFKA_V_TOPIC("leaders.neli"), RD_KAFKA_V_PARTITION(0),
                           RD_KAFKA_V_VALUE((void *)(uintptr_t)texts[i], strlen(texts[i])), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
                           RD_KAFKA_V_END);
+    }
     assert_int_equal(rd_kafka_flush(client, 20000), 0);
     rd_kafka_destroy(client);
 }
@@ -220,7 +88,7 @@ static void test_old_and_malformed_heartbeats_mean_nothing(void **state) {
     const char *old[] = {"1%other", "2%other"};
     produce(&bed, old, 2);
     join(&bed, &a, "a", "cooperative-sticky");
-    bed_until(&bed, leads, &a, HV_SECONDS(30), "the member leads");
+    bed_until(&bed, member_leads, &a, HV_SECONDS(30), "the member leads");
     assert_int_equal(a.foreign_beats, 0);
     static char large[3000];
     memset(large, '7', sizeof large - 1);
@@ -228,8 +96,9 @@ static void test_old_and_malformed_heartbeats_mean_nothing(void **state) {
     produce(&bed, odd, 7);
     bed_until(&bed, has_foreign_beat, &a, HV_SECONDS(30), "a foreign heartbeat is read");
     int beats = a.beats;
-    while (a.beats < beats + 5)
+    while (a.beats < beats + 5) {
         bed_run_for(&bed, HV_MS(50));
+    }
     assert_int_equal(a.foreign_beats, 1); /* the last one: a name may hold '%' */
     leave(&bed, &a);
     bed_close(&bed);
@@ -242,10 +111,10 @@ static void check_clean_hand_over(const char *assignor) {
     struct member a, b;
     open_leading(&bed, &a, assignor, "the first member leads");
     join(&bed, &b, "b", assignor);
-    bed_until(&bed, has_joined, &b, HV_SECONDS(30), "the second member joins");
+    bed_until(&bed, member_has_joined, &b, HV_SECONDS(30), "the second member joins");
     struct member *leader = b.owns ? &b : &a, *other = b.owns ? &a : &b;
     leave(&bed, leader);
-    bed_until(&bed, leads, other, HV_SECONDS(30), "the other member takes over");
+    bed_until(&bed, member_leads, other, HV_SECONDS(30), "the other member takes over");
     leave(&bed, other);
     bed_close(&bed);
 }
@@ -266,15 +135,15 @@ static void test_revoke_waits_for_its_answer(void **state) {
     struct bed bed;
     struct member a, b;
     open_leading(&bed, &a, "range", "the first member leads");
-    a.answer = false;
+    a.late = true;
     join(&bed, &b, "b", "range"); /* an eager group takes all from all when a member joins */
     bed_until(&bed, is_revoked, &a, HV_SECONDS(30), "the leader is asked to let go");
     assert_true(a.owns); /* not told to be without it before it answers */
     bed_run_for(&bed, HV_MS(500));
     assert_true(a.owns);
     assert_int_equal(b.joined, 0);
-    a.answer = true;
-    bed_until(&bed, has_joined, &b, HV_SECONDS(30), "the second member joins");
+    a.late = false;
+    bed_until(&bed, member_has_joined, &b, HV_SECONDS(30), "the second member joins");
     assert_true(a.assigned >= 2);
     assert_int_equal(a.lost, 0);
     leave(&bed, &a);
@@ -287,11 +156,11 @@ static void test_closing_lets_a_pending_revoke_through(void **state) {
     struct bed bed;
     struct member a, b;
     open_leading(&bed, &a, "range", "the first member leads");
-    a.answer = false;
+    a.late = true;
     join(&bed, &b, "b", "range");
     bed_until(&bed, is_revoked, &a, HV_SECONDS(30), "the leader is asked to let go");
     leave(&bed, &a);
-    bed_until(&bed, leads, &b, HV_SECONDS(30), "the second member takes over");
+    bed_until(&bed, member_leads, &b, HV_SECONDS(30), "the second member takes over");
     leave(&bed, &b);
     bed_close(&bed);
 }
@@ -307,7 +176,7 @@ static void check_loss(const char *assignor) {
     bed_until(&bed, has_lost, &a, HV_SECONDS(30), "the loss is told");
     assert_int_equal(a.revoked, 0);
     a.beats = 0;
-    bed_until(&bed, leads, &a, HV_SECONDS(30), "the member leads again");
+    bed_until(&bed, member_leads, &a, HV_SECONDS(30), "the member leads again");
     assert_int_equal(a.joined, 2);
     assert_int_equal(a.assigned, 3);
     leave(&bed, &a);
@@ -335,7 +204,7 @@ static void test_session_without_broker(void **state) {
     assert_true(a.trouble > 0);
     rd_kafka_mock_broker_set_up(bed.cluster, -1);
     a.beats = 0;
-    bed_until(&bed, leads, &a, HV_SECONDS(60), "the member leads again");
+    bed_until(&bed, member_leads, &a, HV_SECONDS(60), "the member leads again");
     leave(&bed, &a);
     bed_close(&bed);
 }
@@ -348,9 +217,9 @@ static void test_fatal_error_makes_a_new_consumer(void **state) {
     bed_open(&bed, 1);
     rd_kafka_mock_push_request_errors(bed.cluster, JOIN_GROUP, 1, RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID);
     join(&bed, &a, "a", "cooperative-sticky");
-    bed_until(&bed, has_trouble, &a, HV_SECONDS(30), "trouble is told");
+    bed_until(&bed, member_has_trouble, &a, HV_SECONDS(30), "trouble is told");
     assert_int_equal(a.trouble_code, RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID);
-    bed_until(&bed, leads, &a, HV_SECONDS(60), "a new consumer leads");
+    bed_until(&bed, member_leads, &a, HV_SECONDS(60), "a new consumer leads");
     leave(&bed, &a);
     bed_close(&bed);
 }
@@ -381,7 +250,7 @@ static void test_refused_session_names_the_setting(void **state) {
     assert_int_equal(a.trouble_code, RD_KAFKA_RESP_ERR_INVALID_SESSION_TIMEOUT);
     assert_non_null(strstr(a.trouble_reason, "heartbeat_timeout"));
     assert_non_null(strstr(a.trouble_reason, "group.min.session.timeout.ms"));
-    bed_until(&bed, leads, &a, HV_SECONDS(60), "the member leads in the end");
+    bed_until(&bed, member_leads, &a, HV_SECONDS(60), "the member leads in the end");
     assert_int_equal(a.sessions_refused, 1); /* repeated, told once; a busy machine may have other troubles */
     leave(&bed, &a);
     bed_close(&bed);
@@ -396,12 +265,12 @@ static void test_missing_topic(void **state) {
     rd_kafka_mock_topic_create(bed.cluster, "leaders.neli", 1, 1);
     rd_kafka_mock_topic_set_error(bed.cluster, "leaders.neli", RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
     join(&bed, &a, "a", "cooperative-sticky");
-    bed_until(&bed, has_trouble, &a, HV_SECONDS(30), "trouble is told");
+    bed_until(&bed, member_has_trouble, &a, HV_SECONDS(30), "trouble is told");
     assert_non_null(strstr(a.trouble_reason, "kafka-topics.sh"));
     assert_non_null(strstr(a.trouble_reason, "leaders.neli"));
     assert_int_equal(a.joined, 0);
     rd_kafka_mock_topic_set_error(bed.cluster, "leaders.neli", RD_KAFKA_RESP_ERR_NO_ERROR);
-    bed_until(&bed, leads, &a, HV_SECONDS(60), "the member leads");
+    bed_until(&bed, member_leads, &a, HV_SECONDS(60), "the member leads");
     leave(&bed, &a);
     bed_close(&bed);
 }
@@ -414,8 +283,9 @@ static int idle_polls; /* that found nothing, right after one that found nothing
 rd_kafka_event_t *rd_kafka_queue_poll(rd_kafka_queue_t *queue, int timeout_ms) {
     static rd_kafka_event_t *(*true_poll)(rd_kafka_queue_t *, int);
     static rd_kafka_queue_t *empty;
-    if (true_poll == NULL)
+    if (true_poll == NULL) {
         *(void **)&true_poll = dlsym(RTLD_NEXT, "rd_kafka_queue_poll");
+    }
     assert_int_equal(timeout_ms, 0); /* never blocks */
     rd_kafka_event_t *event = true_poll(queue, timeout_ms);
     idle_polls += event == NULL && empty == queue;
@@ -448,8 +318,8 @@ static void test_leaving_is_bounded(void **state) {
     struct member a;
     open_leading(&bed, &a, "cooperative-sticky", "the member leads");
     rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 3600000); /* nothing is answered any more */
-    start_leaving(&a, HV_MS(300));
-    bed_until(&bed, has_left, &a, HV_SECONDS(30), "the member left");
+    member_start_leaving(&a, HV_MS(300));
+    bed_until(&bed, member_has_left, &a, HV_SECONDS(30), "the member left");
     bed_close(&bed);
 }
 
@@ -481,8 +351,8 @@ static void test_an_answer_that_is_swallowed_does_not_stop_the_loop(void **state
     sem_init(&let_go, 0, 0);
     open_leading(&bed, &a, "cooperative-sticky", "the member leads");
     swallow = true;
-    start_leaving(&a, HV_SECONDS(1));
-    bed_until(&bed, has_left, &a, HV_SECONDS(30), "the member left");
+    member_start_leaving(&a, HV_SECONDS(1));
+    bed_until(&bed, member_has_left, &a, HV_SECONDS(30), "the member left");
     sem_post(&let_go);
     assert_true(swallowed);
     assert_false(on_loop);
@@ -495,12 +365,12 @@ static void test_leaving_before_joining(void **state) {
     struct member a;
     bed_open(&bed, 0); /* no broker at all */
     join(&bed, &a, "a", "range");
-    start_leaving(&a, HV_MS(300));
-    bed_until(&bed, has_left, &a, HV_SECONDS(30), "the member left");
+    member_start_leaving(&a, HV_MS(300));
+    bed_until(&bed, member_has_left, &a, HV_SECONDS(30), "the member left");
     join(&bed, &a, "a", "range");
-    bed_until(&bed, has_trouble, &a, HV_SECONDS(30), "trouble is told");
-    start_leaving(&a, 0);
-    bed_until(&bed, has_left, &a, HV_SECONDS(30), "the member left");
+    bed_until(&bed, member_has_trouble, &a, HV_SECONDS(30), "trouble is told");
+    member_start_leaving(&a, 0);
+    bed_until(&bed, member_has_left, &a, HV_SECONDS(30), "the member left");
     bed_close(&bed);
 }
 

@@ -78,8 +78,9 @@ static rd_kafka_queue_t *log_queue(rd_kafka_t *client) {
 static void serve(struct bed *bed, struct taker *taker, rd_kafka_queue_t *queue, hv_time poll_duration) {
     struct hv_error err = {""};
     taker->inside = true;
-    if (hv_queue_open(bed->loop, queue, poll_duration, take, taker, &taker->queue, &err) != 0)
+    if (hv_queue_open(bed->loop, queue, poll_duration, take, taker, &taker->queue, &err) != 0) {
         fail_msg("%s", err.text);
+    }
     taker->inside = false;
 }
 
@@ -107,8 +108,9 @@ static void check_all_comes(hv_time poll_duration, size_t more) {
     bed_until(&bed, has_all, &taker, HV_SECONDS(20), "events from after come");
     talk(client, "more");
     bed_until(&bed, has_twice, &taker, HV_SECONDS(20), "and further ones");
-    if (more > 0)
+    if (more > 0) {
         assert_true(taker.calls > taker.events);
+    }
     hv_queue_close(taker.queue);
     rd_kafka_destroy(client);
     bed_close(&bed);
@@ -222,8 +224,9 @@ static void test_descriptors_do_not_block(void **state) {
     for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
         char path[300], target[64] = "";
         snprintf(path, sizeof path, "/proc/self/fd/%s", entry->d_name);
-        if (readlink(path, target, sizeof target - 1) < 0 || strstr(target, "eventfd") == NULL)
+        if (readlink(path, target, sizeof target - 1) < 0 || strstr(target, "eventfd") == NULL) {
             continue;
+        }
         found++;
         int fd = atoi(entry->d_name);
         assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);

@@ -31,8 +31,9 @@ static void expect_bytes(struct harvest_stash_bytes bytes, const void *data, siz
 static void expect_headers(const char *headers, size_t count, const char *const texts[]) {
     char text[300];
     snprintf(text, sizeof text, "{\"topic\":\"t\",\"key\":\"k\",\"value\":null,\"headers\":%s}", headers);
-    if (parse(text) != 0)
+    if (parse(text) != 0) {
         fail_msg("%s: %s", text, err.text);
+    }
     assert_int_equal(line.record.header_count, count);
     for (size_t i = 0; i < count; i++) {
         assert_string_equal(line.record.headers[i].name, texts[2 * i]);
@@ -100,8 +101,9 @@ static void base64(void **state) {
     }
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         snprintf(text, sizeof text, "{\"topic\":\"t\",\"key\":\"\",\"value_base64\":\"%s\"}", bad[i]);
-        if (parse(text) == 0)
+        if (parse(text) == 0) {
             fail_msg("%s was taken", bad[i]);
+        }
         assert_non_null(strstr(err.text, "base64"));
     }
 }
@@ -135,10 +137,12 @@ static void bad_lines(void **state) {
         {"{\"topic\":\"t\",\"key\":\"\",\"value\":\"\",\"headers\":[[1,\"b\"]]}", "the name of header 0 is a number"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        if (parse(bad[i][0]) == 0)
+        if (parse(bad[i][0]) == 0) {
             fail_msg("%s was taken", bad[i][0]);
-        if (strstr(err.text, bad[i][1]) == NULL)
+        }
+        if (strstr(err.text, bad[i][1]) == NULL) {
             fail_msg("%s: no '%s' in '%s'", bad[i][0], bad[i][1], err.text);
+        }
     }
 }
 
@@ -156,8 +160,9 @@ static void lines_of_any_cut(void **state) {
         if (got == HV_STASH_PAUSE) { /* what was read so far is kept */
             assert_true(piece < 4);
             assert_true(write(fds[1], pieces[piece], strlen(pieces[piece])) > 0);
-            if (++piece == 4)
+            if (++piece == 4) {
                 close(fds[1]);
+            }
             continue;
         }
         assert_int_equal(got, HV_STASH_LINE);
@@ -200,8 +205,9 @@ static int parse_options(const char *first, ...) {
     int argc = 2;
     va_list args;
     va_start(args, first);
-    for (const char *a = first; a != NULL; a = va_arg(args, const char *))
+    for (const char *a = first; a != NULL; a = va_arg(args, const char *)) {
         argv[argc++] = (char *)a;
+    }
     va_end(args);
     err.text[0] = 0;
     return hv_options_parse(argc, argv, &options, &err);

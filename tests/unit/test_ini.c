@@ -44,8 +44,9 @@ static void trouble(void *user, unsigned line, const char *message) {
 }
 
 static void forget(void) {
-    for (unsigned i = 0; i < seen.count; i++)
+    for (unsigned i = 0; i < seen.count; i++) {
         free(seen.list[i].text);
+    }
     seen.count = 0;
 }
 
@@ -66,9 +67,11 @@ static int teardown(void **state) {
 }
 
 static void expect_count(unsigned count) {
-    if (seen.count != count)
-        for (unsigned i = 0; i < seen.count; i++)
+    if (seen.count != count) {
+        for (unsigned i = 0; i < seen.count; i++) {
             print_error("%u %s %s\n", seen.list[i].line, seen.list[i].what, seen.list[i].text);
+        }
+    }
     assert_int_equal(seen.count, count);
 }
 
@@ -80,8 +83,9 @@ static void expect_entry(unsigned at, unsigned line, const char *what, const cha
 
 static void expect_trouble(unsigned at, unsigned line, const char *part) {
     assert_string_equal(seen.list[at].what, "");
-    if (strstr(seen.list[at].text, part) == NULL)
+    if (strstr(seen.list[at].text, part) == NULL) {
         fail_msg("'%s' is not in '%s'", part, seen.list[at].text);
+    }
     assert_int_equal(seen.list[at].line, line);
 }
 
@@ -292,8 +296,9 @@ static void noise(void **state) {
     char text[400];
     for (int round = 0; round < 20000; round++) {
         size_t n = 0;
-        if (round % 2)
+        if (round % 2) {
             n = (size_t)sprintf(text, "[kafka]\n");
+        }
         for (size_t length = (size_t)(round % 60) + n; n < length; n++) {
             x ^= x << 13, x ^= x >> 7, x ^= x << 17;
             text[n] = letters[x % (sizeof letters - 1)];

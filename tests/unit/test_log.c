@@ -83,9 +83,10 @@ static void real_numbers(void **state) {
                  {-2.05, " k=-2.05\n"},  {0.001, " k=0.001\n"},    {1e15, " k=1000000000000000\n"},
                  {INFINITY, " k=Inf\n"}, {-INFINITY, " k=-Inf\n"}, {NAN, " k=NaN\n"},
                  {999.9999, " k=1000\n"}};
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         assert_non_null(
             strstr(line_of(HV_LOGFMT, "m", HV_FIELDS(HV_REAL("k", cases[i].real))), cases[i].text));
+    }
     line_of(HV_JSON, "m", HV_FIELDS(HV_REAL("k", 1.7e308)));
 }
 
@@ -121,10 +122,11 @@ static void check_form(const char *line, size_t length, enum hv_log_format forma
     for (size_t i = 0; i < length;) {
         size_t n = hv_utf8_length(line + i, length - i, NULL);
         assert_int_not_equal(n, 0);
-        if (quoted && line[i] == '\\')
+        if (quoted && line[i] == '\\') {
             n = line[i + 1] == 'u' ? 6 : 2;
-        else if (line[i] == '"')
+        } else if (line[i] == '"') {
             quoted = !quoted;
+        }
         i += n;
     }
     assert_false(quoted);
@@ -155,10 +157,11 @@ static void a_cut_line_is_still_a_line(void **state) {
             assert_true(n <= size - 1);
             assert_true(size == sizeof out || out[size] == '#');
             check_form(out, n, (enum hv_log_format)format);
-            if (strstr(out, format == HV_JSON ? ",\"cut\":true}\n" : " cut=true\n") != NULL)
+            if (strstr(out, format == HV_JSON ? ",\"cut\":true}\n" : " cut=true\n") != NULL) {
                 cut++;
-            else
+            } else {
                 whole++;
+            }
         }
     }
     assert_true(cut > 100);
@@ -214,8 +217,9 @@ static void levels_below_are_left_out(void **state) {
 static void repeats_are_held_back_and_counted(void **state) {
     (void)state;
     struct hv_logger logger = logger_at(HV_INFO);
-    for (int i = 0; i < 100; i++)
+    for (int i = 0; i < 100; i++) {
         hv_log(&logger, HV_WARN, "c", "m", NULL);
+    }
     assert_int_equal(seen.lines, HV_LOG_BURST);
     hv_log(&logger, HV_WARN, "c", "other", NULL); /* another message is not concerned */
     hv_log(&logger, HV_WARN, "other", "m", NULL);
@@ -234,8 +238,9 @@ static void repeats_are_held_back_and_counted(void **state) {
 static void more_lines_about_single_records_pass(void **state) {
     (void)state;
     struct hv_logger logger = logger_at(HV_INFO);
-    for (int i = 0; i < 200; i++)
+    for (int i = 0; i < 200; i++) {
         hv_log(&logger, HV_WARN, "record", "blocked", HV_FIELDS(HV_STR("topic", "t"), HV_INT("id", i)));
+    }
     assert_int_equal(seen.lines, HV_LOG_BURST_OF_RECORDS);
     assert_non_null(strstr(seen.last, "id=63"));
 }
@@ -260,16 +265,18 @@ static void lines_that_must_be_there_all_pass(void **state) {
 static void info_is_never_held_back(void **state) {
     (void)state;
     struct hv_logger logger = logger_at(HV_DEBUG);
-    for (int i = 0; i < 100; i++)
+    for (int i = 0; i < 100; i++) {
         hv_log(&logger, i % 2 ? HV_INFO : HV_DEBUG, "c", "m", NULL);
+    }
     assert_int_equal(seen.lines, 100);
 }
 
 static void a_clock_set_back_does_not_silence(void **state) {
     (void)state;
     struct hv_logger logger = logger_at(HV_INFO);
-    for (int i = 0; i < 10; i++)
+    for (int i = 0; i < 10; i++) {
         hv_log(&logger, HV_ERROR, "c", "m", NULL);
+    }
     seen.now -= 3600000000;
     hv_log(&logger, HV_ERROR, "c", "m", NULL);
     assert_int_equal(seen.lines, HV_LOG_BURST + 1);

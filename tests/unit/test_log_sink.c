@@ -29,8 +29,9 @@ static size_t read_now(int fd, char *out, size_t size) {
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     for (;;) {
         ssize_t got = read(fd, out + n, size - 1 - n);
-        if (got <= 0)
+        if (got <= 0) {
             break;
+        }
         n += (size_t)got;
     }
     out[n] = '\0';
@@ -38,10 +39,11 @@ static size_t read_now(int fd, char *out, size_t size) {
 }
 
 static void pipe_or_socket(bool socket, int fds[2]) {
-    if (socket)
+    if (socket) {
         assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
-    else
+    } else {
         assert_int_equal(pipe(fds), 0);
+    }
 }
 
 /* Keeps a loop alive, as the daemon's other handles do. */
@@ -98,15 +100,18 @@ static void flood(bool socket, bool another_user) {
     uv_idle_t idle;
     pipe_or_socket(socket, fds);
     int flags = fcntl(fds[1], F_GETFL);
-    if (another_user)
+    if (another_user) {
         assert_int_equal(seteuid(65534), 0);
+    }
     struct hv_log_sink *sink = hv_log_sink_open(fds[1], &logger);
-    if (another_user)
+    if (another_user) {
         assert_int_equal(seteuid(0), 0);
+    }
     open_loop(&loop, &idle);
     assert_int_equal(hv_log_sink_attach(sink, &loop, &err), 0);
-    for (int i = 0; i < LINES; i++)
+    for (int i = 0; i < LINES; i++) {
         hv_log(&logger, HV_INFO, "test", "a line", HV_FIELDS(HV_INT("n", i), HV_STR("z", "z")));
+    }
     assert_int_equal(fcntl(fds[1], F_GETFL), flags); /* others write to this description, too */
 
     size_t n = 0;
@@ -144,8 +149,9 @@ static void a_socket_that_nobody_reads(void **state) {
 /* Made by root, used by a daemon that is somebody else: it may not be opened anew. */
 static void a_pipe_of_another_user(void **state) {
     (void)state;
-    if (geteuid() != 0)
+    if (geteuid() != 0) {
         skip();
+    }
     flood(false, true);
 }
 
@@ -159,8 +165,9 @@ static void the_loop_writes_what_was_kept(void **state) {
     pipe_or_socket(false, fds);
     struct hv_log_sink *sink = hv_log_sink_open(fds[1], &logger);
     open_loop(&loop, &idle);
-    for (int i = 0; i < 1500; i++) /* a pipe takes 64 KiB */
+    for (int i = 0; i < 1500; i++) { /* a pipe takes 64 KiB */
         hv_log(&logger, HV_INFO, "test", "a line", HV_FIELDS(HV_INT("n", i), HV_STR("z", "z")));
+    }
     assert_int_equal(hv_log_sink_attach(sink, &loop, NULL), 0); /* with lines kept already */
     uv_idle_stop(&idle);
     assert_int_equal(uv_run(&loop, UV_RUN_NOWAIT), 0); /* the sink does not keep it alive */
@@ -187,8 +194,9 @@ static void closing_waits_no_longer_than_it_may(void **state) {
         int fds[2];
         pipe_or_socket(socket, fds);
         struct hv_log_sink *sink = hv_log_sink_open(fds[1], &logger);
-        for (int i = 0; i < 20000; i++)
+        for (int i = 0; i < 20000; i++) {
             hv_log(&logger, HV_INFO, "test", "a line", HV_FIELDS(HV_INT("n", i), HV_STR("z", "z")));
+        }
         hv_log_sink_close(sink, HV_MS(20)); /* hangs if it waits for a reader */
         close(fds[0]);
         close(fds[1]);
@@ -207,12 +215,14 @@ static void a_reader_that_is_gone(void **state) {
         open_loop(&loop, &idle);
         struct hv_log_sink *sink = hv_log_sink_open(fds[1], &logger);
         assert_int_equal(hv_log_sink_attach(sink, &loop, NULL), 0);
-        for (int i = 0; i < 5000; i++)
+        for (int i = 0; i < 5000; i++) {
             hv_log(&logger, HV_INFO, "test", "a line", HV_FIELDS(HV_INT("n", i), HV_STR("z", "z")));
+        }
         close(fds[0]);
         uv_run(&loop, UV_RUN_NOWAIT);
-        for (int i = 0; i < 5000; i++)
+        for (int i = 0; i < 5000; i++) {
             hv_log(&logger, HV_INFO, "test", "a line", HV_FIELDS(HV_INT("n", i), HV_STR("z", "z")));
+        }
         hv_log_sink_detach(sink);
         close_loop(&loop, &idle);
         hv_log_sink_close(sink, HV_SECONDS(1));

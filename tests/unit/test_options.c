@@ -22,8 +22,9 @@ static int parse(const char *first, ...) {
     int argc = 1;
     va_list args;
     va_start(args, first);
-    for (const char *a = first; a != NULL; a = va_arg(args, const char *))
+    for (const char *a = first; a != NULL; a = va_arg(args, const char *)) {
         argv[argc++] = (char *)a;
+    }
     va_end(args);
     err.text[0] = '\0';
     return hv_options_parse(argc, argv, &options, &err);
@@ -156,8 +157,9 @@ static void a_flood_of_settings_is_bounded(void **state) {
     (void)state;
     static char *argv[HV_OPTION_TEXTS_MAX + 2];
     argv[0] = (char *)"harvestd";
-    for (int i = 1; i < HV_OPTION_TEXTS_MAX + 2; i++)
+    for (int i = 1; i < HV_OPTION_TEXTS_MAX + 2; i++) {
         argv[i] = (char *)"-sa.b=c";
+    }
     assert_int_equal(hv_options_parse(HV_OPTION_TEXTS_MAX + 1, argv, &options, &err), 0);
     assert_int_equal(hv_options_parse(HV_OPTION_TEXTS_MAX + 2, argv, &options, &err), -1);
 }
@@ -187,21 +189,24 @@ static int load(struct hv_settings *settings, const char *content, const char *c
     assert_int_equal(fwrite(content, 1, strlen(content), file), strlen(content));
     assert_int_equal(fclose(file), 0);
     struct hv_config_source source = {.path = path, .sets = sets};
-    while (sets != NULL && sets[source.set_count] != NULL)
+    while (sets != NULL && sets[source.set_count] != NULL) {
         source.set_count++;
+    }
     char *text = NULL;
     size_t size = 0;
     FILE *errors = open_memstream(&text, &size);
     hv_settings_init(settings);
     int bad = hv_config_load(&source, settings, errors);
-    if (bad != 0)
+    if (bad != 0) {
         hv_settings_free(settings);
+    }
     fclose(errors);
     said[0] = '\0';
     size_t at = 0;
-    for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"))
+    for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
         at += (size_t)snprintf(said + at, sizeof said - at, "%s\n",
                                strncmp(line, path, strlen(path)) == 0 ? line + strlen(path) : line);
+    }
     free(text);
     return bad;
 }
@@ -280,8 +285,9 @@ static void a_flood_of_troubles_is_bounded(void **state) {
     struct hv_settings s;
     static char content[20000];
     size_t n = (size_t)sprintf(content, "[limits]\n");
-    for (int i = 0; i < 1000; i++)
+    for (int i = 0; i < 1000; i++) {
         n += (size_t)sprintf(content + n, "x%d = 1\n", i);
+    }
     assert_int_equal(load(&s, content, NULL), -1);
     assert_non_null(strstr(said, ":101: "));
     assert_null(strstr(said, ":102: "));

@@ -212,12 +212,13 @@ static void assert_password(const char *data_source, const char *password) {
     assert_non_null(before);
     assert_non_null(after);
     for (size_t i = 0; after[i].keyword != NULL; i++) {
-        if (strcmp(after[i].keyword, "password") == 0)
+        if (strcmp(after[i].keyword, "password") == 0) {
             assert_string_equal(after[i].val, password);
-        else if (before[i].val == NULL)
+        } else if (before[i].val == NULL) {
             assert_null(after[i].val);
-        else
+        } else {
             assert_string_equal(after[i].val, before[i].val);
+        }
     }
     PQconninfoFree(before);
     PQconninfoFree(after);
@@ -233,9 +234,11 @@ static void a_password_joins_a_data_source(void **state) {
         "postgresql://u:o?ld@h/d", "postgresql:///d?host=/tmp&", "postgresql://h?", "postgresql://h/d?password=x"};
     static const char *const passwords[] = {"x", "a b", "'", "\\", "\\'", "a\\", "%41&host=evil#?/@", "' host=evil",
                                             "\xc3\xa4\xff", "sslmode=disable"};
-    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++)
-        for (size_t j = 0; j < sizeof passwords / sizeof passwords[0]; j++)
+    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
+        for (size_t j = 0; j < sizeof passwords / sizeof passwords[0]; j++) {
             assert_password(sources[i], passwords[j]);
+        }
+    }
 }
 
 static void complain(void *user, const char *section, const char *name, const char *message) {

@@ -74,15 +74,19 @@ static void the_table_is_sound(void **state) {
         assert_ptr_equal(hv_settings_find(row->section, row->name), row);
         assert_true(strlen(row->help) > 10);
         assert_null(strchr(row->help, '\n'));
-        for (size_t j = 0; j < i; j++)
+        for (size_t j = 0; j < i; j++) {
             assert_int_not_equal(table[j].offset, row->offset);
-        if (row->type != HV_SET_CHOICE)
+        }
+        if (row->type != HV_SET_CHOICE) {
             assert_true(row->min <= row->max && row->max > 0);
-        if (row->derived)
+        }
+        if (row->derived) {
             continue;
+        }
         assert_int_equal(hv_settings_set(s, row->section, row->name, row->default_text, NULL), 0);
-        if (!row->secret)
+        if (!row->secret) {
             assert_string_equal(hv_settings_text(s, row, text, sizeof text), row->default_text);
+        }
     }
 }
 
@@ -94,15 +98,17 @@ static void ranges_are_kept_to_the_edge(void **state) {
     for (size_t i = 0; i < count; i++) {
         const struct hv_setting *row = &table[i];
         const char *unit = row->type == HV_SET_DURATION ? "us" : "";
-        if (row->type == HV_SET_STRING || row->type == HV_SET_CHOICE)
+        if (row->type == HV_SET_STRING || row->type == HV_SET_CHOICE) {
             continue;
+        }
         numbers++;
         for (int side = 0; side < 4; side++) {
             int64_t value = side < 2 ? row->min - side : row->max + side - 2;
             char text[64], before[64], after[64];
             struct hv_error err = {""};
-            if (value < 0)
+            if (value < 0) {
                 continue;
+            }
             hv_settings_text(s, row, before, sizeof before);
             snprintf(text, sizeof text, "%lld%s", (long long)value, unit);
             bool fine = side == 0 || side == 2;
@@ -158,8 +164,9 @@ static void topics_that_kafka_cannot_name(void **state) {
     text[249] = '\0';
     assert_int_equal(hv_settings_set(*state, "harvest", "leader_topic", text, NULL), 0);
     static const char *const bad[] = {".", "..", "a b", "a/b", "a:b", "\xc3\xa4", "a\n"};
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         REFUSED("harvest", "leader_topic", bad[i], "cannot name a Kafka topic");
+    }
     REFUSED("harvest", "leader_topic", "", "empty");
 }
 
@@ -217,8 +224,9 @@ static void data_source_errors_do_not_tell_the_password(void **state) {
                                         "postgresql://u:Topsecret%zz@h/d",
                                         "Topsecret",
                                         "postgresql://u:p@h/d?Topsecret=1"};
-    for (size_t i = 0; i < sizeof leaky / sizeof leaky[0]; i++)
+    for (size_t i = 0; i < sizeof leaky / sizeof leaky[0]; i++) {
         assert_null(strstr(refusal(*state, "harvest", "data_source", leaky[i]), "Topsecret"));
+    }
     char out[200];
     hv_pg_dsn_redact("host=a,b port=1 user=u password=Topsecret dbname=d sslpassword=Topsecret", out,
                      sizeof out);
@@ -236,8 +244,9 @@ static void secrets_are_known(void **state) {
                                          "ssl.key.pem",
                                          "sasl.oauthbearer.client.secret",
                                          "sasl.oauthbearer.config"};
-    for (size_t i = 0; i < sizeof secret / sizeof secret[0]; i++)
+    for (size_t i = 0; i < sizeof secret / sizeof secret[0]; i++) {
         assert_true(hv_settings_is_secret("kafka", secret[i]));
+    }
     assert_false(hv_settings_is_secret("kafka", "bootstrap.servers"));
     assert_true(hv_settings_is_secret("harvest", "data_source"));
     assert_false(hv_settings_is_secret("harvest", "name"));

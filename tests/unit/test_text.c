@@ -123,13 +123,15 @@ static void sizes_and_counts(void **state) {
     assert_int_equal(n, 1 << 30);
     static const char *const bad[] = {
         "", "8MB", "8M", "8mib", "8 MiB", "-1", "KiB", "1.5MiB", "9223372036854775807GiB"};
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         assert_int_equal(hv_parse_size(bad[i], &n, NULL), -1);
+    }
     assert_int_equal(hv_parse_count("5000", &n, NULL), 0);
     assert_int_equal(n, 5000);
     static const char *const no_count[] = {"", "5k", "-1", "1,000", "1_000", "18446744073709551616", " 1"};
-    for (size_t i = 0; i < sizeof no_count / sizeof no_count[0]; i++)
+    for (size_t i = 0; i < sizeof no_count / sizeof no_count[0]; i++) {
         assert_int_equal(hv_parse_count(no_count[i], &n, NULL), -1);
+    }
 }
 
 static void what_is_shown_is_read_back(void **state) {
@@ -205,8 +207,9 @@ static void utf8_characters(void **state) {
         "\xf4\x90\x80\x80", /* beyond U+10FFFF */
         "\xff",
     };
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         assert_int_equal(utf8(bad[i]), 0);
+    }
 }
 
 static void shown_text_is_safe_for_a_terminal(void **state) {
