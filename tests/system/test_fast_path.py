@@ -12,7 +12,7 @@ import pytest
 
 from bed.checker import Truth, check, record
 from bed.kafka import fresh_name
-from bed.postgres import COLUMNS, TABLE_WITHOUT_CONSTRAINTS
+from bed.postgres import TABLE_WITHOUT_CONSTRAINTS
 from bed.util import SANITIZED, wait_until
 from bed.writer import insert
 

@@ -11,7 +11,7 @@ import time
 
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
-from .util import ROOT, TimedOut, free_port, remove_tree, spawn, wait_until
+from .util import ROOT, TimedOut, end_process, free_port, remove_tree, spawn, tail, wait_until
 
 LOG4J = """log4j.rootLogger=WARN, out
 log4j.logger.kafka.server.KafkaRaftServer=INFO
@@ -173,16 +173,8 @@ class Kafka:
         """In order (SIGTERM, takes a second or two; a single node sometimes waits for itself, then it is killed) or not."""
         if self.process is None:
             return
-        try:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.send_signal(signum)
-        except ProcessLookupError:
-            pass
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.process.send_signal(signal.SIGCONT)
+        end_process(self.process, signum, patience=10)
         self.process = None
 
     def kill(self):
@@ -199,11 +191,7 @@ class Kafka:
         remove_tree(self.directory)
 
     def log_tail(self, lines=30):
-        try:
-            with open(self.log_path, errors="replace") as f:
-                return "".join(f.readlines()[-lines:])
-        except OSError:
-            return ""
+        return tail(self.log_path, lines)
 
     def admin(self):
         return AdminClient({"bootstrap.servers": self.servers, "log_level": 0, "logger": _silence})

@@ -1,7 +1,6 @@
 """A private PgBouncer in front of a Postgres of the bed: own directory, own loopback port. Debian's package brings the program; its
 service is not used."""
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import time
 import psycopg
 
 from .postgres import PASSWORD, quote
-from .util import TimedOut, free_port, remove_tree, spawn
+from .util import TimedOut, end_process, free_port, remove_tree, spawn, tail
 
 
 def binary():
@@ -83,13 +82,7 @@ class PgBouncer:
         """SIGTERM: at once, sessions are cut."""
         if self.process is None:
             return
-        if self.process.poll() is None:
-            self.process.send_signal(signum)
-        try:
-            self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end_process(self.process, signum, patience=20)
         self.process = None
 
     def restart(self):
@@ -105,8 +98,4 @@ class PgBouncer:
 
     def log_tail(self, lines=30):
         # Its statistics, a line a minute, and who came and went are of no interest.
-        try:
-            with open(self.log_path, errors="replace") as f:
-                return "".join([x for x in f if not re.search(r"login attempt|LOG stats", x)][-lines:])
-        except OSError:
-            return ""
+        return tail(self.log_path, lines, but=r"login attempt|LOG stats")

@@ -11,7 +11,7 @@ import time
 import psycopg
 
 from .certificates import write
-from .util import TimedOut, children, free_port, remove_tree, spawn
+from .util import TimedOut, children, end_process, free_port, remove_tree, spawn, tail
 
 PASSWORD = "se cret'\\1"  # hostile on purpose: blank, quote and backslash have to be escaped in a data source
 
@@ -136,12 +136,7 @@ class Postgres:
         self.thaw()
         signum = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT,
                   "kill": signal.SIGKILL}[mode]
-        self.process.send_signal(signum)
-        try:
-            self.process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end_process(self.process, signum, patience=60)
         self.process = None
 
     def restart(self, mode="fast"):
@@ -167,11 +162,7 @@ class Postgres:
         remove_tree(self.directory)
 
     def log_tail(self, lines=30):
-        try:
-            with open(self.log_path, errors="replace") as f:
-                return "".join(f.readlines()[-lines:])
-        except OSError:
-            return ""
+        return tail(self.log_path, lines)
 
     def dsn(self, dbname="postgres", user="postgres"):
         """For the tests: through the socket directory, without password and past every proxy."""

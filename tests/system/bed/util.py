@@ -1,6 +1,7 @@
 """Small things that all parts of the bed use: deadlines, ports, children, seeds."""
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -93,17 +94,27 @@ def process_rss_bytes(pid):
         return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def signal_and_reap(process, signum=signal.SIGKILL, deadline=30):
-    if process.poll() is None:
-        try:
-            process.send_signal(signum)
-        except ProcessLookupError:
-            pass
-    return process.wait(timeout=deadline)
+def end_process(process, signum, patience):
+    """Sends the signal, and kills what has not ended after so many seconds."""
+    process.send_signal(signum)
+    try:
+        process.wait(timeout=patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def remove_tree(path):
     shutil.rmtree(path, ignore_errors=True)
+
+
+def tail(path, lines, but=None):
+    """The last lines of a file that may be missing, without those that match the pattern `but`."""
+    try:
+        with open(path, errors="replace") as f:
+            return "".join([line for line in f if not but or not re.search(but, line)][-lines:])
+    except OSError:
+        return ""
 
 
 def fnv1a(text):
