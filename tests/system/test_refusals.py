@@ -2,7 +2,7 @@
 of an error that it does not know."""
 import contextlib
 import random
-import signal
+import re
 import string
 import time
 
@@ -10,7 +10,7 @@ import pytest
 
 from bed import blocked
 from bed.kafka import fresh_name
-from bed.poison import CLASSES, DENSE, INVALID, PUZZLE, TOO_LARGE, Outcome, Topics, World, good
+from bed.poison import DENSE, INVALID, PUZZLE, TOO_LARGE, Outcome, Topics, World, good
 from bed.util import wait_until
 
 POLICIES = ["block", "park", "skip"]
@@ -19,6 +19,7 @@ INVALID_RECORD = 87
 LIMIT = 20000   # max.message.bytes
 PARTITIONS = 12   # batches of small records stay below that limit
 MARK = " (refuse me)"
+SKIPPED = "skipped: its row is deleted"
 LETTERS = "".join(random.Random(1).choices(string.ascii_letters + string.digits, k=4 * LIMIT))
 
 
@@ -82,7 +83,7 @@ def same_topic(bed, topics, policy, kind, count, keys, bad_keys, bad=True):
     if world.parks:
         assert sorted(world.parked()) == [r.id for r in outcome.aside]
     if policy == "skip":
-        assert sorted(int(line["id"]) for line in world.daemon.find("record", "skipped: its row is deleted")) == [r.id for r in outcome.aside]
+        assert sorted(int(line["id"]) for line in world.daemon.find("record", SKIPPED)) == [r.id for r in outcome.aside]
     assert bad or not world.daemon.find("kafka", "rewinding"), "even good batches are refused\n" + world.daemon.tail()
     world.daemon.stop()
     return count * (1 - bad_keys / keys) / took, left, all_after
@@ -113,6 +114,42 @@ def test_speed_of_the_others_in_the_same_topic(bed, topics, policy, kind, keys, 
         if ratios[-1] < 0.2:   # that is not the machine
             break
     raise AssertionError("ratios %s" % ratios)
+
+
+@pytest.mark.parametrize("policy", ["block", "park"])
+def test_records_that_became_too_old_on_their_way(bed, topics, policy):
+    """A broker that stood still refuses what was on its way then for its age. That is nobody's fault: sent again, they are young."""
+    topic = topics.broker.create_topic(fresh_name("young"), 2, message_timestamp_before_max_ms=1000)
+    topics.acls.grant("topic", topic, "write")
+    world = World(bed, topics, policy)
+    world.collector.add(topic)
+    world.start()
+    rows = [good(n, topic, "key %03d" % (n % 200), "value %d" % n) for n in range(1, 2001)]
+    world.load(rows[:200])
+    world.collector.wait_count(200)
+    topics.broker.freeze()
+    try:
+        world.load(rows[200:])
+        time.sleep(2)   # until they are too old
+    finally:
+        topics.broker.thaw()
+    outcome = Outcome(rows, policy)
+    world.wait_for(outcome, deadline=60)
+    world.check_arrived(outcome, "after they were too old")
+    assert world.daemon.find("kafka", raw=re.compile("Invalid timestamp")), world.daemon.tail()
+    assert not world.daemon.find("record") and not (world.parks and world.parked()), world.daemon.tail()
+    world.daemon.stop()
+
+
+@pytest.mark.xfail(strict=True, reason="a timestamp counts as the record's fault")
+def test_clocks_that_differ_are_no_records_fault(bed, topics):
+    """Timestamps are the client's. A broker that refuses each (here: for any age) means the clocks, or the topic's settings."""
+    topic = topics.broker.create_topic(fresh_name("ageless"), 2, message_timestamp_before_max_ms=0)
+    topics.acls.grant("topic", topic, "write")
+    world = World(bed, topics, "skip").load([good(n, topic, "key %d" % n, "value %d" % n) for n in range(1, 51)]).start()
+    wait_until(lambda: world.daemon.find("record"), 60, "a record to be refused")
+    world.daemon.stop()
+    assert not world.daemon.find("record", SKIPPED), world.daemon.tail()
 
 
 # -- an error that nobody knows -------------------------------------------------------------------------------------------
@@ -151,7 +188,8 @@ def test_an_error_that_nobody_knows(bed, topics, policy, code):
     seen = len(topics.front.refused)
     assert seen >= 8, "blocked after %d answers" % seen
     alone = topics.front.refused[-1]
-    assert topics.front.refused[0] > alone, "it was alone from the beginning: batches of %s bytes" % topics.front.refused
+    together = [size for size in topics.front.refused if size > alone]
+    assert 1 <= len(together) <= 3, "with others, then alone: batches of %s bytes" % topics.front.refused
     bed.note("%s: key blocked after %d answers with %d, batches of %s bytes: %s" % (policy, seen, code, topics.front.refused[:seen], key["reason"]))
 
     wait_until(lambda: len(topics.front.refused) >= seen + 2, 60, "it to be tried again")
@@ -166,7 +204,7 @@ def test_an_error_that_nobody_knows(bed, topics, policy, code):
 
     if world.parks:
         assert not world.parked()
-    assert not world.daemon.find("record", "parked") and not world.daemon.find("record", "skipped: its row is deleted")
+    assert not world.daemon.find("record", "parked") and not world.daemon.find("record", SKIPPED)
     topics.front.judge = None
     begin = time.monotonic()
     world.wait_for(Outcome(rows, "block", mended=[PUZZLE]), deadline=60)
