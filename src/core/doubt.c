@@ -4,8 +4,9 @@
 #define SAME HV_MS(100)         /* refusals this close are those of one client */
 #define MEMORY HV_SECONDS(10)   /* a batch that is refused later than this after the last one is the first again */
 #define SPAN HV_SECONDS(1)
-#define ENOUGH 500              /* records that pass between two refused batches: alone they take as long as a new client does (measured) */
+#define ENOUGH 500              /* records that pass between two refused batches: apart they take as long as a new client does (measured) */
 #define SPAN_MAX HV_SECONDS(60)
+#define LIKENESS HV_SECONDS(600) /* that no record showed for so long is forgotten */
 
 /* doubts->count: there is none. */
 static uint32_t find(const struct hv_doubts *doubts, uint32_t topic) {
@@ -16,14 +17,20 @@ static uint32_t find(const struct hv_doubts *doubts, uint32_t topic) {
     return at;
 }
 
+static bool is_like_refused(const struct hv_doubt *doubt, const struct hv_slot *slot) {
+    return slot->bytes >= doubt->too_large;
+}
+
 static bool is_over(const struct hv_doubt *doubt, hv_time now) {
     return now >= hv_time_max(doubt->until, doubt->refused) + MEMORY;
 }
 
 void hv_doubts_forget_old(struct hv_doubts *doubts, hv_time now) {
     for (uint32_t i = 0; i < doubts->count;) {
-        if (is_over(&doubts->list[i], now)) {
-            doubts->list[i] = doubts->list[--doubts->count];
+        struct hv_doubt *doubt = &doubts->list[i];
+        bool knows = doubt->too_large != HV_ANY_SIZE && now < doubt->learned + LIKENESS;
+        if (is_over(doubt, now) && !knows) {
+            *doubt = doubts->list[--doubts->count];
         } else {
             i++;
         }
@@ -42,15 +49,28 @@ static struct hv_doubt *make_room(struct hv_doubts *doubts) {
     return oldest;
 }
 
-void hv_doubts_batch_refused(struct hv_doubts *doubts, uint32_t topic, hv_time now) {
+/* That of the topic, a new one if need be. True in *ret_first: no batch was refused lately. */
+static struct hv_doubt *get(struct hv_doubts *doubts, uint32_t topic, hv_time now, bool *ret_first) {
     hv_doubts_forget_old(doubts, now);
     uint32_t at = find(doubts, topic);
-    if (at == doubts->count) {
-        *make_room(doubts) = (struct hv_doubt){.topic = topic, .refused = now, .until = now, .span = SPAN};
-        return;
+    bool is_new = at == doubts->count;
+    struct hv_doubt *doubt = is_new ? make_room(doubts) : &doubts->list[at];
+    *ret_first = is_new || is_over(doubt, now);
+    if (is_new) {
+        *doubt = (struct hv_doubt){.topic = topic, .too_large = HV_ANY_SIZE};
     }
-    struct hv_doubt *doubt = &doubts->list[at];
-    if (now - doubt->refused < SAME) {
+    if (*ret_first) {
+        doubt->refused = doubt->until = now;
+        doubt->span = SPAN;
+        doubt->passed = 0;
+    }
+    return doubt;
+}
+
+void hv_doubts_batch_refused(struct hv_doubts *doubts, uint32_t topic, hv_time now) {
+    bool first;
+    struct hv_doubt *doubt = get(doubts, topic, now, &first);
+    if (first || now - doubt->refused < SAME) {
         return;
     }
     doubt->refused = now;
@@ -68,14 +88,30 @@ void hv_doubts_note_passed(struct hv_doubts *doubts, uint32_t topic) {
     }
 }
 
-void hv_doubts_refused_alone(struct hv_doubts *doubts, uint32_t topic, hv_time now) {
-    if (hv_doubts_has(doubts, topic, now)) {
-        struct hv_doubt *doubt = &doubts->list[find(doubts, topic)];
+void hv_doubts_refused_alone(struct hv_doubts *doubts, const struct hv_slot *slot, bool by_size, bool again, hv_time now) {
+    bool first;
+    struct hv_doubt *doubt = get(doubts, slot->topic, now, &first);
+    if (!again && !is_like_refused(doubt, slot) && now < doubt->until) {
         doubt->until = hv_time_max(doubt->until, now + SPAN);
+    }
+    if (by_size) {
+        doubt->too_large = slot->bytes < doubt->too_large ? slot->bytes : doubt->too_large;
+        doubt->learned = now;
     }
 }
 
-bool hv_doubts_find(const struct hv_doubts *doubts, uint32_t topic, hv_time now) {
-    uint32_t at = find(doubts, topic);
-    return at < doubts->count && now < doubts->list[at].until;
+void hv_doubts_passed_alone(struct hv_doubts *doubts, const struct hv_slot *slot) {
+    uint32_t at = find(doubts, slot->topic);
+    if (at < doubts->count && is_like_refused(&doubts->list[at], slot)) {
+        doubts->list[at].too_large = slot->bytes + 1;
+    }
+}
+
+enum hv_way hv_doubts_find_way(const struct hv_doubts *doubts, const struct hv_slot *slot, hv_time now) {
+    uint32_t at = find(doubts, slot->topic);
+    if (at == doubts->count) {
+        return HV_WAY_OF_ALL;
+    }
+    const struct hv_doubt *doubt = &doubts->list[at];
+    return is_like_refused(doubt, slot) ? HV_WAY_ALONE : now < doubt->until ? HV_WAY_APART : HV_WAY_OF_ALL;
 }

@@ -1,26 +1,33 @@
-/* Topics in doubt: Kafka refused records of theirs lately, again and again.
+/* What refusals taught of topics: which way their records had better go.
  *
  * A refusal finishes the client of all records: what is in flight must be sent again by a new one. Once is no harm; a storm of bad records
- * would leave time for nothing else. So from the second refused batch in a short time on, unless many records passed in between, all
- * records of that topic go alone for a while, through the client of suspects, which a refusal does not finish; records of other topics go on undisturbed. The while grows with each
- * refused batch that follows, and lasts as long as records are refused alone. */
+ * would leave time for nothing else. Two things keep it small.
+ *
+ * Likeness: a record that was refused alone because it is too large tells what others will be refused: those of the topic that are as
+ * large go alone at once, until one of them passes. So they take no others with them.
+ *
+ * Doubt: if a topic's batches are refused nevertheless, from the second in a short time on, unless many records passed in between, all
+ * its records go apart for a while: one at a time a key, in small batches, through the client of suspects, which a refusal does not
+ * finish. Records of other topics go on undisturbed. The while grows with each refused batch that follows, and lasts as long as records
+ * are refused alone that nothing foretold. */
 #ifndef HV_CORE_DOUBT_H
 #define HV_CORE_DOUBT_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
-#include "base/time.h"
+#include "core/slots.h"
 
 #define HV_DOUBTS_MAX 32 /* topics; of more, the one that was refused longest ago is forgotten */
 
 struct hv_doubt {
     uint32_t topic;
-    hv_time refused; /* when a batch was last */
-    hv_time until;   /* records go alone */
-    hv_time span;    /* how long they do after the next refused batch */
-    uint32_t passed; /* records that went in batches since the last refused one */
+    hv_time refused;    /* when a batch was last */
+    hv_time until;      /* records go apart */
+    hv_time span;       /* how long they do after the next refused batch */
+    uint32_t passed;    /* records that went in batches since the last refused one */
+    uint32_t too_large; /* records of so many bytes are refused; HV_ANY_SIZE: not known */
+    hv_time learned;    /* when one was last refused */
 };
+
+#define HV_ANY_SIZE UINT32_MAX
 
 struct hv_doubts {
     struct hv_doubt list[HV_DOUBTS_MAX];
@@ -29,8 +36,10 @@ struct hv_doubts {
 
 /* A record of the topic was refused as part of a batch: told for each of them. */
 void hv_doubts_batch_refused(struct hv_doubts *doubts, uint32_t topic, hv_time now);
-/* ... alone, for the first time. */
-void hv_doubts_refused_alone(struct hv_doubts *doubts, uint32_t topic, hv_time now);
+/* The record was refused alone, because of its size or not; or was so again. */
+void hv_doubts_refused_alone(struct hv_doubts *doubts, const struct hv_slot *slot, bool by_size, bool again, hv_time now);
+/* ... was taken, alone. */
+void hv_doubts_passed_alone(struct hv_doubts *doubts, const struct hv_slot *slot);
 
 /* Those that are long over: while none is left, a record costs nothing. */
 void hv_doubts_forget_old(struct hv_doubts *doubts, hv_time now);
@@ -44,11 +53,11 @@ static inline void hv_doubts_passed(struct hv_doubts *doubts, uint32_t topic) {
     }
 }
 
-bool hv_doubts_find(const struct hv_doubts *doubts, uint32_t topic, hv_time now);
+enum hv_way hv_doubts_find_way(const struct hv_doubts *doubts, const struct hv_slot *slot, hv_time now);
 
-/* Do records of the topic have to go alone? */
-static inline bool hv_doubts_has(const struct hv_doubts *doubts, uint32_t topic, hv_time now) {
-    return doubts->count > 0 && hv_doubts_find(doubts, topic, now);
+/* Which way has the record to go, for what is known of its topic? */
+static inline enum hv_way hv_doubts_way(const struct hv_doubts *doubts, const struct hv_slot *slot, hv_time now) {
+    return doubts->count == 0 ? HV_WAY_OF_ALL : hv_doubts_find_way(doubts, slot, now);
 }
 
 #endif

@@ -52,7 +52,7 @@ static void on_report(struct hv_harvest *h, const struct hv_report *report, stru
     uint32_t in_flight = hv_sender_in_flight(&h->sender);
     if (hv_sender_report(&h->sender, report, h->now, out)) {
         hv_meter_count(&h->meter);
-    } else if (h->stop != HV_RUNNING && report->delivery != HV_REFUSED && report->delivery != HV_UNREACHED &&
+    } else if (h->stop != HV_RUNNING && !hv_is_refusal(report->delivery) &&
                hv_sender_in_flight(&h->sender) < in_flight) {
         h->given_up++;
     }

@@ -394,6 +394,7 @@ uint32_t hv_isolation_next(struct hv_isolation *iso, hv_time now, struct hv_acti
 
 void hv_isolation_sent(struct hv_isolation *iso, uint32_t index, hv_time now) {
     struct hv_slot *slot = hv_slot(iso->slots, index);
+    slot->way = hv_isolation_way(iso, slot, now);
     hv_slot_sent(slot, now);
     iso->unsent--;
     iso->unsent_bytes -= slot->bytes;
@@ -402,6 +403,9 @@ void hv_isolation_sent(struct hv_isolation *iso, uint32_t index, hv_time now) {
 void hv_isolation_acked(struct hv_isolation *iso, uint32_t index, hv_time now, struct hv_actions *out) {
     struct hv_slot *slot = hv_slot(iso->slots, index);
     struct hv_key *key = hv_key(&iso->keys, slot->trouble);
+    if (slot->way == HV_WAY_ALONE) {
+        hv_doubts_passed_alone(&iso->doubts, slot);
+    }
     hv_slot_move(slot, HV_SLOT_ACKED);
     slot->since = now;
     hv_list_remove(iso->slots, &key->queue, index);
@@ -420,12 +424,17 @@ void hv_isolation_failed(struct hv_isolation *iso, uint32_t index) {
     hv_keys_wait(&iso->keys, slot->trouble);
 }
 
+void hv_isolation_refused_with_others(struct hv_isolation *iso, uint32_t index) {
+    hv_slot(iso->slots, index)->way = HV_WAY_ALONE;
+    hv_isolation_failed(iso, index);
+}
+
 void hv_isolation_refused(struct hv_isolation *iso, uint32_t index, const struct hv_refusal *why, hv_time now, struct hv_actions *out) {
     uint32_t key = hv_slot(iso->slots, index)->trouble;
     hv_isolation_failed(iso, index);
     assert(hv_key(&iso->keys, key)->queue.first == index);
-    if (!hv_key(&iso->keys, key)->trial) {
-        hv_doubts_refused_alone(&iso->doubts, hv_slot(iso->slots, index)->topic, now);
+    if (!why->because_of_topic && !why->unknown) {
+        hv_doubts_refused_alone(&iso->doubts, hv_slot(iso->slots, index), why->by_size, hv_key(&iso->keys, key)->trial, now);
     }
     block(iso, key, why, now, out);
 }

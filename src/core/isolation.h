@@ -2,11 +2,12 @@
  *
  * Kafka's error names a batch, not a record: each record of it is *suspect*. When sending comes to one, its key is taken out of the
  * shard's queue (keys.h): all its records that are not sent yet wait in a queue of their own until those in flight are back; then
- * suspects go alone, one at a time a key, through a client of their own. Who passes is innocent; once no suspect is left, the
- * rest goes back to the shard. Who is refused alone is *poison*, as is a record that cannot be sent as it is: its key is blocked,
- * nothing of it is held in memory, its later rows are left in the table. Its first row is read again after waits that grow, and
- * tried alone: it may have been mended, or deleted, or Kafka take it now. Then what was left of the key must come before
- * anything newer of it: everything is claimed anew, once for all such keys.
+ * suspects go *apart*, one at a time a key, in small batches, through a client of their own, and those of a batch that is refused once
+ * more *alone*, each in a request of its own. Who passes is innocent; once no suspect is left, the rest goes back to the shard. Who is
+ * refused alone is *poison*, as is a record that cannot be sent as it is: its key is blocked, nothing of it is held in memory, its
+ * later rows are left in the table. Its first row is read again after waits that grow, and tried alone: it may have been mended, or
+ * deleted, or Kafka take it now. Then what was left of the key must come before anything newer of it: everything is claimed anew,
+ * once for all such keys.
  *
  * A topic that takes nothing at all (there is none, or no right to write) is *closed*: one key, the probe, tries it again every few
  * seconds, and all others whose next record goes there wait for its success, without being tried. */
@@ -32,6 +33,7 @@ struct hv_refusal {
     bool unknown;          /* nobody knows why: it is neither parked nor skipped */
     int code;              /* see struct hv_report */
     const char *reason;    /* static text */
+    bool by_size;
 };
 
 struct hv_closed_topic {
@@ -98,19 +100,27 @@ bool hv_isolation_leaves(const struct hv_isolation *iso, uint64_t key, uint32_t 
 
 /* The shard's first unsent record is suspect or defective: from it on, all unsent ones of its key are taken out of the shard. */
 void hv_isolation_begin(struct hv_isolation *iso, struct hv_shard *shard);
-/* The record that is to go alone next, or HV_NO_SLOT. Blocks keys whose turn brings that up, and gives innocent ones back. */
+/* The record that is to go apart or alone next, or HV_NO_SLOT. Blocks keys whose turn brings that up, and gives innocent ones back. */
 uint32_t hv_isolation_next(struct hv_isolation *iso, hv_time now, struct hv_actions *out);
-/* That one was handed over. */
+/* That one was handed over, the way that it then has. */
 void hv_isolation_sent(struct hv_isolation *iso, uint32_t index, hv_time now);
 /* ... and acknowledged: it is in no queue. */
 void hv_isolation_acked(struct hv_isolation *iso, uint32_t index, hv_time now, struct hv_actions *out);
 /* ... or not: it is unsent again. */
 void hv_isolation_failed(struct hv_isolation *iso, uint32_t index);
-/* ... because it was refused: it is poison. */
+/* ... because it was refused, with others. */
+void hv_isolation_refused_with_others(struct hv_isolation *iso, uint32_t index);
+/* ... because it was refused, alone: it is poison. */
 void hv_isolation_refused(struct hv_isolation *iso, uint32_t index, const struct hv_refusal *why, hv_time now, struct hv_actions *out);
-/* Has the record, the first unsent one of its key, to go alone, or not at all? */
+/* Which way has a record to go? */
+static inline enum hv_way hv_isolation_way(const struct hv_isolation *iso, const struct hv_slot *slot, hv_time now) {
+    enum hv_way way = hv_doubts_way(&iso->doubts, slot, now);
+    return way > slot->way ? way : (enum hv_way)slot->way;
+}
+
+/* Can the record, the first unsent one of its key, not go the way of all, or not at all? */
 static inline bool hv_isolation_is_due(const struct hv_isolation *iso, const struct hv_slot *slot, hv_time now) {
-    return slot->suspect || slot->defective || hv_doubts_has(&iso->doubts, slot->topic, now);
+    return slot->defective || hv_isolation_way(iso, slot, now) != HV_WAY_OF_ALL;
 }
 
 /* The closed topic, or NULL. */

@@ -74,7 +74,7 @@ uint32_t hv_isolation_fetching(const struct hv_isolation *iso, int64_t id) {
 }
 
 void hv_isolation_try(struct hv_isolation *iso, uint32_t key, uint32_t index) {
-    hv_slot(iso->slots, index)->suspect = true;
+    hv_slot(iso->slots, index)->way = HV_WAY_ALONE;
     hv_slot(iso->slots, index)->puzzles = HV_PUZZLES_MAX - 1; /* once more is enough */
     hv_key_move(&iso->keys, key, HV_KEY_SUSPECT);
     hv_key(&iso->keys, key)->trial = true;

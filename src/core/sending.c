@@ -130,31 +130,48 @@ static void acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_
     sender->last_progress = now;
 }
 
+static struct hv_refusal refusal(enum hv_delivery delivery, int code, const char *reason) {
+    return (struct hv_refusal){
+        .because_of_topic = delivery == HV_UNREACHED,
+        .unknown = delivery == HV_PUZZLING,
+        .by_size = delivery == HV_OVERSIZE,
+        .code = code,
+        .reason = reason,
+    };
+}
+
 static void not_acknowledged(struct hv_sender *sender, uint32_t index, enum hv_lane_id lane, const struct hv_report *report,
                              hv_time now, struct hv_actions *out) {
-    bool refused = report->delivery == HV_REFUSED || report->delivery == HV_UNREACHED;
+    bool refused = hv_is_refusal(report->delivery);
     struct hv_slot *slot = hv_slot(sender->slots, index);
     slot->puzzles += report->delivery == HV_PUZZLING && slot->puzzles < HV_PUZZLES_MAX;
     bool puzzles = report->delivery == HV_PUZZLING && slot->puzzles >= HV_PUZZLES_MAX;
+    if (slot->puzzles >= HV_PUZZLES_TOGETHER) {
+        slot->way = HV_WAY_ALONE;
+    }
     sender->lanes[lane].refused |= refused;
+    if (lane == HV_LANE_SUSPECTS && refused && report->delivery != HV_UNREACHED && slot->way != HV_WAY_ALONE) {
+        hv_isolation_refused_with_others(sender->iso, index);
+        return;
+    }
     if (lane == HV_LANE_SUSPECTS && (refused || puzzles)) {
-        const struct hv_refusal why = {report->delivery == HV_UNREACHED, puzzles, report->code, report->reason};
+        const struct hv_refusal why = refusal(report->delivery, report->code, report->reason);
         hv_isolation_refused(sender->iso, index, &why, now, out);
         return;
     }
     if (lane == HV_LANE_SUSPECTS) {
         hv_isolation_failed(sender->iso, index);
     } else {
-        if (refused || slot->puzzles >= HV_PUZZLES_TOGETHER) {
-            slot->suspect = true;
+        if (refused && slot->way == HV_WAY_OF_ALL) {
+            slot->way = HV_WAY_APART;
         }
-        if (report->delivery == HV_REFUSED) {
+        if (refused && report->delivery != HV_UNREACHED) {
             hv_doubts_batch_refused(&sender->iso->doubts, slot->topic, now);
         }
         back_to_shard(sender, index, out);
     }
     if (sender->lanes[lane].state == HV_LANE_READY) {
-        finish(sender, lane, refused ? HV_LANE_DRAINING : HV_LANE_PURGING, report->reason, now, out);
+        finish(sender, lane, refused || report->delivery == HV_PUZZLING ? HV_LANE_DRAINING : HV_LANE_PURGING, report->reason, now, out);
     }
 }
 
@@ -192,12 +209,15 @@ void hv_sender_bounced(struct hv_sender *sender, const struct hv_event *event, h
         sender->pause_until = now + FULL_PAUSE; /* the client is full or finished: again later, without spinning */
     }
     if (id == HV_LANE_RECORDS) {
-        slot->suspect |= event->flag;
+        if (event->flag) {
+            slot->way = HV_WAY_ALONE;
+        }
         hv_shards_failed(sender->shards, index);
         hv_shard_rewind(sender->shards, &sender->shards->list[slot->shard]); /* those behind it bounce as well */
         hv_isolation_other_back(sender->iso, index, out);
     } else if (event->flag) {
-        hv_isolation_refused(sender->iso, index, &(struct hv_refusal){event->delivery == HV_UNREACHED, false, event->code, event->reason}, now, out);
+        const struct hv_refusal why = refusal(event->delivery, event->code, event->reason);
+        hv_isolation_refused(sender->iso, index, &why, now, out);
     } else {
         hv_isolation_failed(sender->iso, index);
     }
@@ -332,10 +352,11 @@ static void hand_over(struct hv_sender *sender, uint32_t index, enum hv_lane_id 
     struct hv_action *action = hv_actions_add(out, HV_ACT_PRODUCE);
     action->lane = (uint8_t)id;
     action->ticket = hv_slot_ticket(sender->slots, index);
+    action->flag = slot->way == HV_WAY_ALONE;
     action->payload = slot->payload;
 }
 
-/* Those that go alone: each as soon as it may, but they leave most of the window to all others. */
+/* Those that do not go the way of all: each as soon as it may, but they leave most of the window to all others. */
 static void feed_suspects(struct hv_sender *sender, hv_time now, struct hv_actions *out) {
     struct hv_lane *lane = &sender->lanes[HV_LANE_SUSPECTS];
     for (;;) {

@@ -1,6 +1,6 @@
 /* Sending: two lanes (Kafka clients) over the shards, the window, and the failure rule: on the first failed report or fatal error of
  * the record lane, and on nothing else, stop feeding, purge the client, wait until nothing is in flight, make a new client, rewind
- * every shard. Records that were refused go alone through the suspects' lane (isolation.h). That a client ended because a record was
+ * every shard. Records that were refused go apart, through the suspects' lane (isolation.h). That a client ended because a record was
  * refused does not make the next one wait.
  *
  *   CLOSED ──wanted──► OPENING ──ready──► READY ──failure, end of lease──► PURGING ──nothing in flight──► WAITING ──time──► CLOSED

@@ -75,7 +75,8 @@ uint32_t hv_slots_take(struct hv_slots *slots, int64_t id) {
     struct hv_slot *slot = &slots->table[index];
     hv_slot_move(slot, HV_SLOT_UNSENT);
     slot->id = id;
-    slot->defective = slot->suspect = false;
+    slot->defective = false;
+    slot->way = HV_WAY_OF_ALL;
     slot->puzzles = 0;
     slot->trouble = HV_NO_SLOT;
     slots->map[at] = index + 1;

@@ -18,6 +18,13 @@
 
 #define HV_NO_SLOT UINT32_MAX
 
+/* How a record is sent. Each way takes more care than the one before. */
+enum hv_way {
+    HV_WAY_OF_ALL, /* through the client of all */
+    HV_WAY_APART,  /* through the client of suspects, one at a time a key */
+    HV_WAY_ALONE,  /* ... and in a request of its own */
+};
+
 enum hv_slot_state {
     HV_SLOT_FREE,
     HV_SLOT_UNSENT,
@@ -42,7 +49,7 @@ struct hv_slot {
     uint8_t state;       /* enum hv_slot_state */
     uint8_t lane;        /* while in flight */
     bool defective : 1;
-    bool suspect : 1;    /* was refused, perhaps because of another record: goes alone */
+    uint8_t way : 2;     /* enum hv_way, at least: what was refused, perhaps because of another record, takes another */
     uint8_t puzzles;     /* so often it failed for a reason that we do not know (HV_PUZZLING) */
 };
 

@@ -13,11 +13,11 @@ static const struct known {
     enum hv_kafka_class of;
     const char *label;
 } classes[] = {
-    {ERR(MSG_SIZE_TOO_LARGE), HV_KAFKA_RECORD, "too large"},
-    {ERR(INVALID_MSG_SIZE), HV_KAFKA_RECORD, "too large"},
+    {ERR(MSG_SIZE_TOO_LARGE), HV_KAFKA_OVERSIZE, "too large"},
+    {ERR(INVALID_MSG_SIZE), HV_KAFKA_OVERSIZE, "too large"},
     {ERR(INVALID_MSG), HV_KAFKA_RECORD, "invalid record"},
     {ERR(INVALID_RECORD), HV_KAFKA_RECORD, "invalid record"},
-    {ERR(RECORD_LIST_TOO_LARGE), HV_KAFKA_RECORD, "too large"},
+    {ERR(RECORD_LIST_TOO_LARGE), HV_KAFKA_OVERSIZE, "too large"},
     {ERR(INVALID_TIMESTAMP), HV_KAFKA_RECORD, "invalid timestamp"},
     {ERR(UNSUPPORTED_FOR_MESSAGE_FORMAT), HV_KAFKA_RECORD, "unsupported"},
     {ERR(UNSUPPORTED_COMPRESSION_TYPE), HV_KAFKA_RECORD, "unsupported"},

@@ -10,6 +10,7 @@
 enum hv_kafka_class {
     HV_KAFKA_PASSING,     /* unknown, or something of the moment: may pass when repeated */
     HV_KAFKA_RECORD,      /* this record, or one that shared its batch */
+    HV_KAFKA_OVERSIZE,    /* the same, because of its size */
     HV_KAFKA_DESTINATION, /* the topic: all of its records fare alike */
     HV_KAFKA_CLIENT,      /* the client is out of step, and a new one is needed */
     HV_KAFKA_CLUSTER,     /* brokers, or the way to them */

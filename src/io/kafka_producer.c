@@ -47,6 +47,8 @@ static enum hv_delivery delivery_of(rd_kafka_resp_err_t code) {
     switch (hv_kafka_class_of(code)) {
     case HV_KAFKA_RECORD:
         return HV_REFUSED;
+    case HV_KAFKA_OVERSIZE:
+        return HV_OVERSIZE;
     case HV_KAFKA_DESTINATION:
         return HV_UNREACHED;
     case HV_KAFKA_PASSING:
@@ -219,12 +221,23 @@ static bool is_too_large(const struct hv_producer *p, const struct hv_record *re
     return size > p->size_max;
 }
 
-enum hv_send hv_producer_send(struct hv_producer *p, const struct hv_record *record, uint64_t ticket, struct hv_error *err) {
+static struct hv_report refusal(uint64_t ticket, rd_kafka_resp_err_t code) {
+    enum hv_delivery delivery = delivery_of(code);
+    return (struct hv_report){
+        .ticket = ticket,
+        .delivery = hv_is_refusal(delivery) ? delivery : HV_REFUSED,
+        .code = code,
+        .reason = rd_kafka_err2str(code),
+    };
+}
+
+enum hv_send hv_producer_send(struct hv_producer *p, const struct hv_record *record, uint64_t ticket, bool alone,
+                              struct hv_error *err) {
     assert(record->defect == HV_SOUND);
     if (p->purged || p->fatal_told)
         return HV_SEND_FATAL;
     rd_kafka_resp_err_t code = is_too_large(p, record) ? RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE
-                                                       : hv_routes_send(p->routes, record, ticket);
+                                                       : hv_routes_send(p->routes, record, ticket, alone);
     switch (code) {
     case RD_KAFKA_RESP_ERR_NO_ERROR:
         return HV_SENT;
@@ -233,12 +246,7 @@ enum hv_send hv_producer_send(struct hv_producer *p, const struct hv_record *rec
     case RD_KAFKA_RESP_ERR__FATAL:
         return HV_SEND_FATAL; /* the event that says why is in the queue */
     default:
-        p->refusal = (struct hv_report){
-            .ticket = ticket,
-            .delivery = hv_kafka_class_of(code) == HV_KAFKA_DESTINATION ? HV_UNREACHED : HV_REFUSED,
-            .code = code,
-            .reason = rd_kafka_err2str(code),
-        };
+        p->refusal = refusal(ticket, code);
         hv_error_set(err, "%s", p->refusal.reason);
         return HV_SEND_REFUSED;
     }
@@ -293,7 +301,8 @@ static bool is_set(const struct hv_kafka_properties *properties, const char *nam
     return false;
 }
 
-static void read_conf(const rd_kafka_conf_t *conf, const struct hv_kafka_properties *properties, struct known *known) {
+static void read_conf(const rd_kafka_conf_t *conf, enum hv_kafka_role role, const struct hv_kafka_properties *properties,
+                      struct known *known) {
     size_t length = sizeof known->partitioner;
     *known->partitioner = '\0';
     rd_kafka_conf_get(conf, "partitioner", known->partitioner, &length);
@@ -303,8 +312,8 @@ static void read_conf(const rd_kafka_conf_t *conf, const struct hv_kafka_propert
         .linger = (hv_time)(linger * 1000),
         .batch_records = (uint32_t)read_number(conf, "batch.num.messages"),
         .batch_bytes = batch_bytes < known->size_max ? (int64_t)batch_bytes : known->size_max,
-        /* Who asks for a linger gets it. */
-        .hurry = linger > 0 && !is_set(properties, "linger.ms") && !is_set(properties, "queue.buffering.max.ms"),
+        /* Who asks for a linger gets it, but not for suspects. */
+        .hurry = linger > 0 && (role == HV_KAFKA_SUSPECTS || (!is_set(properties, "linger.ms") && !is_set(properties, "queue.buffering.max.ms"))),
     };
 }
 
@@ -316,7 +325,7 @@ static int make_client(struct hv_producer *p, enum hv_kafka_role role, const str
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
     char why[HV_ERROR_MAX] = "out of memory";
     struct known known;
-    read_conf(conf, properties, &known);
+    read_conf(conf, role, properties, &known);
     p->size_max = known.size_max;
     p->gate = hv_gate_new(conf);
     p->client = NULL;

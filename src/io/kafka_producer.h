@@ -40,8 +40,9 @@ enum hv_send {
 };
 
 /* The record stays the caller's, and must stay as it is until its report (it may be held for a while, see kafka_route.h).
- * record->defect is HV_SOUND (asserted). */
-enum hv_send hv_producer_send(struct hv_producer *producer, const struct hv_record *record, uint64_t ticket,
+ * record->defect is HV_SOUND (asserted). `alone`: in a request of its own, so that its report is about no other record; not for
+ * HV_KAFKA_RECORDS, whose order depends on more than one being on their way. */
+enum hv_send hv_producer_send(struct hv_producer *producer, const struct hv_record *record, uint64_t ticket, bool alone,
                               struct hv_error *err);
 /* What the last HV_SEND_REFUSED was about. */
 const struct hv_report *hv_producer_refusal(const struct hv_producer *producer);

@@ -25,6 +25,7 @@
 struct held {
     const struct hv_record *record;
     uint64_t ticket;
+    bool alone; /* in a request of its own */
 };
 
 /* A first-in first-out queue, bounded by the records that the owner may have in flight. */
@@ -36,6 +37,7 @@ struct fifo {
 struct partition {
     bool proven;
     bool fresh; /* in the list of those to flush */
+    bool alone; /* what is in flight has to be alone */
     uint32_t in_flight;
     hv_time last_ack;
     hv_time batch_at; /* when the batch was begun that is in flight, and what was given for it */
@@ -94,7 +96,7 @@ struct hv_routes {
 
 /* ---- held records ---- */
 
-static void fifo_put(struct fifo *fifo, const struct hv_record *record, uint64_t ticket) {
+static void fifo_put(struct fifo *fifo, struct held held) {
     if (fifo->first + fifo->count == fifo->capacity) {
         if (fifo->first > 0) {
             memmove(fifo->list, fifo->list + fifo->first, fifo->count * sizeof *fifo->list);
@@ -104,7 +106,7 @@ static void fifo_put(struct fifo *fifo, const struct hv_record *record, uint64_t
             fifo->list = hv_realloc(fifo->list, fifo->capacity, sizeof *fifo->list);
         }
     }
-    fifo->list[fifo->first + fifo->count++] = (struct held){record, ticket};
+    fifo->list[fifo->first + fifo->count++] = held;
 }
 
 static struct held fifo_take(struct fifo *fifo) {
@@ -199,13 +201,17 @@ static void refuse(struct hv_routes *routes, struct topic *topic, uint64_t ticke
 
 /* Does the first held record go now: with the batch that was begun, or beginning another? */
 static bool may_give(struct hv_routes *routes, struct partition *partition) {
-    const struct hv_record *record = partition->held.list[partition->held.first].record;
-    if (partition->in_flight > 0 && partition->proven && !routes->broken && joins_batch(routes, partition, record)) {
+    const struct held *held = &partition->held.list[partition->held.first];
+    if (partition->in_flight > 0 && (partition->alone || held->alone)) {
+        return false;
+    }
+    if (partition->in_flight > 0 && partition->proven && !routes->broken && joins_batch(routes, partition, held->record)) {
         return true;
     }
     if (!may_begin(routes, partition)) {
         return false;
     }
+    partition->alone = held->alone;
     partition->batch_at = hv_loop_clock();
     partition->batch_records = 0;
     partition->batch_bytes = 0;
@@ -248,11 +254,11 @@ static void note_fresh(struct hv_routes *routes, struct topic *topic, int32_t nu
 }
 
 /* Each record of a turn waits for its end: what goes to one partition is given together. */
-static void route(struct hv_routes *routes, struct topic *topic, const struct hv_record *record, uint64_t ticket) {
-    int32_t number = partition_of(routes, topic, record);
+static void route(struct hv_routes *routes, struct topic *topic, struct held held) {
+    int32_t number = partition_of(routes, topic, held.record);
     assert(number >= 0 && number < topic->partition_count);
     struct partition *partition = &topic->partitions[number];
-    fifo_put(&partition->held, record, ticket);
+    fifo_put(&partition->held, held);
     note_fresh(routes, topic, number);
 }
 
@@ -371,8 +377,7 @@ static void learn_partitions(struct hv_routes *routes, struct topic *topic, int3
         topic->partition_count = count;
     }
     while (topic->held.count > 0) {
-        struct held held = fifo_take(&topic->held);
-        route(routes, topic, held.record, held.ticket);
+        route(routes, topic, fifo_take(&topic->held));
     }
     hv_routes_flush(routes);
 }
@@ -471,10 +476,11 @@ static rd_kafka_resp_err_t find_topic(struct hv_routes *routes, const char *name
 
 /* ---- the interface ---- */
 
-rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_record *record, uint64_t ticket) {
+rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_record *record, uint64_t ticket, bool alone) {
     if (routes->full) {
         return RD_KAFKA_RESP_ERR__QUEUE_FULL;
     }
+    const struct held held = {record, ticket, alone};
     struct topic *topic;
     rd_kafka_resp_err_t code = find_topic(routes, record->topic, &topic);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
@@ -485,10 +491,10 @@ rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_rec
         ask_for(routes, topic);
     }
     if (topic->partition_count == 0) {
-        fifo_put(&topic->held, record, ticket);
+        fifo_put(&topic->held, held);
         return RD_KAFKA_RESP_ERR_NO_ERROR;
     }
-    route(routes, topic, record, ticket);
+    route(routes, topic, held);
     return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 

@@ -55,8 +55,9 @@ struct hv_routes *hv_routes_open(struct hv_loop *loop, rd_kafka_t *client, const
                                  const struct hv_route_limits *limits, bool prove, const struct hv_route_handler *handler,
                                  void *user);
 
-/* Takes the record: NO_ERROR. It and what it points to must stay until its report. Otherwise nothing was taken. */
-rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_record *record, uint64_t ticket);
+/* Takes the record: NO_ERROR. It and what it points to must stay until its report. Otherwise nothing was taken. `alone`: in a request of
+ * its own, so that what the broker answers is about this record and no other. */
+rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_record *record, uint64_t ticket, bool alone);
 
 /* Gives to the client what was taken, as far as may be: to be called at the end of a turn that sent records. */
 void hv_routes_flush(struct hv_routes *routes);

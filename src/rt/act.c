@@ -66,7 +66,7 @@ static void produce(struct hv_runtime *rt, const struct hv_action *action) {
     }
     const struct hv_record *record = action->payload;
     struct hv_error err;
-    switch (hv_producer_send(producer, record, action->ticket, &err)) {
+    switch (hv_producer_send(producer, record, action->ticket, action->flag, &err)) {
     case HV_SENT:
         break;
     case HV_SEND_FULL:

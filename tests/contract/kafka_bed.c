@@ -114,7 +114,7 @@ static void on_reports(void *user, const struct hv_report *list, size_t count) {
         r->delivered += list[i].delivery == HV_DELIVERED;
         r->purged += list[i].delivery == HV_PURGED;
         r->failed += list[i].delivery == HV_FAILED || list[i].delivery == HV_PUZZLING;
-        r->refused += list[i].delivery == HV_REFUSED || list[i].delivery == HV_UNREACHED;
+        r->refused += hv_is_refusal(list[i].delivery);
         if (list[i].code != 0) {
             r->last_code = list[i].code;
         }

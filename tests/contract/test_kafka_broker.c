@@ -90,7 +90,7 @@ static int partitions_of(const char *topic) {
 
 static void must_send(struct hv_producer *producer, const struct hv_record *record, uint64_t ticket) {
     struct hv_error err = {""};
-    if (hv_producer_send(producer, bed_keep(&bed, record), ticket, &err) != HV_SENT) {
+    if (hv_producer_send(producer, bed_keep(&bed, record), ticket, false, &err) != HV_SENT) {
         fail_msg("not taken: %s", err.text);
     }
     hv_producer_flush(producer);
@@ -154,7 +154,7 @@ static bool is_delivered(void *arg) {
     struct trier *t = arg;
     struct hv_error err;
     if (reports.count == t->ticket &&
-        hv_producer_send(t->producer, bed_keep(&bed, &t->record), t->ticket, &err) == HV_SENT) {
+        hv_producer_send(t->producer, bed_keep(&bed, &t->record), t->ticket, false, &err) == HV_SENT) {
         t->ticket++;
     }
     hv_producer_flush(t->producer);

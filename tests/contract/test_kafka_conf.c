@@ -166,8 +166,8 @@ static void test_makes_each_client(void **state) {
     conf = make(HV_KAFKA_SUSPECTS, &base, &specific, NULL);
     expect(conf, "enable.idempotence", "true");
     expect(conf, "enable.gapless.guarantee", "false");
-    expect(conf, "batch.num.messages", "1");
-    expect(conf, "linger.ms", "0");
+    expect(conf, "batch.num.messages", "16");
+    expect(conf, "linger.ms", "1");
     rd_kafka_conf_destroy(conf);
 
     conf = make(HV_KAFKA_ELECTION_PRODUCER, &base, NULL, &own);
@@ -175,7 +175,7 @@ static void test_makes_each_client(void **state) {
     expect(conf, "enable.idempotence", "false");
     expect(conf, "enable.gapless.guarantee", "false");
     expect(conf, "request.required.acks", "1");
-    expect(conf, "linger.ms", "0");
+    expect(conf, "linger.ms", "1");
     expect(conf, "message.timeout.ms", "777");
     rd_kafka_conf_destroy(conf);
 

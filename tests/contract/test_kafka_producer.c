@@ -21,7 +21,7 @@ static struct bed bed;
 static enum hv_send send_one(struct hv_producer *producer, const struct hv_record *record, uint64_t ticket,
                              struct hv_error *err) {
     reports.inside = true;
-    enum hv_send result = hv_producer_send(producer, bed_keep(&bed, record), ticket, err);
+    enum hv_send result = hv_producer_send(producer, bed_keep(&bed, record), ticket, false, err);
     hv_producer_flush(producer);
     reports.inside = false;
     return result;
@@ -340,7 +340,7 @@ static void test_refused_batch_ends_the_record_client(void **state) {
     bed_close(&bed);
 }
 
-/* Without it the others pass, and each record is a batch of its own: the error is that record's alone. */
+/* Without it the others pass. */
 static void check_refused_suspect(rd_kafka_resp_err_t code) {
     bed_open(&bed, 1);
     struct hv_producer *p = bed_producer(&bed, HV_KAFKA_SUSPECTS, &reports, NULL, 0);
@@ -366,6 +366,39 @@ static void test_refused_suspect_harms_nobody(void **state) {
     check_refused_suspect(RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
     check_refused_suspect(RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE);
     check_refused_suspect(RD_KAFKA_RESP_ERR_POLICY_VIOLATION);
+}
+
+/* Suspects share requests, unless one has to be alone: then the error that a request gets is about it. */
+static void test_who_is_alone_shares_no_request(void **state) {
+    (void)state;
+    bed_open(&bed, 1);
+    struct hv_error err = {""};
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_SUSPECTS, &reports, NULL, 0);
+    struct hv_record record = bed_record("mixed", "key", "value", 5);
+    must_send(p, &record, 0); /* its partition is known from now on */
+    bed_reports(&bed, &reports, 1, HV_SECONDS(20));
+    rd_kafka_mock_push_request_errors(bed.cluster, PRODUCE, 3, RD_KAFKA_RESP_ERR_INVALID_RECORD, RD_KAFKA_RESP_ERR_NO_ERROR,
+                                      RD_KAFKA_RESP_ERR_INVALID_RECORD);
+    for (uint64_t i = 1; i <= 10; i++) { /* 1 to 4, 5, 6 to 10 */
+        assert_int_equal(hv_producer_send(p, bed_keep(&bed, &record), i, i == 5, &err), HV_SENT);
+    }
+    hv_producer_flush(p);
+    bed_reports(&bed, &reports, 5, HV_SECONDS(20));
+    assert_int_equal(reports.refused, 4);
+    bed_reports(&bed, &reports, 6, HV_SECONDS(20));
+    assert_int_equal(reports.refused, 4);
+    bed_reports(&bed, &reports, 11, HV_SECONDS(20));
+    assert_int_equal(reports.refused, 9);
+    assert_int_equal(reports.fatal, 0);
+    rd_kafka_mock_push_request_errors(bed.cluster, PRODUCE, 1, RD_KAFKA_RESP_ERR_INVALID_RECORD);
+    for (uint64_t i = 11; i <= 30; i++) {
+        assert_int_equal(hv_producer_send(p, bed_keep(&bed, &record), i, true, &err), HV_SENT);
+    }
+    hv_producer_flush(p);
+    bed_reports(&bed, &reports, 31, HV_SECONDS(20));
+    assert_int_equal(reports.refused, 10);
+    hv_producer_close(p);
+    bed_close(&bed);
 }
 
 /* Missing rights refuse the topic's records, at once from then on, until they are mended. */
@@ -737,6 +770,7 @@ int main(void) {
         cmocka_unit_test(test_unknown_topic),
         cmocka_unit_test(test_refused_batch_ends_the_record_client),
         cmocka_unit_test(test_refused_suspect_harms_nobody),
+        cmocka_unit_test(test_who_is_alone_shares_no_request),
         cmocka_unit_test(test_forbidden_topic_heals),
         cmocka_unit_test(test_fatal_error),
         cmocka_unit_test(test_purge_reports_everything),

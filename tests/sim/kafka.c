@@ -144,7 +144,7 @@ static void not_taken(struct sim_client *client, struct sim_queue *queue, enum h
 
 static void refuse(struct sim_client *client, struct sim_queue *queue, enum hv_delivery how) {
     struct sim *sim = client->member->sim;
-    not_taken(client, queue, how, how == HV_REFUSED ? "the broker refuses the batch" : "there is no such topic");
+    not_taken(client, queue, how, how == HV_UNREACHED ? "there is no such topic" : "the broker refuses the batch");
     if (client->lane == HV_LANE_RECORDS) {
         queue->gapped = true;
     }
@@ -178,7 +178,8 @@ static void arrive(struct sim *sim, void *arg) {
     if (hang > sim->now) {
         client_later(client, a->partition, hang - sim->now + sim_span(sim, 0, HV_MS(5)), arrive);
     } else if (has(queue, SIM_POISON) || sim->closed_until[a->partition] > sim->now) {
-        refuse(client, queue, sim->closed_until[a->partition] > sim->now ? HV_UNREACHED : HV_REFUSED);
+        enum hv_delivery how = sim_coin(sim, 50) ? HV_REFUSED : HV_OVERSIZE;
+        refuse(client, queue, sim->closed_until[a->partition] > sim->now ? HV_UNREACHED : how);
         dispatch_later(client, a->partition);
     } else if (has(queue, SIM_PUZZLE)) {
         refuse(client, queue, HV_PUZZLING);
@@ -207,7 +208,9 @@ static void dispatch(struct sim *sim, void *arg) {
         return;
     }
     uint32_t most = queue->count < 8 ? queue->count : 8;
-    most = client->lane == HV_LANE_SUSPECTS ? 1 : most; /* each is a batch of its own */
+    for (uint32_t i = 0; i < most; i++) { /* some want a request of their own */
+        most = !queue->list[i].alone ? most : i == 0 ? 1 : i;
+    }
     queue->underway = sim_coin(sim, 50) ? most : 1 + (uint32_t)hv_random_below(&sim->dice, most);
     client_later(client, a->partition, sim_span(sim, HV_US(50), sim->kafka_pace), arrive);
 }
@@ -283,6 +286,7 @@ void sim_client_produce(struct sim_member *member, const struct hv_action *actio
                                                             .id = payload->id,
                                                             .version = payload->version,
                                                             .flaw = payload->flaw,
+                                                            .alone = action->flag,
                                                             .key = (uint8_t)key});
         dispatch_later(client, partition);
     }

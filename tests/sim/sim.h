@@ -162,7 +162,7 @@ struct sim_entry {
     int version;
     uint8_t flaw;
     uint8_t key;
-    bool appended;
+    bool appended, alone;
 };
 
 struct sim_queue {

@@ -74,7 +74,7 @@ static uint32_t make(struct bed *bed, int64_t id, uint64_t key) {
 /* A record of shard 0 that is suspect. */
 static uint32_t suspect(struct bed *bed, int64_t id, uint64_t key) {
     uint32_t index = make(bed, id, key);
-    hv_slot(&bed->slots, index)->suspect = true;
+    hv_slot(&bed->slots, index)->way = HV_WAY_APART;
     hv_shards_insert(&bed->shards, index);
     return index;
 }
@@ -85,7 +85,7 @@ static void refuse(struct bed *bed, int64_t id, uint64_t key, bool because_of_to
     hv_isolation_begin(&bed->iso, &bed->shards.list[0]);
     assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), index);
     hv_isolation_sent(&bed->iso, index, bed->now);
-    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){because_of_topic, false, 7, "told"}, bed->now, &bed->out);
+    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){.because_of_topic = because_of_topic, .code = 7, .reason = "told"}, bed->now, &bed->out);
 }
 
 static struct hv_key *key_of(struct bed *bed, uint64_t key) {
@@ -106,7 +106,7 @@ static size_t due(struct bed *bed, int64_t *ids) {
 static void nothing_of_a_blocked_key_is_held(void **state) {
     struct bed *bed = *state;
     hv_shards_insert(&bed->shards, make(bed, 5, 2));
-    hv_slot(&bed->slots, suspect(bed, 1, 1))->suspect = true;
+    hv_slot(&bed->slots, suspect(bed, 1, 1))->way = HV_WAY_APART;
     hv_shards_insert(&bed->shards, make(bed, 3, 1));
     hv_isolation_begin(&bed->iso, &bed->shards.list[0]); /* 1 and 3; 5 stays */
     assert_int_equal(bed->shards.list[0].queue.count, 1);
@@ -114,7 +114,7 @@ static void nothing_of_a_blocked_key_is_held(void **state) {
     uint32_t index = hv_isolation_next(&bed->iso, bed->now, &bed->out);
     hv_isolation_sent(&bed->iso, index, bed->now);
     assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), HV_NO_SLOT);
-    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, false, 7, "told"}, bed->now, &bed->out);
+    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){.code = 7, .reason = "told"}, bed->now, &bed->out);
     assert_int_equal(bed->slots.used, 1);
     assert_int_equal(bed->iso.unsent + bed->iso.unsent_bytes, 0);
     assert_false(takes(bed, 1));
@@ -143,7 +143,7 @@ static void waits_grow_up_to_their_bound(void **state) {
         hv_isolation_try(&bed->iso, hv_isolation_fetching(&bed->iso, 1), index);
         assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), index);
         hv_isolation_sent(&bed->iso, index, bed->now);
-        hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, false, 7, "told"}, bed->now, &bed->out);
+        hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){.code = 7, .reason = "told"}, bed->now, &bed->out);
     }
     assert_true(longest >= HV_SECONDS(15));
     assert_int_equal(key_of(bed, 1)->attempts, 21);
@@ -202,7 +202,7 @@ static void a_closed_topic_is_tried_by_one(void **state) {
         assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), index);
         hv_isolation_sent(&bed->iso, index, bed->now);
         if (i < 9) {
-            hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){true, false, 7, "told"}, bed->now, &bed->out);
+            hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){.because_of_topic = true, .code = 7, .reason = "told"}, bed->now, &bed->out);
         } else {
             hv_isolation_acked(&bed->iso, index, bed->now, &bed->out);
         }
@@ -246,7 +246,7 @@ static void park_first_of_two(struct bed *bed) {
     hv_isolation_begin(&bed->iso, &bed->shards.list[0]);
     uint32_t index = hv_isolation_next(&bed->iso, bed->now, &bed->out);
     hv_isolation_sent(&bed->iso, index, bed->now);
-    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){false, false, 7, "told"}, bed->now, &bed->out);
+    hv_isolation_refused(&bed->iso, index, &(struct hv_refusal){.code = 7, .reason = "told"}, bed->now, &bed->out);
 }
 
 /* What waits behind it stays in memory, and goes on when it is gone; its slot is known until no claim can bring it. */

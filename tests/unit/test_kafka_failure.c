@@ -62,9 +62,10 @@ static void advice_fits(void **state) {
 /* Each row of the table, and that the others are passing. */
 static void failures_have_classes(void **state) {
     (void)state;
-    static const int record[] = {RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE, RD_KAFKA_RESP_ERR_INVALID_MSG,
-                                 RD_KAFKA_RESP_ERR_INVALID_RECORD, RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE,
-                                 RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT,
+    static const int oversize[] = {RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, RD_KAFKA_RESP_ERR_INVALID_MSG_SIZE,
+                                   RD_KAFKA_RESP_ERR_RECORD_LIST_TOO_LARGE};
+    static const int record[] = {RD_KAFKA_RESP_ERR_INVALID_MSG, RD_KAFKA_RESP_ERR_INVALID_RECORD, RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP,
+                                 RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT,
                                  RD_KAFKA_RESP_ERR_UNSUPPORTED_COMPRESSION_TYPE, RD_KAFKA_RESP_ERR_POLICY_VIOLATION,
                                  RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION, RD_KAFKA_RESP_ERR_INVALID_REQUIRED_ACKS,
                                  RD_KAFKA_RESP_ERR__INVALID_ARG, RD_KAFKA_RESP_ERR__BAD_MSG, RD_KAFKA_RESP_ERR__BAD_COMPRESSION};
@@ -85,7 +86,8 @@ static void failures_have_classes(void **state) {
         const int *codes;
         size_t count;
         enum hv_kafka_class of;
-    } all[] = {{record, sizeof record / sizeof *record, HV_KAFKA_RECORD},
+    } all[] = {{oversize, sizeof oversize / sizeof *oversize, HV_KAFKA_OVERSIZE},
+               {record, sizeof record / sizeof *record, HV_KAFKA_RECORD},
                {destination, sizeof destination / sizeof *destination, HV_KAFKA_DESTINATION},
                {client, sizeof client / sizeof *client, HV_KAFKA_CLIENT},
                {cluster, sizeof cluster / sizeof *cluster, HV_KAFKA_CLUSTER},

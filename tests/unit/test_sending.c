@@ -24,6 +24,7 @@ struct bed {
     char payloads[RECORDS + 1];
     uint64_t tickets[RECORDS + 1]; /* of the latest hand-over of an id */
     int lanes[RECORDS + 1];
+    bool alone[RECORDS + 1];
     int sent[RECORDS + 1];
     int64_t order[100];
     int total;
@@ -36,6 +37,7 @@ static void take_down(struct bed *bed) {
             int64_t id = (const char *)action->payload - bed->payloads;
             bed->tickets[id] = action->ticket;
             bed->lanes[id] = action->lane;
+            bed->alone[id] = action->flag;
             bed->sent[id]++;
             bed->order[bed->total++] = id;
         } else if (action->type == HV_ACT_OPEN_CLIENT) {
@@ -99,6 +101,13 @@ static struct hv_slot *add(struct bed *bed, int64_t id, uint32_t shard) {
     slot->shard = shard;
     slot->key = shard; /* one key a shard, unless the test says so */
     hv_shards_insert(&bed->shards, index);
+    return slot;
+}
+
+static struct hv_slot *add_large(struct bed *bed, int64_t id, uint32_t shard, uint32_t bytes) {
+    struct hv_slot *slot = add(bed, id, shard);
+    bed->shards.unsent_bytes += bytes - slot->bytes;
+    slot->bytes = bytes;
     return slot;
 }
 
@@ -209,6 +218,12 @@ static void who_is_refused_alone_blocks_its_key_only(void **state) {
     go(bed);
     assert_int_equal(bed->lanes[1], HV_LANE_SUSPECTS);
     assert_int_equal(bed->lanes[2], HV_LANE_SUSPECTS); /* at one time: of another key */
+    assert_false(bed->alone[1] || bed->alone[2]);      /* they may share a batch */
+    report(bed, 1, HV_REFUSED);
+    report(bed, 2, HV_REFUSED);
+    go(bed);
+    assert_int_equal(bed->sent[1], 3);
+    assert_true(bed->alone[1] && bed->alone[2]);
     report(bed, 1, HV_REFUSED); /* alone: it is to blame */
     assert_int_equal(state_of(bed, 7, 0), HV_KEY_BLOCKED);
     assert_int_equal(hv_slots_find(&bed->slots, 1), HV_NO_SLOT); /* it is not held in memory */
@@ -347,8 +362,8 @@ static void after_a_refusal_answers_are_waited_for(void **state) {
     assert_int_equal(bed->sent[3], 2);
 }
 
-/* Each refused batch costs all others a new client: after the second one in a row the topic's records go alone. */
-static void records_of_a_topic_in_doubt_go_alone(void **state) {
+/* Each refused batch costs all others a new client: after the second one in a row the topic's records go apart. */
+static void records_of_a_topic_in_doubt_go_apart(void **state) {
     struct bed *bed = *state;
     for (int64_t id = 1; id <= 2; id++) {
         struct hv_slot *slot = add(bed, id, 0);
@@ -358,19 +373,40 @@ static void records_of_a_topic_in_doubt_go_alone(void **state) {
         assert_int_equal(bed->lanes[id], HV_LANE_RECORDS);
         report(bed, id, HV_REFUSED);
         go(bed);
-        report(bed, id, HV_DELIVERED); /* alone it passes */
+        report(bed, id, HV_DELIVERED); /* without others it passes */
         bed->now += HV_MS(500);
     }
     add(bed, 3, 0)->topic = 7;
     add(bed, 4, 1)->topic = 8;
     go(bed);
     assert_int_equal(bed->lanes[3], HV_LANE_SUSPECTS);
+    assert_false(bed->alone[3]);
     assert_int_equal(bed->lanes[4], HV_LANE_RECORDS);
     report(bed, 3, HV_DELIVERED);
     bed->now += HV_SECONDS(1);
     add(bed, 5, 0)->topic = 7;
     go(bed);
     assert_int_equal(bed->lanes[5], HV_LANE_RECORDS);
+}
+
+static void what_is_as_large_as_a_refused_one_goes_alone_at_once(void **state) {
+    struct bed *bed = *state;
+    add_large(bed, 1, 0, 500)->key = 1;
+    for (int i = 0; i < 3; i++) { /* with all, with some, alone */
+        go(bed);
+        report(bed, 1, HV_OVERSIZE);
+    }
+    assert_int_equal(state_of(bed, 1, 0), HV_KEY_BLOCKED);
+    add_large(bed, 2, 0, 499);
+    add_large(bed, 3, 0, 500)->key = 3;
+    go(bed);
+    assert_int_equal(bed->lanes[2], HV_LANE_RECORDS);
+    assert_int_equal(bed->lanes[3], HV_LANE_SUSPECTS);
+    assert_true(bed->alone[3]);
+    report(bed, 3, HV_DELIVERED); /* somebody raised the limit */
+    add_large(bed, 4, 1, 500);
+    go(bed);
+    assert_int_equal(bed->lanes[4], HV_LANE_RECORDS);
 }
 
 /* Leadership is lost meanwhile. */
@@ -394,7 +430,8 @@ int main(void) {
         TEST(one_shard_does_not_take_the_window),
         TEST(after_a_refusal_answers_are_waited_for),
         TEST(giving_up_does_not_wait_for_answers),
-        TEST(records_of_a_topic_in_doubt_go_alone),
+        TEST(records_of_a_topic_in_doubt_go_apart),
+        TEST(what_is_as_large_as_a_refused_one_goes_alone_at_once),
         TEST(a_failed_report_rewinds_everything_but_what_was_delivered),
         TEST(reports_that_do_not_come_are_not_waited_for),
         TEST(refused_records_go_alone_through_the_other_lane),
