@@ -27,7 +27,9 @@
 #include "core/backoff.h"
 #include "io/pg_conninfo.h"
 #include "io/pg_failure.h"
+#include "io/pg_prepared.h"
 #include "io/pg_resolve.h"
+#include "io/pg_session.h"
 
 #define TLS_TICK_MS 50      /* how long a byte may stay hidden in the TLS layer */
 #define CONSUME_ROUNDS 4    /* reads per wake-up while a reply is incomplete */
@@ -60,6 +62,7 @@ struct hv_pg {
     PGconn *conn;
     PGresult *answer; /* what the statement yielded so far: an error once there was one */
     bool fruitful;    /* a statement of this session succeeded */
+    struct hv_pg_prepared prepared;
     int poll_errors;
     char host[256];
     char hung[128]; /* "address port" that did not answer in the last attempt */
@@ -97,6 +100,7 @@ static void part_gone(void *user) {
     user = pg->user;
     free(pg->conninfo);
     free(pg->application_name);
+    hv_pg_prepared_fini(&pg->prepared);
     free(pg);
     if (closed != NULL) {
         closed(user);
@@ -182,6 +186,11 @@ static void clear_failure(struct hv_pg *pg, enum hv_pg_trouble trouble, bool out
     pg->failure = (struct hv_pg_failure){.trouble = trouble, .outcome_unknown = outcome_unknown};
 }
 
+/* A statement was sent and its answer was not complete. */
+static bool has_statement_out(const struct hv_pg *pg) {
+    return pg->state == BUSY && !hv_pg_prepared_is_preparing(&pg->prepared);
+}
+
 static void report_failure(struct hv_pg *pg) {
     pg->state = WAITING;
     set_timer(pg, ms_up(hv_backoff_next(&pg->backoff, &pg->dice)));
@@ -195,7 +204,7 @@ static void fail_lost(struct hv_pg *pg, const char *message) {
     if (message[0] == 0) {
         message = "the server broke the protocol";
     }
-    clear_failure(pg, HV_PG_LOST, pg->state == BUSY);
+    clear_failure(pg, HV_PG_LOST, has_statement_out(pg));
     if (pg->answer != NULL && PQresultStatus(pg->answer) == PGRES_FATAL_ERROR &&
         PQresultErrorField(pg->answer, PG_DIAG_SQLSTATE) != NULL) {
         hv_pg_failure_from_result(&pg->failure, pg->answer);
@@ -262,6 +271,20 @@ static void on_refused(struct hv_pg *pg) {
     pg->handler->refused(pg->user, &failure);
 }
 
+/* Was this an answer on the way to that of the statement itself? What was sent then is flushed by the caller. */
+static bool go_on(struct hv_pg *pg) {
+    enum hv_pg_next next = hv_pg_prepared_next(&pg->prepared, pg->conn, pg->answer);
+    if (next == HV_PG_ANSWERED) {
+        return false;
+    }
+    PQclear(pg->answer);
+    pg->answer = NULL;
+    if (next == HV_PG_NOT_SENT) {
+        fail_lost(pg, PQerrorMessage(pg->conn));
+    }
+    return true;
+}
+
 /* The server is ready for the next statement: only now is it sure that this one was committed. */
 static void on_answered(struct hv_pg *pg) {
     ExecStatusType status = PQresultStatus(pg->answer);
@@ -271,10 +294,13 @@ static void on_answered(struct hv_pg *pg) {
         return;
     }
     if (pg->state == SETUP) {
-        /* An error here is a server that does not know our little extras: do without. */
+        hv_pg_prepared_begin(&pg->prepared, hv_pg_session_is_ours(pg->answer));
         PQclear(pg->answer);
         pg->answer = NULL;
         tell_up(pg);
+        return;
+    }
+    if (go_on(pg)) {
         return;
     }
     uv_timer_stop(&pg->timer);
@@ -382,43 +408,19 @@ static void on_statement_timer(struct hv_pg *pg) {
         set_timer(pg, PQsslInUse(pg->conn) && left > TLS_TICK_MS ? TLS_TICK_MS : left);
         return;
     }
-    clear_failure(pg, HV_PG_TIMEOUT, true);
+    clear_failure(pg, HV_PG_TIMEOUT, has_statement_out(pg));
     hv_error_set(&pg->failure.error, "no answer to a statement within %" PRId64 " ms",
                  pg->statement_timeout / 1000);
     fail(pg);
 }
 
-/* What needs a session, in one round trip. The server is asked to end a statement itself a
- * little before we would drop the session: that keeps the session and the statement's outcome known, and
- * leaves no backend behind that waits for a lock. JIT is off: it compiles for a third of a second what reads a
- * thousand rows, for estimates of claims in many gaps are high. Rows are to be found by id, in order: with
- * statistics from a time when the table was large, or empty, the planner reads all of it. None of that through
- * a pooler, which would hand such settings on to other clients: there the process id that we were told is not
- * the one that answers. In a database without an encoding, bytes are to pass as they are. */
-static const char setup_sql[] =
-    "SELECT CASE WHEN pg_catalog.pg_backend_pid() = $1 AND (SELECT setting::int8 FROM pg_catalog.pg_settings "
-    "WHERE name = 'statement_timeout') NOT BETWEEN 1 AND $2 "
-    "THEN pg_catalog.set_config('statement_timeout', $2::text, false) END, "
-    "CASE WHEN pg_catalog.pg_backend_pid() = $1 AND pg_catalog.current_setting('jit', true) = 'on' "
-    "THEN pg_catalog.set_config('jit', 'off', false) END, "
-    "CASE WHEN pg_catalog.pg_backend_pid() = $1 THEN pg_catalog.set_config('enable_bitmapscan', 'off', false) || "
-    "pg_catalog.set_config('enable_seqscan', 'off', false) END, "
-    "CASE WHEN $3 AND pg_catalog.current_setting('server_encoding') = 'SQL_ASCII' "
-    "THEN pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) END";
-
 static void on_connected(struct hv_pg *pg) {
-    static const Oid types[] = {23, 20, 16}; /* int4, int8, bool */
-    char pid[16], limit[24];
-    snprintf(pid, sizeof pid, "%d", PQbackendPID(pg->conn));
-    snprintf(limit, sizeof limit, "%" PRId64, hv_time_max(pg->statement_timeout * 3 / 4 / 1000, 1));
     bool encoding_is_ours = hv_pg_conninfo_get(pg->options, "client_encoding") == NULL;
-    const char *values[] = {pid, limit, encoding_is_ours ? "true" : "false"};
     hv_pg_endpoint_text(pg->host, sizeof pg->host, pg->conn);
     PQsetErrorVerbosity(pg->conn, PQERRORS_DEFAULT);
     pg->state = SETUP;
     pg->fruitful = false;
-    if (PQsetnonblocking(pg->conn, 1) != 0 ||
-        PQsendQueryParams(pg->conn, setup_sql, 3, types, values, NULL, NULL, 0) == 0) {
+    if (PQsetnonblocking(pg->conn, 1) != 0 || hv_pg_session_send(pg->conn, pg->statement_timeout, encoding_is_ours) == 0) {
         fail_lost(pg, PQerrorMessage(pg->conn));
         return;
     }
@@ -543,7 +545,7 @@ static void on_poll(uv_poll_t *poll, int status, int events) {
         watch->events = 0;
     }
     if (pg->poll_errors > POLL_ERRORS_MAX) {
-        clear_failure(pg, HV_PG_LOST, pg->state == BUSY);
+        clear_failure(pg, HV_PG_LOST, has_statement_out(pg));
         hv_error_set(&pg->failure.error, "the connection's socket: %s", uv_strerror(status));
         fail(pg);
     } else if (pg->state == CONNECTING) {
@@ -640,8 +642,7 @@ bool hv_pg_is_idle(const struct hv_pg *pg) {
     return pg->state == IDLE;
 }
 
-void hv_pg_send(struct hv_pg *pg, const char *sql, int count, const Oid *types, const char *const *values,
-                const int *lengths, const int *formats) {
+static void begin_statement(struct hv_pg *pg) {
     assert(pg->state == IDLE);
     if (pg->fruitful) {
         hv_backoff_reset(&pg->backoff); /* a session that is used again after a success is a good one */
@@ -651,18 +652,33 @@ void hv_pg_send(struct hv_pg *pg, const char *sql, int count, const Oid *types, 
     if (PQsslInUse(pg->conn)) {
         set_timer(pg, hv_time_min((hv_time)ms_up(pg->statement_timeout), TLS_TICK_MS));
     }
-    if (PQsendQueryParams(pg->conn, sql, count, types, values, lengths, formats, 1) == 0) {
+}
+
+static void end_sending(struct hv_pg *pg, int sent) {
+    if (sent == 0) {
         fail_lost(pg, PQerrorMessage(pg->conn));
-        return;
+    } else {
+        flush_and_watch(pg);
     }
-    flush_and_watch(pg);
+}
+
+void hv_pg_send(struct hv_pg *pg, const char *sql, int count, const Oid *types, const char *const *values,
+                const int *lengths, const int *formats) {
+    begin_statement(pg);
+    hv_pg_prepared_other(&pg->prepared);
+    end_sending(pg, PQsendQueryParams(pg->conn, sql, count, types, values, lengths, formats, 1));
+}
+
+void hv_pg_send_often(struct hv_pg *pg, const char *sql, int count, const Oid *types, const char *const *values, const int *lengths) {
+    begin_statement(pg);
+    end_sending(pg, hv_pg_prepared_send(&pg->prepared, pg->conn, sql, count, types, values, lengths));
 }
 
 void hv_pg_drop(struct hv_pg *pg, enum hv_pg_trouble trouble, const char *reason) {
     if (!hv_pg_is_up(pg)) {
         return;
     }
-    clear_failure(pg, trouble, pg->state == BUSY);
+    clear_failure(pg, trouble, has_statement_out(pg));
     hv_error_set(&pg->failure.error, "%s", reason);
     fail(pg);
 }

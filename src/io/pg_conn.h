@@ -97,11 +97,14 @@ int hv_pg_server_version(const struct hv_pg *pg);
 bool hv_pg_is_up(const struct hv_pg *pg);   /* a session is established */
 bool hv_pg_is_idle(const struct hv_pg *pg); /* ... and no statement is out */
 
-/* Sends one statement with binary results (PQsendQueryParams: unnamed, so that poolers and planner do the
- * right thing). Only when idle (asserted). Parameters as in PQsendQueryParams, copied before return. Never
+/* Sends one statement with binary results (PQsendQueryParams: unnamed). Only when idle (asserted). Parameters as in PQsendQueryParams, copied before return. Never
  * blocks. Success or failure is told by the handler, always exactly one of result, refused, down. */
 void hv_pg_send(struct hv_pg *pg, const char *sql, int count, const Oid *types, const char *const *values,
                 const int *lengths, const int *formats);
+
+/* The same for a statement that comes often, with binary parameters: it is prepared, where nothing speaks against it (pg_prepared.h). Its text
+ * stays where it is, and as it is, for the time of a session. */
+void hv_pg_send_often(struct hv_pg *pg, const char *sql, int count, const Oid *types, const char *const *values, const int *lengths);
 
 /* Drops the session at once and connects anew (reported by `down` with `reason` and outcome_unknown as it
  * is). Nothing happens when none is up: a `down` is under way then. */

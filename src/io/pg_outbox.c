@@ -67,6 +67,11 @@ int hv_outbox_quote_table(const char *table, char *out, size_t size, struct hv_e
 
 /* ---- statements ---- */
 
+/* The text of these is made once a session, or once for all. */
+static bool comes_often(enum pending pending) {
+    return pending == MARK || pending == SCAN || pending == LIST || pending == PURGE || pending == FETCH || pending == WRITERS;
+}
+
 static void send_statement(struct hv_outbox *outbox, enum pending pending, const char *sql, int count,
                            const Oid *types, const void *const *values, const int *lengths) {
     static const int binary[PARAMETERS_MAX] = {1, 1, 1, 1, 1, 1, 1};
@@ -76,7 +81,11 @@ static void send_statement(struct hv_outbox *outbox, enum pending pending, const
         texts[i] = values[i];
     }
     outbox->pending = pending;
-    hv_pg_send(outbox->pg, sql, count, types, texts, lengths, binary);
+    if (comes_often(pending)) {
+        hv_pg_send_often(outbox->pg, sql, count, types, texts, lengths);
+    } else {
+        hv_pg_send(outbox->pg, sql, count, types, texts, lengths, binary);
+    }
 }
 
 static void drop_for_memory(struct hv_outbox *outbox) {

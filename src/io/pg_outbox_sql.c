@@ -57,7 +57,7 @@ static const char mark_gaps_form[] =
 
 /* With keys that are hidden ($7). What of theirs is in a gap need not be told; above the gaps it has to be seen, or it would look like a gap,
  * and be walked again by each claim: such a row comes bare, and is not marked. */
-#define HIDDEN "coalesce(%s = ANY ($7), false)" /* the key, byte by byte: the server looks that up in a hash table */
+#define HIDDEN "coalesce(%s IN (SELECT pg_catalog.unnest($7)), false)" /* the key, byte by byte; looked up in a hash table, see NOT_LEFT_OUT */
 static const char mark_hiding_form[] =
     "WITH found AS (SELECT id, kafka_key, hidden FROM (SELECT id, kafka_key, hidden, " BYTES_BEFORE " FROM (SELECT * FROM ("
     "(SELECT id, kafka_key, CASE WHEN hidden THEN 0 ELSE %s END AS bytes, hidden FROM %s CROSS JOIN LATERAL (SELECT " HIDDEN " AS hidden) AS h "
@@ -70,6 +70,8 @@ static const char mark_hiding_form[] =
 /* Only the primary can tell this; a standby, to which a proxy may send what only reads, raises an error. It is asked once a statement. */
 #define ON_PRIMARY "(SELECT pg_catalog.pg_current_wal_lsn() IS NOT NULL)"
 #define ABOVE "SELECT " ROW " FROM %s WHERE id >= $1 AND " ON_PRIMARY " ORDER BY id LIMIT $2"
+/* With = ANY the server looks into a hash table only if it plans anew for each array. */
+#define NOT_LEFT_OUT "id NOT IN (SELECT pg_catalog.unnest($6)) "
 #define IN_GAPS(and) \
     "(" ABOVE ") UNION ALL " \
     IN_EACH_GAP("$4", "$5") "(SELECT " ROW " FROM %s WHERE id >= g.lo AND id <= g.hi " and "ORDER BY id LIMIT $2) AS o"
@@ -94,7 +96,7 @@ static const char sum_form[] = SUM_FORM("");
     UNLESS_HIDDEN("kafka_header_values") ", hidden FROM %s CROSS JOIN LATERAL (SELECT " HIDDEN " AS hidden) AS h " \
     "WHERE id >= $1 AND " ON_PRIMARY " ORDER BY id LIMIT $2) UNION ALL " \
     IN_EACH_GAP("$4", "$5") "(SELECT " ROW ", false AS hidden " \
-    "FROM %s WHERE id >= g.lo AND id <= g.hi AND id <> ALL ($6) AND NOT " HIDDEN " ORDER BY id LIMIT $2) AS o"
+    "FROM %s WHERE id >= g.lo AND id <= g.hi AND " NOT_LEFT_OUT "AND NOT " HIDDEN " ORDER BY id LIMIT $2) AS o"
 static const char sum_hiding_form[] = SUM_FORM(", hidden");
 
 static const char list_form[] = "SELECT id, kafka_key FROM %s WHERE id >= $1 AND id <= $2 AND " ON_PRIMARY " ORDER BY id DESC LIMIT $3";
@@ -156,7 +158,7 @@ void hv_outbox_sql_claims(struct hv_outbox_sql *sql, const char *table, const st
     write_scan(sql, HV_SCAN_ABOVE, rows, bytes);
     write_sql(rows, sizeof rows, IN_GAPS(""), table, table);
     write_scan(sql, HV_SCAN_GAPS, rows, bytes);
-    write_sql(rows, sizeof rows, IN_GAPS("AND id <> ALL ($6) "), table, table);
+    write_sql(rows, sizeof rows, IN_GAPS("AND " NOT_LEFT_OUT), table, table);
     write_scan(sql, HV_SCAN_GAPS_WITHOUT, rows, bytes);
     write_sql(rows, sizeof rows, HIDING, table, key, table, key);
     write_sql(sql->scan[HV_BY_SUM][HV_SCAN_HIDING], HV_OUTBOX_SQL_MAX, sum_hiding_form, bytes, rows);

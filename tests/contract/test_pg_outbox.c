@@ -964,6 +964,7 @@ static void test_session_lost_during_a_mark(void **state) {
     admin_sql(c.admin, "INSERT INTO outbox VALUES (1, 't', 'k', 'v')");
     PGconn *blocker = admin_open(conninfo_with(""));
     wait_up(&c);
+    mark(&c, 2, 10); /* the first is prepared before it is sent */
     admin_sql(blocker, "BEGIN; LOCK TABLE outbox");
     forget(&c);
     hv_outbox_mark(c.outbox, c.leader, 0, 10, NULL, 0, c.hidden);
