@@ -36,7 +36,7 @@ NEW_TABLE = "new table"  # like the first, but without statistics
 # Name -> keys, bytes of a value, share of --records.
 SHAPES = {BASE: (1000, 200, 1), NEW_TABLE: (1000, 200, 3), "10 keys": (10, 200, 1), "1 key": (1, 200, 1),
           "1 kB": (1000, 1000, 2), "10 kB": (1000, 10_000, 10)}
-QUICK = {"records": 60_000, "rounds": 1, "seconds": 4, "idle_seconds": 6, "forgotten": 60_000, "portions": 3,
+QUICK = {"records": 60_000, "rounds": 1, "seconds": 3, "idle_seconds": 5, "forgotten": 40_000, "portions": 2,
          "rates": "5000,20000", "shapes": "1000 keys,new table,1 key"}
 FULL = {"records": 300_000, "rounds": 3, "seconds": 15, "idle_seconds": 25, "forgotten": 1_000_000, "portions": 20,
         "rates": "1000,5000,20000,50000", "shapes": ",".join(SHAPES)}

@@ -23,11 +23,11 @@ def _children_cpu():
     return times.children_user + times.children_system
 
 
-def _pump(ini, topic, rate, seconds):
+def _pump(ini, topic, rate, seconds, linger="1s"):
     """(summary, [(records written, records outstanding)], CPU of the pump)"""
     argv = command() + ["pump", "-c", ini, "--topic", topic, "--rate", str(rate), "--records", str(rate * seconds),
                         "--connections", str(CONNECTIONS), "--transaction", str(TRANSACTION), "--keys", str(KEYS),
-                        "--progress", "500ms", "--verify", "--json"]
+                        "--progress", "500ms", "--verify", "--verify-linger", linger, "--json"]
     before = _children_cpu()
     with tempfile.TemporaryFile("w+") as told:
         process = spawn(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=told)
@@ -64,7 +64,7 @@ def steady(servers, database, strategy, rate, seconds, settings=()):
     try:
         harvestd.start()
         daemon.wait_leading(harvestd)
-        _pump(harvestd.ini, topic, rate, 1)  # the topic is known, code is compiled
+        _pump(harvestd.ini, topic, rate, 1, linger="100ms")  # the topic is known, code is compiled
         used, meter = cpu.seconds(harvestd.pid), cpu.Meter(servers)
         summary, progress, pump = _pump(harvestd.ini, topic, rate, seconds)
         used = cpu.seconds(harvestd.pid) - used
