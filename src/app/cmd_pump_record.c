@@ -7,7 +7,8 @@
 
 #include "base/hash.h"
 
-uint64_t hv_pump_sum(uint32_t key, uint64_t seq, const char *value, size_t size) {
+/* NULL is not the same as empty. */
+static uint64_t sum_of(uint32_t key, uint64_t seq, const char *value, size_t size) {
     char head[64];
     int length = snprintf(head, sizeof head, "%" PRIu32 "/%" PRIu64 "/%d/", key, seq, value != NULL);
     uint64_t sum = hv_hash64(HV_HASH64_START, head, (size_t)length);
@@ -17,7 +18,7 @@ uint64_t hv_pump_sum(uint32_t key, uint64_t seq, const char *value, size_t size)
 void hv_pump_tag_fill(struct hv_pump_tag *tag, const char *value, size_t size) {
     tag->blank = value == NULL;
     tag->size = value == NULL ? 0 : size;
-    tag->sum = hv_pump_sum(tag->key, tag->seq, value, size);
+    tag->sum = sum_of(tag->key, tag->seq, value, size);
 }
 
 size_t hv_pump_tag_write(const struct hv_pump_tag *tag, char out[HV_PUMP_TAG_MAX]) {
@@ -90,7 +91,7 @@ bool hv_pump_tag_fits(const struct hv_pump_tag *tag, const void *key, size_t key
     int length = snprintf(expected, sizeof expected, HV_PUMP_KEY_PREFIX "%" PRIu32, tag->key);
     return key != NULL && key_size == (size_t)length && memcmp(key, expected, key_size) == 0 &&
            tag->blank == (value == NULL) && (value == NULL || tag->size == size) &&
-           tag->sum == hv_pump_sum(tag->key, tag->seq, value, size);
+           tag->sum == sum_of(tag->key, tag->seq, value, size);
 }
 
 void hv_pump_letters(struct hv_random *random, char *out, size_t size) {

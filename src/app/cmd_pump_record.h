@@ -27,9 +27,6 @@ struct hv_pump_tag {
     uint64_t sum;
 };
 
-/* Of a value; NULL is not the same as empty. */
-uint64_t hv_pump_sum(uint32_t key, uint64_t seq, const char *value, size_t size);
-
 /* size and sum are filled in from the value (NULL: blank). */
 void hv_pump_tag_fill(struct hv_pump_tag *tag, const char *value, size_t size);
 

@@ -91,7 +91,9 @@ static void turn(struct hv_harvest *h, struct hv_actions *out) {
     if (!hv_tenure_leads(h)) {
         hv_tenure_forget_unsent(h, out); /* failed reports make records unsent again */
     }
-    hv_tenure_advance(h, out);
+    if (hv_tenure_advance(h, out)) {
+        hv_supply_begin(h);
+    }
     /* The statements go out first: the database works on them while records are handed over. */
     hv_supply_advance(h, out);
     bool leads = hv_tenure_leads(h), more = false;

@@ -5,7 +5,8 @@
  *   harvest_supply.c   from the table to the shards: how many rows may be claimed, those that come, claiming all anew
  *   harvest_view.c     what harvest.h shows of it: figures, keys and topics that wait
  *
- * Every part may read all fields; it changes those that stand under its name. What is above them has functions of its own. */
+ * Every part may read all fields; it changes those that stand under its name. What is above them has functions of its own. Supply calls
+ * tenure, and harvest.c calls both; nothing calls back. */
 #ifndef HV_CORE_HARVEST_PARTS_H
 #define HV_CORE_HARVEST_PARTS_H
 
@@ -59,8 +60,8 @@ void hv_tenure_check_lease(struct hv_harvest *h, struct hv_actions *out);
 /* At the beginning of a turn: asks for an id, sends a heartbeat. */
 void hv_tenure_begin_turn(struct hv_harvest *h, struct hv_actions *out);
 
-/* Goes on with a hand-over, a stop, a promotion as far as may be. After what was given up was told. */
-void hv_tenure_advance(struct hv_harvest *h, struct hv_actions *out);
+/* Goes on with a hand-over, a stop, a promotion as far as may be. After what was given up was told. True: leadership begins. */
+bool hv_tenure_advance(struct hv_harvest *h, struct hv_actions *out);
 
 /* When something here falls due. */
 hv_time hv_tenure_deadline(const struct hv_harvest *h);

@@ -114,17 +114,17 @@ static void on_assigned(struct hv_harvest *h, bool owns, struct hv_actions *out)
 
 /* ---- promotion ---- */
 
-static void promote_if_due(struct hv_harvest *h, struct hv_actions *out) {
+static bool promote_if_due(struct hv_harvest *h, struct hv_actions *out) {
     bool waiting = h->leading.role == HV_CANDIDATE || h->leading.role == HV_FENCED;
     if (!waiting || h->stop != HV_RUNNING || h->handing_over || !h->spare || !hv_leading_lease(&h->leading, h->now) ||
         hv_sender_in_flight(&h->sender) > 0) {
-        return;
+        return false;
     }
     hv_leading_move(&h->leading, HV_LEADER);
     hv_tenure_take_spare_id(h);
-    hv_supply_begin(h);
     struct hv_action *action = hv_actions_notify(out, HV_NOTICE_ACQUIRED);
     memcpy(action->uuid, h->leader_id, HV_UUID_BYTES);
+    return true;
 }
 
 /* ---- handing over ---- */
@@ -276,12 +276,12 @@ void hv_tenure_begin_turn(struct hv_harvest *h, struct hv_actions *out) {
     send_heartbeat(h, out);
 }
 
-void hv_tenure_advance(struct hv_harvest *h, struct hv_actions *out) {
+bool hv_tenure_advance(struct hv_harvest *h, struct hv_actions *out) {
     check_hand_over(h, out);
     limit_hand_over(h);
     advance_hand_over(h, out);
     advance_stop(h, out);
-    promote_if_due(h, out);
+    return promote_if_due(h, out);
 }
 
 hv_time hv_tenure_deadline(const struct hv_harvest *h) {

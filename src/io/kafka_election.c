@@ -8,7 +8,7 @@
  *
  * Partition 0 of the leader topic is what the election is about; others, should there be any, are taken and ignored.
  *
- * This file begins and ends it and has the timers and the leader topic; for the others see kafka_election_parts.h. */
+ * This file begins and ends it, takes its events and has the timers and the leader topic; for the others see kafka_election_parts.h. */
 #include "io/kafka_election_parts.h"
 
 #include <assert.h>
@@ -25,75 +25,19 @@ static void on_poll(uv_timer_t *timer);
 
 /* Rarely, for what there is to see wakes the queue's descriptor; often while it has to be found out whether the group still waits for an
  * answer, of which nothing tells. */
-void hv_election_start_polling(struct hv_election *e) {
+static void start_polling(struct hv_election *e) {
     hv_time interval = e->pending != NULL ? e->poll_interval : hv_time_max(e->poll_interval, HV_MS(POLL_MS));
     uint64_t ms = interval >= 1000 ? (uint64_t)(interval / 1000) : 1;
     uv_timer_start(&e->poll, on_poll, ms, ms);
 }
 
-void hv_election_do_later(struct hv_election *e) {
+static void do_later(struct hv_election *e) {
     uv_timer_start(&e->later, on_later, 0, 0);
-}
-
-/* ---- the consumer ---- */
-
-static void on_retry_consumer(uv_timer_t *timer);
-
-static void retry_consumer(struct hv_election *e) {
-    hv_time wait = hv_backoff_next(&e->backoff, &e->dice);
-    uv_timer_start(&e->retry, on_retry_consumer, (uint64_t)(wait / 1000), 0);
-}
-
-static void on_retry_consumer(uv_timer_t *timer) {
-    struct hv_election *e = timer->data;
-    struct hv_error err;
-    assert(e->consumer == NULL);
-    if (hv_election_make_consumer(e, &err) == 0) {
-        return;
-    }
-    hv_election_tell(e, false, RD_KAFKA_RESP_ERR__FAIL, err.text);
-    retry_consumer(e);
-}
-
-static void on_later(uv_timer_t *timer) {
-    struct hv_election *e = timer->data;
-    hv_election_tell_assigned(e);
-    if (!e->fatal) {
-        return;
-    }
-    /* It does nothing any more, and refuses to be closed. */
-    e->fatal = false;
-    hv_election_drop_consumer(e);
-    hv_election_start_polling(e);
-    retry_consumer(e);
-}
-
-static void on_poll(uv_timer_t *timer) {
-    struct hv_election *e = timer->data;
-    if (e->consumer == NULL) {
-        return;
-    }
-    hv_queue_kick(e->queue);
-    if (e->pending == NULL || !rd_kafka_assignment_lost(e->consumer)) {
-        return;
-    }
-    /* The group did not wait for our answer. */
-    hv_election_let_through(e);
-    hv_election_lose(e);
-}
-
-void hv_election_answer(struct hv_election *e) {
-    if (e->pending == NULL) {
-        return;
-    }
-    hv_election_let_through(e);
-    e->owns = false;
-    hv_election_do_later(e);
 }
 
 /* ---- the leader topic ---- */
 
-void hv_election_make_topic(struct hv_election *e) {
+static void make_topic(struct hv_election *e) {
     if (e->making_topic || e->handler == NULL) {
         return;
     }
@@ -104,7 +48,7 @@ void hv_election_make_topic(struct hv_election *e) {
 static void on_retry_topic(uv_timer_t *timer) {
     struct hv_election *e = timer->data;
     if (!e->told_joined && e->consumer != NULL) {
-        hv_election_make_topic(e);
+        make_topic(e);
     }
 }
 
@@ -134,6 +78,120 @@ static void on_topic_made(void *user, int code, const char *reason) {
              e->topic, reason, e->topic);
     hv_election_tell(e, false, code, text);
     uv_timer_start(&e->retry, on_retry_topic, TOPIC_RETRY_MS, 0);
+}
+
+/* ---- events of the consumer ---- */
+
+static enum hv_queue_next on_rebalance(struct hv_election *e, rd_kafka_event_t *event) {
+    enum hv_queue_next next = hv_election_rebalance(e, event);
+    if (e->pending == event) {
+        start_polling(e);
+    }
+    return next;
+}
+
+static void on_error(struct hv_election *e, rd_kafka_event_t *event) {
+    rd_kafka_resp_err_t code = rd_kafka_event_error(event);
+    char reason[HV_ERROR_MAX];
+    snprintf(reason, sizeof reason, "%s", rd_kafka_event_error_string(event));
+    if (code == RD_KAFKA_RESP_ERR__FATAL || rd_kafka_event_error_is_fatal(event)) {
+        code = rd_kafka_fatal_error(e->consumer, reason, sizeof reason);
+        hv_election_tell(e, false, code, reason);
+        hv_election_lose(e);
+        e->fatal = true; /* let go when this drain is over */
+        if (e->handler != NULL) {
+            do_later(e);
+        }
+        return;
+    }
+    if (code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) {
+        make_topic(e);
+        return;
+    }
+    hv_election_explain(e, code, reason, sizeof reason);
+    hv_election_tell(e, false, code, reason);
+}
+
+static enum hv_queue_next on_event(void *user, rd_kafka_event_t *event) {
+    struct hv_election *e = user;
+    const char *facility, *text;
+    int level;
+    switch (rd_kafka_event_type(event)) {
+    case RD_KAFKA_EVENT_REBALANCE:
+        return on_rebalance(e, event);
+    case RD_KAFKA_EVENT_FETCH:
+        hv_election_heartbeats(e, event);
+        return HV_QUEUE_DONE;
+    case RD_KAFKA_EVENT_ERROR:
+        on_error(e, event);
+        return HV_QUEUE_DONE;
+    case RD_KAFKA_EVENT_LOG:
+        if (e->handler != NULL && rd_kafka_event_log(event, &facility, &text, &level) == 0 &&
+            !hv_kafka_log_is_noise(facility, text)) {
+            e->handler->log(e->user, level, facility, text);
+        }
+        return HV_QUEUE_DONE;
+    default:
+        return HV_QUEUE_DONE;
+    }
+}
+
+/* ---- the consumer ---- */
+
+static void on_retry_consumer(uv_timer_t *timer);
+
+static void retry_consumer(struct hv_election *e) {
+    hv_time wait = hv_backoff_next(&e->backoff, &e->dice);
+    uv_timer_start(&e->retry, on_retry_consumer, (uint64_t)(wait / 1000), 0);
+}
+
+static void on_retry_consumer(uv_timer_t *timer) {
+    struct hv_election *e = timer->data;
+    struct hv_error err;
+    assert(e->consumer == NULL);
+    if (hv_election_make_consumer(e, on_event, &err) == 0) {
+        return;
+    }
+    hv_election_tell(e, false, RD_KAFKA_RESP_ERR__FAIL, err.text);
+    retry_consumer(e);
+}
+
+static void on_later(uv_timer_t *timer) {
+    struct hv_election *e = timer->data;
+    hv_election_tell_assigned(e);
+    if (!e->fatal) {
+        return;
+    }
+    /* It does nothing any more, and refuses to be closed. */
+    e->fatal = false;
+    hv_election_drop_consumer(e);
+    start_polling(e);
+    retry_consumer(e);
+}
+
+static void on_poll(uv_timer_t *timer) {
+    struct hv_election *e = timer->data;
+    if (e->consumer == NULL) {
+        return;
+    }
+    hv_queue_kick(e->queue);
+    if (e->pending == NULL || !rd_kafka_assignment_lost(e->consumer)) {
+        return;
+    }
+    /* The group did not wait for our answer. */
+    hv_election_let_through(e);
+    start_polling(e);
+    hv_election_lose(e);
+}
+
+void hv_election_answer(struct hv_election *e) {
+    if (e->pending == NULL) {
+        return;
+    }
+    hv_election_let_through(e);
+    start_polling(e);
+    e->owns = false;
+    do_later(e);
 }
 
 /* ---- heartbeats ---- */
@@ -221,7 +279,7 @@ static void start_timers(struct hv_election *e) {
         timers[i]->data = e;
     }
     e->open_timers = TIMERS;
-    hv_election_start_polling(e);
+    start_polling(e);
 }
 
 int hv_election_open(struct hv_loop *loop, const struct hv_election_options *options, const struct hv_election_handler *handler,
@@ -229,7 +287,7 @@ int hv_election_open(struct hv_loop *loop, const struct hv_election_options *opt
     struct hv_election *e = new_election(loop, options, handler, user);
     if (hv_beats_open(loop, &e->base, e->client_id, e->topic, e->heartbeat_timeout, e->poll_duration, &beats_handler, e, &e->beats,
                       err) != 0 ||
-        hv_election_make_consumer(e, err) != 0) {
+        hv_election_make_consumer(e, on_event, err) != 0) {
         hv_beats_close(e->beats);
         free_election(e);
         return -1;

@@ -39,33 +39,9 @@ static int make_client(struct hv_election *e, struct hv_error *err) {
     return 0;
 }
 
-static enum hv_queue_next on_event(void *user, rd_kafka_event_t *event) {
-    struct hv_election *e = user;
-    const char *facility, *text;
-    int level;
-    switch (rd_kafka_event_type(event)) {
-    case RD_KAFKA_EVENT_REBALANCE:
-        return hv_election_rebalance(e, event);
-    case RD_KAFKA_EVENT_FETCH:
-        hv_election_heartbeats(e, event);
-        return HV_QUEUE_DONE;
-    case RD_KAFKA_EVENT_ERROR:
-        hv_election_error(e, event);
-        return HV_QUEUE_DONE;
-    case RD_KAFKA_EVENT_LOG:
-        if (e->handler != NULL && rd_kafka_event_log(event, &facility, &text, &level) == 0 &&
-            !hv_kafka_log_is_noise(facility, text)) {
-            e->handler->log(e->user, level, facility, text);
-        }
-        return HV_QUEUE_DONE;
-    default:
-        return HV_QUEUE_DONE;
-    }
-}
-
 /* Forwards whatever the client has to say to one queue of ours. That one may also be given to the asynchronous close, which forwards the
  * consumer's queue to it: the consumer's own would then be forwarded to itself. */
-static int make_queue(struct hv_election *e, struct hv_error *err) {
+static int make_queue(struct hv_election *e, hv_election_events *on_event, struct hv_error *err) {
     rd_kafka_queue_t *ours = rd_kafka_queue_new(e->consumer);
     rd_kafka_queue_t *consumer = rd_kafka_queue_get_consumer(e->consumer);
     rd_kafka_set_log_queue(e->consumer, NULL); /* to the main queue */
@@ -103,11 +79,11 @@ void hv_election_drop_consumer(struct hv_election *e) {
     e->consumer = NULL;
 }
 
-int hv_election_make_consumer(struct hv_election *e, struct hv_error *err) {
+int hv_election_make_consumer(struct hv_election *e, hv_election_events *on_event, struct hv_error *err) {
     if (make_client(e, err) != 0) {
         return -1;
     }
-    if (make_queue(e, err) != 0) {
+    if (make_queue(e, on_event, err) != 0) {
         hv_election_drop_consumer(e);
         return -1;
     }

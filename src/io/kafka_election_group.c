@@ -94,7 +94,6 @@ static enum hv_queue_next answer_late(struct hv_election *e, bool add, rd_kafka_
 void hv_election_let_through(struct hv_election *e) {
     rd_kafka_event_t *event = e->pending;
     e->pending = NULL;
-    hv_election_start_polling(e);
     apply(e, false, rd_kafka_event_topic_partition_list(event));
     rd_kafka_event_destroy(event);
 }
@@ -130,7 +129,6 @@ static enum hv_queue_next on_revoke(struct hv_election *e, rd_kafka_event_t *eve
     if (ours && !lost) {
         assert(e->pending == NULL); /* librdkafka waits for the answer */
         e->pending = event;
-        hv_election_start_polling(e);
         e->handler->revoked(e->user, false);
         return HV_QUEUE_KEPT;
     }

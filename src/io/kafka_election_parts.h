@@ -1,7 +1,7 @@
 /* What the files of struct hv_election share; nobody else includes this.
  *
- *   kafka_election.c            beginning and end, the timers, making the leader topic, sending heartbeats
- *   kafka_election_consumer.c   the consumer and its queue: made, its events given out, let go
+ *   kafka_election.c            beginning and end, events and timers, making the leader topic, sending heartbeats; calls the others
+ *   kafka_election_consumer.c   the consumer and its queue: made, let go
  *   kafka_election_group.c      what the group gives and takes, our answers, the heartbeats that are read
  *   kafka_election_trouble.c    what goes wrong, and what the operator can do about it
  *
@@ -59,19 +59,12 @@ struct hv_election {
     void (*left)(void *user);
 };
 
-/* ---- kafka_election.c ---- */
-
-/* Anew, for what is waited for has changed. */
-void hv_election_start_polling(struct hv_election *e);
-
-/* Tells of the assignment, and replaces a consumer that is finished, outside of any call or event. */
-void hv_election_do_later(struct hv_election *e);
-
-void hv_election_make_topic(struct hv_election *e);
-
 /* ---- kafka_election_consumer.c ---- */
 
-int hv_election_make_consumer(struct hv_election *e, struct hv_error *err);
+typedef enum hv_queue_next hv_election_events(void *user, rd_kafka_event_t *event); /* as hv_queue_open wants it */
+
+/* Subscribed. Its events go to on_event, with e. Returns 0, or -1 with err. */
+int hv_election_make_consumer(struct hv_election *e, hv_election_events *on_event, struct hv_error *err);
 int hv_election_subscribe(struct hv_election *e); /* an rd_kafka_resp_err_t */
 
 /* Lets the consumer go without leaving the group. */
@@ -79,6 +72,7 @@ void hv_election_drop_consumer(struct hv_election *e);
 
 /* ---- kafka_election_group.c ---- */
 
+/* The event is kept as e->pending if it has to wait for its answer. */
 enum hv_queue_next hv_election_rebalance(struct hv_election *e, rd_kafka_event_t *event);
 void hv_election_heartbeats(struct hv_election *e, rd_kafka_event_t *event); /* that were read */
 
@@ -97,7 +91,7 @@ void hv_election_tell_assigned(struct hv_election *e);
  * else there. */
 void hv_election_tell(struct hv_election *e, bool beats, int code, const char *reason);
 
-/* An error of the consumer: told with what to do; the leader topic is made if that is missing; a fatal one ends the consumer. */
-void hv_election_error(struct hv_election *e, rd_kafka_event_t *event);
+/* Says what to do about an error of the consumer where librdkafka's words, which `reason` holds, do not. */
+void hv_election_explain(const struct hv_election *e, rd_kafka_resp_err_t code, char *reason, size_t size);
 
 #endif

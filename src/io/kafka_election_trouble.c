@@ -23,10 +23,7 @@ void hv_election_tell(struct hv_election *e, bool beats, int code, const char *r
     e->handler->trouble(e->user, code, reason);
 }
 
-/* ---- errors of the consumer ---- */
-
-/* Says what to do about an error where librdkafka's words do not. */
-static void explain(const struct hv_election *e, rd_kafka_resp_err_t code, char *reason, size_t size) {
+void hv_election_explain(const struct hv_election *e, rd_kafka_resp_err_t code, char *reason, size_t size) {
     switch (code) {
     case RD_KAFKA_RESP_ERR_INVALID_SESSION_TIMEOUT:
         snprintf(reason, size,
@@ -51,26 +48,4 @@ static void explain(const struct hv_election *e, rd_kafka_resp_err_t code, char 
     default:
         break;
     }
-}
-
-void hv_election_error(struct hv_election *e, rd_kafka_event_t *event) {
-    rd_kafka_resp_err_t code = rd_kafka_event_error(event);
-    char reason[HV_ERROR_MAX];
-    snprintf(reason, sizeof reason, "%s", rd_kafka_event_error_string(event));
-    if (code == RD_KAFKA_RESP_ERR__FATAL || rd_kafka_event_error_is_fatal(event)) {
-        code = rd_kafka_fatal_error(e->consumer, reason, sizeof reason);
-        hv_election_tell(e, false, code, reason);
-        hv_election_lose(e);
-        e->fatal = true; /* let go when this drain is over */
-        if (e->handler != NULL) {
-            hv_election_do_later(e);
-        }
-        return;
-    }
-    if (code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) {
-        hv_election_make_topic(e);
-        return;
-    }
-    explain(e, code, reason, sizeof reason);
-    hv_election_tell(e, false, code, reason);
 }
