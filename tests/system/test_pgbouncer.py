@@ -174,6 +174,7 @@ def test_other_clients_find_their_settings(bed, mode):
             for c in (a, b):   # inside transactions: both server connections at once
                 c.execute("BEGIN")
             assert [c.execute(settings).fetchall() for c in (a, b)] == [before, before]
+            assert [c.execute("SELECT name FROM pg_prepared_statements").fetchall() for c in (a, b)] == [[], []]
     daemon.stop()
     path = daemon.ini
     done = run_once("check", "-c", path)
