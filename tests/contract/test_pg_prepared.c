@@ -155,6 +155,7 @@ static void test_prepared_once_and_planned_once(void **state) {
     }
     plainly(&c, "SELECT 'plain'");
     expect(&c, "plain");
+    often(&c, "SELECT 'again'");
     end_session(&c); /* with it they are gone */
     expect_prepared(&c, "0");
     often(&c, "SELECT 'again'");
