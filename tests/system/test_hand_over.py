@@ -138,7 +138,8 @@ def blink(load):
         back()
         load.flow()   # one of them leads
         if not second.find("leader", "acquired", since=position):
-            assert [line["msg"] for line in first.find("leader", since=since)] == ["fenced", "acquired"]
+            told = [line["msg"] for line in first.find("leader", since=since)]
+            assert told == ["fenced", "acquired"] * (len(told) // 2)   # more than once on a slow machine
             ids = [line["leader_id"] for line in first.find("leader", "acquired")]
             assert len(set(ids)) == len(ids)
             return

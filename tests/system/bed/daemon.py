@@ -145,10 +145,13 @@ class Harvestd:
         self.signal(signal.SIGCONT)
 
     def wait_exit(self, deadline=30):
+        """Its exit code; what it said has been read by then."""
         try:
-            return self.process.wait(timeout=deadline)
+            code = self.process.wait(timeout=deadline)
         except subprocess.TimeoutExpired:
             raise TimedOut("%s did not end within %.0f s\n%s" % (self.label, deadline, self.tail())) from None
+        self.reader.join(timeout=10)  # a child of its may have the pipe, too
+        return code
 
     def stop(self, deadline=30):
         """SIGTERM; it has to end by itself, with exit code 0."""
