@@ -56,6 +56,7 @@ static const struct setting settings[] = {
     /* None: a time-out drops the head of a queue and sends what is behind it, gapless or not. We wait as long as we lead. */
     {REC | SUS, "message.timeout.ms", "0", NULL},
     {REC | SUS, "partitioner", "murmur2_random", NULL}, /* the Java client's placement */
+    {REC | SUS, "sticky.partitioning.linger.ms", "0", ""}, /* partitions are chosen in kafka_route.c */
     {REC | SUS, "compression.codec", "lz4", NULL},
     {REC | SUS, "batch.size", "1000000", NULL},
     {REC, "queue.buffering.max.ms", "1", NULL},

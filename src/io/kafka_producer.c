@@ -73,6 +73,7 @@ static enum hv_queue_next on_reports(struct hv_producer *p, rd_kafka_event_t *ev
             .reason = rd_kafka_err2str(message->err),
         };
     }
+    hv_routes_release(p->routes);
     bool more = rd_kafka_event_message_count(event) > 0;
     if (hv_routes_are_full(p->routes))
         hv_queue_kick(p->queue); /* once this event is destroyed there is room */

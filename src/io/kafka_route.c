@@ -21,6 +21,8 @@
 #define PATIENCE HV_MS(5)               /* for the worker: others may keep the pool busy for long */
 #define HURRY_MS 1                      /* what it takes the client's thread to see that */
 #define PIPELINE 5                      /* records of a partition that librdkafka sends without waiting for those before */
+#define SURELY_TAKEN HV_MS(2)           /* after linger.ms, by the client's thread if that is not held up for long */
+#define TOO_LATE RD_KAFKA_RESP_ERR__RETRY
 
 struct held {
     const struct hv_record *record;
@@ -40,7 +42,8 @@ struct partition {
     bool alone; /* what is in flight has to be alone */
     uint32_t in_flight;
     hv_time last_ack;
-    hv_time batch_at; /* when the batch was begun that is in flight, and what was given for it */
+    bool whole;       /* the batch that was begun may have more records than PIPELINE */
+    hv_time batch_at; /* when it was begun, and what was given for it */
     uint32_t batch_records;
     int64_t batch_bytes;
     struct fifo held;
@@ -63,6 +66,14 @@ struct topic {
     struct fifo held;        /* while partitions are not known */
 };
 
+/* The worker that hurries the client. */
+enum hurry {
+    WANTED,    /* it waits for a thread */
+    OUT,
+    DONE,
+    CALLED_OFF, /* it came too late: it will not flush */
+};
+
 typedef int32_t partitioner_function(const rd_kafka_topic_t *topic, const void *key, size_t length, int32_t count, void *opaque,
                                      void *message_opaque);
 
@@ -77,7 +88,8 @@ struct hv_routes {
     bool prove, purged, closing;
     uint32_t in_flight;       /* records that the client has */
     uint32_t unhurried;       /* of these, given since it was told to hurry */
-    bool hurrying;            /* the worker that tells it is out */
+    bool hurrying;            /* the worker that tells it has not come back */
+    atomic_int hurry;         /* what it is at, or was */
     hv_time hurried_at;
     bool full;                /* something is held that only waits for room in the client's queue */
     bool broken;              /* a record failed: what is behind it must not go, the owner purges (only if prove) */
@@ -147,16 +159,27 @@ static int32_t partition_of(struct hv_routes *routes, const struct topic *topic,
     return routes->partitioner(topic->handle, key, length, topic->partition_count, NULL, NULL);
 }
 
-/* Will a record that is given now travel with the batch that was begun? By the time that it is, not the turn's: a turn that gives many
- * records takes longer than librdkafka waits for them. */
+/* By the time that it is, not the turn's: a turn that gives many records takes longer than librdkafka waits for them. */
+static hv_time last_moment(const struct hv_routes *routes, const struct partition *partition) {
+    return partition->batch_at + routes->limits.linger * 3 / 4;
+}
+
+/* Will a record that is given now travel with the batch that was begun? */
 static bool joins_batch(const struct hv_routes *routes, const struct partition *partition, const struct hv_record *record) {
-    return partition->batch_at > routes->hurried_at &&
-           hv_loop_clock() - partition->batch_at <= routes->limits.linger * 3 / 4 &&
+    return partition->whole && partition->batch_at > routes->hurried_at &&
+           hv_loop_clock() <= last_moment(routes, partition) &&
            partition->batch_records < routes->limits.batch_records &&
            partition->batch_bytes + record->size <= routes->limits.batch_bytes;
 }
 
-/* May a batch be begun? If records are in flight, then only if the client will send it without waiting for them. */
+/* Or does it still linger there? Another would be taken with it then, as far as it is given by that moment. */
+static bool is_taken(const struct hv_routes *routes, const struct partition *partition) {
+    return (partition->batch_at < routes->hurried_at && routes->hurry == DONE) ||
+           hv_loop_clock() - partition->batch_at >= routes->limits.linger + SURELY_TAKEN;
+}
+
+/* May a batch be begun? If records are in flight, then only if the client will send it without waiting for them: up to
+ * PIPELINE at any time, more once it has taken those before. */
 static bool may_begin(const struct hv_routes *routes, struct partition *partition) {
     if (!routes->prove) {
         return partition->in_flight < PIPELINE;
@@ -168,14 +191,56 @@ static bool may_begin(const struct hv_routes *routes, struct partition *partitio
         if (partition->proven && hv_loop_now(routes->loop) - partition->last_ack >= PROOF_LASTS) {
             partition->proven = false;
         }
+        partition->whole = true;
         return true;
     }
-    return partition->proven && partition->in_flight < PIPELINE;
+    if (!partition->proven || partition->in_flight >= PIPELINE) {
+        return false;
+    }
+    partition->whole = is_taken(routes, partition);
+    return partition->whole || partition->held.count <= PIPELINE - partition->in_flight;
+}
+
+/* Who gives a record may be interrupted at any point, and while that lasts librdkafka takes the others. So there is a last look at the
+ * clock from within, when all that is left to do is to put it into the queue: as a partitioner, which may refuse. */
+struct last_look {
+    int32_t partition;
+    hv_time until;
+    bool too_late;
+};
+
+static _Thread_local struct last_look *last_look;
+
+static int32_t look_at_clock(const rd_kafka_topic_t *topic, const void *key, size_t length, int32_t count, void *opaque,
+                             void *message_opaque) {
+    (void)topic;
+    (void)key;
+    (void)length;
+    (void)opaque;
+    (void)message_opaque;
+    if (last_look == NULL) {
+        return count; /* a topic that librdkafka has forgotten meanwhile: there is no such partition */
+    }
+    last_look->too_late = hv_loop_clock() > last_look->until;
+    return last_look->too_late ? count : last_look->partition;
+}
+
+static rd_kafka_resp_err_t produce(struct hv_routes *routes, struct topic *topic, int32_t number, const struct hv_record *record,
+                                   uint64_t ticket) {
+    const struct partition *partition = &topic->partitions[number];
+    if (!routes->prove || partition->in_flight < PIPELINE) {
+        return routes->handler->produce(routes->user, topic->handle, number, record, ticket);
+    }
+    struct last_look look = {.partition = number, .until = last_moment(routes, partition)};
+    last_look = &look;
+    rd_kafka_resp_err_t code = routes->handler->produce(routes->user, topic->handle, RD_KAFKA_PARTITION_UA, record, ticket);
+    last_look = NULL;
+    return look.too_late ? TOO_LATE : code;
 }
 
 static rd_kafka_resp_err_t give(struct hv_routes *routes, struct topic *topic, int32_t number, const struct hv_record *record,
                                 uint64_t ticket) {
-    rd_kafka_resp_err_t code = routes->handler->produce(routes->user, topic->handle, number, record, ticket);
+    rd_kafka_resp_err_t code = produce(routes, topic, number, record, ticket);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
         return code;
     }
@@ -232,6 +297,9 @@ static void release(struct hv_routes *routes, struct topic *topic, int32_t numbe
             routes->full = true; /* or fatal: the owner purges */
             return;
         }
+        if (code == TOO_LATE) {
+            return;
+        }
         fifo_take(&partition->held);
         if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
             refuse(routes, topic, held.ticket, code);
@@ -268,7 +336,11 @@ static void hurry(struct hv_routes *routes);
 /* On the thread pool, since the call blocks until all is acknowledged, for HURRY_MS at most. */
 static void send_at_once(void *arg) {
     struct hv_routes *routes = arg;
-    rd_kafka_flush(routes->client, HURRY_MS);
+    int wanted = WANTED;
+    if (atomic_compare_exchange_strong(&routes->hurry, &wanted, OUT)) {
+        rd_kafka_flush(routes->client, HURRY_MS);
+        routes->hurry = DONE;
+    }
 }
 
 static void sent_at_once(void *arg) {
@@ -281,8 +353,13 @@ static void sent_at_once(void *arg) {
     }
 }
 
-static bool is_hurrying(const struct hv_routes *routes) {
-    return routes->hurrying && hv_loop_clock() - routes->hurried_at < PATIENCE;
+/* Is the client hurried now? A worker that does not get a thread for long is called off. */
+static bool is_hurrying(struct hv_routes *routes) {
+    if (routes->hurrying && routes->hurry == WANTED && hv_loop_clock() - routes->hurried_at >= PATIENCE) {
+        int wanted = WANTED;
+        atomic_compare_exchange_strong(&routes->hurry, &wanted, CALLED_OFF);
+    }
+    return routes->hurrying && (routes->hurry == WANTED || routes->hurry == OUT);
 }
 
 /* A lingering batch gains nothing when little is under way: the client is told not to wait for more. When much is, batches fill by
@@ -292,12 +369,13 @@ static void hurry(struct hv_routes *routes) {
     if (routes->hurrying || !routes->limits.hurry || routes->in_flight > HURRY_RECORDS || routes->purged || routes->closing) {
         return;
     }
+    routes->hurry = WANTED;
     routes->hurrying = hv_loop_offload(routes->loop, send_at_once, sent_at_once, routes) == 0; /* or they linger */
     routes->hurried_at = hv_loop_clock();
     routes->unhurried = 0;
 }
 
-void hv_routes_flush(struct hv_routes *routes) {
+void hv_routes_release(struct hv_routes *routes) {
     if (is_hurrying(routes)) {
         return;
     }
@@ -309,6 +387,10 @@ void hv_routes_flush(struct hv_routes *routes) {
         }
     }
     routes->fresh_count = 0;
+}
+
+void hv_routes_flush(struct hv_routes *routes) {
+    hv_routes_release(routes);
     if (routes->unhurried > 0) {
         hurry(routes);
     }
@@ -445,6 +527,7 @@ static rd_kafka_resp_err_t make_topic(struct hv_routes *routes, const char *name
     struct topic *topic = hv_calloc(1, sizeof *topic);
     rd_kafka_topic_conf_t *conf = rd_kafka_default_topic_conf_dup(routes->client);
     rd_kafka_topic_conf_set_opaque(conf, topic);
+    rd_kafka_topic_conf_set_partitioner_cb(conf, look_at_clock);
     topic->handle = rd_kafka_topic_new(routes->client, name, conf);
     if (topic->handle == NULL) {
         rd_kafka_resp_err_t code = rd_kafka_last_error();
@@ -516,11 +599,7 @@ void hv_routes_reported(struct hv_routes *routes, const rd_kafka_message_t *mess
         routes->broken = true;
     }
     if (partition->held.count > 0 && !routes->purged) {
-        if (is_hurrying(routes)) {
-            note_fresh(routes, topic, message->partition);
-        } else {
-            release(routes, topic, message->partition);
-        }
+        note_fresh(routes, topic, message->partition);
     }
 }
 

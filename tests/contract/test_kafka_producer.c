@@ -562,13 +562,16 @@ static void test_nothing_is_sent_after_the_lease(void **state) {
 }
 
 /* A process that is stopped between a look at the clock and what it does then: the time is that before the stop. Found before libc's. */
-static bool stop_at_next_look;
+static _Thread_local int stop_at_look; /* at the how many-th from now; 0: never */
 static struct timespec stopped_for;
+static void (*while_stopped)(void);
 
 __attribute__((visibility("default"))) int clock_gettime(clockid_t id, struct timespec *now) {
     long result = syscall(SYS_clock_gettime, id, now);
-    if (id == CLOCK_BOOTTIME && stop_at_next_look) {
-        stop_at_next_look = false;
+    if (id == CLOCK_BOOTTIME && stop_at_look > 0 && --stop_at_look == 0) {
+        if (while_stopped != NULL) {
+            while_stopped();
+        }
         nanosleep(&stopped_for, NULL);
     }
     return (int)result;
@@ -588,9 +591,9 @@ static void test_a_stop_right_before_a_record_is_given(void **state) {
     bed_run_for(&bed, HV_MS(50)); /* the client need not hurry any more */
     hv_producer_lease(p, hv_loop_waking_clock() + HV_MS(300));
     stopped_for = (struct timespec){.tv_nsec = 600000000};
-    stop_at_next_look = true;
+    stop_at_look = 1;
     send_one(p, &record, 1, &err);
-    assert_false(stop_at_next_look);
+    assert_int_equal(stop_at_look, 0);
     nanosleep(&stopped_for, NULL); /* the loop stands still, librdkafka's threads do not */
     assert_int_equal(written("stop"), 1);
     hv_producer_close(p);
@@ -671,6 +674,95 @@ static void test_hanging_broker_costs_nothing(void **state) {
     assert_int_equal(reports.delivered, 1001);
     hv_producer_close(p);
     bed_close(&bed);
+}
+
+/* Gives 100 records to a broker that is silent, and is stopped at the fiftieth. The client must wait asleep for the answer: what is given
+ * has to be one request, or the rest of it waits inside the client, which polls until it may send it. */
+static void give_a_batch(struct hv_producer *p, const char *what) {
+    struct hv_record record = bed_record("batch", "key", "value", 5);
+    struct hv_error err = {""};
+    for (uint64_t i = 1000; i < 1100; i++) {
+        assert_int_equal(hv_producer_send(p, &record, i, &err), HV_SENT);
+    }
+    stop_at_look = 50;
+    hv_producer_flush(p);
+    assert_int_equal(stop_at_look, 0);
+    bed_run_for(&bed, HV_MS(100));
+    double before = bed_cpu();
+    bed_run_for(&bed, HV_SECONDS(2));
+    double share = (bed_cpu() - before) / 2;
+    if (share > 0.1) {
+        fail_msg("%s: %.0f %% of a core while the broker hangs", what, share * 100);
+    }
+}
+
+static struct hv_producer *prove_partition(void) {
+    bed_open(&bed, 1);
+    const struct hv_kafka_property more[] = {{"socket.timeout.ms", "10000"}};
+    struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, more, 1);
+    struct hv_record record = bed_record("batch", "key", "value", 5);
+    must_send(p, &record, 0);
+    bed_reports(&bed, &reports, 1, HV_SECONDS(20));
+    bed_run_for(&bed, HV_MS(50)); /* the client need not hurry any more */
+    hv_producer_lease(p, hv_loop_waking_clock() + HV_SECONDS(3600)); /* so that it is looked at with each record */
+    return p;
+}
+
+static void wake_broker(struct hv_producer *p, size_t reported) {
+    rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 0);
+    bed_reports(&bed, &reports, reported, HV_SECONDS(60));
+    assert_int_equal(reports.delivered, reported);
+    while_stopped = NULL;
+    hv_producer_close(p);
+    bed_close(&bed);
+}
+
+/* Who gives a batch is held up for longer than linger.ms, between the look at the clock and the giving of a record: librdkafka takes
+ * those before it alone. */
+static void test_a_batch_takes_long_to_give(void **state) {
+    (void)state;
+    struct hv_producer *p = prove_partition();
+    rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 3600000);
+    stopped_for = (struct timespec){.tv_nsec = 5000000};
+    give_a_batch(p, "held up");
+    wake_broker(p, 101);
+}
+
+static sem_t let_go;
+
+static void wait_to_be_let_go(uv_work_t *work) {
+    (void)work;
+    while (sem_wait(&let_go) != 0) {
+    }
+}
+
+static void let_all_go(void) {
+    for (int i = 0; i < 16; i++) {
+        sem_post(&let_go);
+    }
+}
+
+/* A flush that gets a thread late, when a batch is just being given: librdkafka sends what is there without lingering. */
+static void test_the_flush_comes_amid_a_batch(void **state) {
+    (void)state;
+    struct hv_producer *p = prove_partition();
+    uv_work_t work[16];
+    size_t count = 0;
+    sem_init(&let_go, 0, 0);
+    for (size_t i = 0; i < 16; i++) {
+        work[i].data = &count;
+        assert_int_equal(uv_queue_work(hv_loop_uv(bed.loop), &work[i], wait_to_be_let_go, freed), 0);
+    }
+    struct hv_record record = bed_record("batch", "key", "value", 5);
+    must_send(p, &record, 1); /* the client is told to hurry, as soon as there is a thread */
+    bed_reports(&bed, &reports, 2, HV_SECONDS(20));
+    bed_run_for(&bed, HV_MS(50)); /* nobody waits for it any more */
+    rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 3600000);
+    while_stopped = let_all_go;
+    stopped_for = (struct timespec){.tv_nsec = 300000};
+    give_a_batch(p, "flush");
+    bed_until(&bed, are_all_free, &count, HV_SECONDS(20), "the pool is free");
+    wake_broker(p, 102);
 }
 
 static bool has_trouble(void *arg) {
@@ -781,6 +873,8 @@ int main(void) {
         cmocka_unit_test(test_nothing_is_sent_after_the_lease),
         cmocka_unit_test(test_a_stop_right_before_a_record_is_given),
         cmocka_unit_test(test_hanging_broker_costs_nothing),
+        cmocka_unit_test(test_a_batch_takes_long_to_give),
+        cmocka_unit_test(test_the_flush_comes_amid_a_batch),
         cmocka_unit_test(test_trouble_is_told_and_passes),
         cmocka_unit_test(test_close_does_not_wait_for_dns),
     };
