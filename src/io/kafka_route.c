@@ -182,6 +182,7 @@ static bool is_taken(const struct hv_routes *routes, const struct partition *par
  * PIPELINE at any time, more once it has taken those before. */
 static bool may_begin(const struct hv_routes *routes, struct partition *partition) {
     if (!routes->prove) {
+        partition->whole = partition->in_flight == 0 || is_taken(routes, partition);
         return partition->in_flight < PIPELINE;
     }
     if (routes->broken) {
@@ -228,7 +229,7 @@ static int32_t look_at_clock(const rd_kafka_topic_t *topic, const void *key, siz
 static rd_kafka_resp_err_t produce(struct hv_routes *routes, struct topic *topic, int32_t number, const struct hv_record *record,
                                    uint64_t ticket) {
     const struct partition *partition = &topic->partitions[number];
-    if (!routes->prove || partition->in_flight < PIPELINE) {
+    if (partition->in_flight < PIPELINE) {
         return routes->handler->produce(routes->user, topic->handle, number, record, ticket);
     }
     struct last_look look = {.partition = number, .until = last_moment(routes, partition)};

@@ -682,7 +682,7 @@ static void give_a_batch(struct hv_producer *p, const char *what) {
     struct hv_record record = bed_record("batch", "key", "value", 5);
     struct hv_error err = {""};
     for (uint64_t i = 1000; i < 1100; i++) {
-        assert_int_equal(hv_producer_send(p, &record, i, &err), HV_SENT);
+        assert_int_equal(hv_producer_send(p, &record, i, false, &err), HV_SENT);
     }
     stop_at_look = 50;
     hv_producer_flush(p);
