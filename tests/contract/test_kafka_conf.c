@@ -175,7 +175,7 @@ static void test_makes_each_client(void **state) {
     expect(conf, "enable.idempotence", "false");
     expect(conf, "enable.gapless.guarantee", "false");
     expect(conf, "request.required.acks", "1");
-    expect(conf, "linger.ms", "1");
+    expect(conf, "linger.ms", "0");
     expect(conf, "message.timeout.ms", "777");
     rd_kafka_conf_destroy(conf);
 
