@@ -224,7 +224,7 @@ static void check_parked(struct session *s) {
     const char *const parameters[] = {s->table, parked};
     PGresult *r = ask(s, "parked records", hv_park_shape_sql, 2, parameters);
     if (r != NULL && PQntuples(r) == 1 && is_true(r, 0, 0)) {
-        if (hv_park_read_shape(r, s->table, parked, &sql, &err) == 0) {
+        if (hv_park_read_shape(r, s->table, parked, true, &sql, &err) == 0) {
             hv_check_ok(s->check, "parked records: table %s has all columns, and may be written to", parked);
         } else {
             hv_check_bad(s->check, hv_pg_advice(HV_PG_PARKED_TABLE), "parked records: %s", err.text);

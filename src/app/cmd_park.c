@@ -61,7 +61,7 @@ static void tell_failure(struct hv_parking *parking, const PGresult *result) {
         advice = hv_pg_advice(HV_PG_PARKED_TABLE);
     } else if (failure.trouble == HV_PG_TIMEOUT) {
         advice = "nothing of that was done; choose fewer records at once (--limit)";
-    } else if (strcmp(failure.sqlstate, "55P03") == 0) {
+    } else if (failure.trouble == HV_PG_LOCKED) {
         advice = "transactions that wrote to the outbox hold it up; try again when they have ended";
     } else {
         advice = hv_pg_advice(failure.trouble);

@@ -26,7 +26,7 @@ void hv_claim_init(struct hv_claim *claim, const struct hv_core_config *config, 
     hv_gaps_init(&claim->gaps, config->gaps_max);
     hv_look_init(&claim->look, config->list_span);
     claim->by_mark = !config->by_cursor;
-    claim->next = INT64_MIN;
+    claim->next = claim->remark_until = INT64_MIN;
     claim->crowded_since = HV_NEVER;
 }
 
@@ -39,6 +39,8 @@ void hv_claim_restart(struct hv_claim *claim, hv_time now) {
     claim->by_mark = !claim->config->by_cursor || claim->crowded;
     claim->crowded = false;
     claim->crowded_since = HV_NEVER;
+    int64_t seen = claim->regaining && claim->regain > claim->next ? claim->regain : claim->next;
+    claim->remark_until = seen > claim->remark_until ? seen : claim->remark_until;
     claim->next = INT64_MIN;
     claim->empty_before = false;
     claim->remarking = claim->by_mark;
@@ -169,6 +171,9 @@ static void note_marked(struct hv_claim *claim, const struct hv_claimed *rows, s
     }
     claim->empty_before = empty;
     claim->remarking = claim->remarking && (claim->was_cut || !claim->asked_alone);
+    if (!claim->was_cut || claim->next >= claim->remark_until) {
+        claim->remark_until = INT64_MIN;
+    }
 }
 
 /* Returns how many rows count. A reply that was cut has all there was up to its last or limit-th row; what it has beyond that may have

@@ -41,6 +41,7 @@ struct hv_claim {
     bool by_mark;        /* as configured; also after a refresh because of crowded gaps, until the next */
     struct hv_gaps gaps;
     int64_t next;        /* the lowest id that was not seen and is in no gap */
+    int64_t remark_until; /* rows below it may be held, and be marked anew */
     hv_time crowded_since; /* HV_NEVER: the last scan was not crowded */
     bool crowded;        /* ... for too long: the refresh that is due goes over to marks */
     struct hv_look look; /* at all ids */
@@ -104,6 +105,16 @@ static inline bool hv_claim_comes_again(const struct hv_claim *claim, int64_t id
 /* Is a statement out whose snapshot may hold rows that are deleted meanwhile? */
 static inline bool hv_claim_is_reading(const struct hv_claim *claim) {
     return claim->state == HV_CLAIM_CLAIMING || claim->state == HV_CLAIM_LISTING;
+}
+
+static inline bool hv_claim_is_claiming(const struct hv_claim *claim) {
+    return claim->state == HV_CLAIM_CLAIMING;
+}
+
+/* A new leader id changes the version of rows that are held. Nobody may wonder meanwhile whether it is another row: until all of those are
+ * marked anew, marks and the statements of the settling connection take turns. */
+static inline bool hv_claim_takes_turns(const struct hv_claim *claim) {
+    return claim->by_mark && claim->next < claim->remark_until;
 }
 
 /* Is any statement out? */

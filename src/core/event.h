@@ -36,11 +36,12 @@ enum hv_event_type {
     HV_EV_WAKE,         /* rows may have been written. May come for nothing, and may be missing */
     HV_EV_SETTLE_UP,    /* as the three above, for the settling connection */
     HV_EV_SETTLE_DOWN,
-    HV_EV_SETTLE_REFUSED, /* flag: because of one of the rows (true) or of the table as a whole (rights, missing...) */
-    HV_EV_PURGED,       /* the reply to HV_ACT_PURGE */
+    HV_EV_SETTLE_REFUSED, /* flag: because of one of the rows (true) or of the table as a whole (rights, missing...); code, not 0: somebody
+                         * keeps a row locked */
+    HV_EV_PURGED,       /* count: the reply to HV_ACT_PURGE, so many were deleted */
     HV_EV_FETCHED,      /* rows, count: the reply to HV_ACT_FETCH, those that were still in the table, ids ascending; flag: it ended with the last
                          * one because it grew large */
-    HV_EV_PARKED,       /* the reply to HV_ACT_PARK: none of the rows is in the table any more */
+    HV_EV_PARKED,       /* count: the reply to HV_ACT_PARK, so many were moved */
     HV_EV_CLIENT_READY, /* lane: the reply to HV_ACT_OPEN_CLIENT */
     HV_EV_CLIENT_FAILED, /* lane: it could not be made, or is finished (fatal error) */
     HV_EV_REPORTS,      /* lane, reports, count: what became of records handed over */
@@ -55,6 +56,8 @@ struct hv_claimed {
     int64_t id;
     uint32_t key_hash; /* records of one key have one hash, which decides on their shard */
     uint64_t key;      /* stands for the key: records of one key have the same. Should two keys have it, they share their troubles */
+    uint32_t version;  /* stands for the content: a row that is changed has another one, and so has another row that is given the same id */
+    uint32_t was;      /* ... before the claim, which changes it by marking; else the same */
     uint32_t topic;    /* stands for the topic; should two have the same, they share their troubles, too */
     bool bare;         /* only id and key were read, since the claim named the key; the payload is NULL */
     uint32_t bytes;    /* what the payload costs to keep */
@@ -94,9 +97,11 @@ enum hv_action_type {
     HV_ACT_LIST,           /* from_id, to_id, limit: read the highest ids between these, both inclusive; on the claiming connection */
     HV_ACT_WRITERS,        /* ask for the writing transactions on the claiming connection */
     HV_ACT_LISTEN,         /* flag: from now on this session of the claiming connection is told of rows (true) or not any more (false) */
-    HV_ACT_PURGE,          /* ids, count: on the settling connection */
+    HV_ACT_PURGE,          /* ids, versions, count: delete those rows that are still of that version; flag: but those that somebody keeps locked;
+                            * on the settling connection */
     HV_ACT_FETCH,          /* ids, count: read these rows; on the settling connection */
-    HV_ACT_PARK,           /* removed, count: move these rows to the table of parked records; on the settling connection */
+    HV_ACT_PARK,           /* removed, count: move those of these rows that are still of that version to the table of parked records; on the
+                            * settling connection */
     HV_ACT_OPEN_CLIENT,    /* lane: make a client; answer HV_EV_CLIENT_READY or HV_EV_CLIENT_FAILED */
     HV_ACT_PURGE_CLIENT,   /* lane: give up all that is in flight; flag: but what brokers may have; reports follow. Nothing is sent any more */
     HV_ACT_CLOSE_CLIENT,   /* lane: destroy the client; no event of it may follow */
@@ -144,6 +149,7 @@ struct hv_key_bytes {
 /* A row to be removed. */
 struct hv_removed {
     int64_t id;
+    uint32_t version;
     int code; /* see struct hv_report; 0: the record cannot be sent as it is */
     const char *reason; /* static text */
     uint32_t attempts;
@@ -179,6 +185,7 @@ struct hv_action {
             uint32_t gap_count, key_count;
         };
         const struct hv_removed *removed;
+        const uint32_t *versions;
         struct {
             int code;
             struct hv_key_bytes key; /* HV_NOTICE_PARKED; no bytes: not known, or there is none */

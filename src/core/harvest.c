@@ -19,7 +19,7 @@ struct hv_harvest *hv_harvest_new(const struct hv_core_config *config, hv_time n
     hv_isolation_init(&h->isolation, &h->slots, &h->shards, &h->dice, &h->config);
     hv_sender_init(&h->sender, &h->slots, &h->shards, &h->isolation, &h->dice, &h->config);
     hv_settle_init(&h->settle, &h->slots, &h->sender, &h->isolation, &h->dice, &h->config);
-    h->intake = (struct hv_intake){&h->slots, &h->shards, &h->isolation, &h->sender};
+    h->intake = (struct hv_intake){&h->slots, &h->shards, &h->isolation, &h->sender, &h->settle.gone};
     hv_claim_init(&h->claim, &h->config, &h->dice);
     hv_leading_init(&h->leading, &h->config);
     hv_meter_init(&h->meter, config->min_metrics_interval, now);
@@ -76,13 +76,24 @@ static void read_meter(struct hv_harvest *h, struct hv_actions *out) {
     }
 }
 
+/* While rows that are held are being marked anew, none of them is deleted: it would be of another version then. */
+static bool may_settle(const struct hv_harvest *h) {
+    return !(hv_claim_takes_turns(&h->claim) && hv_claim_is_claiming(&h->claim));
+}
+
 static hv_time next_deadline(const struct hv_harvest *h, bool more) {
     if (more) {
         return h->now;
     }
     hv_time deadline = hv_time_min(hv_tenure_deadline(h), hv_supply_deadline(h));
     deadline = hv_time_min(deadline, hv_sender_deadline(&h->sender, hv_tenure_leads(h)));
-    return hv_time_min(deadline, hv_settle_deadline(&h->settle));
+    return may_settle(h) ? hv_time_min(deadline, hv_settle_deadline(&h->settle)) : deadline;
+}
+
+static void settle(struct hv_harvest *h, struct hv_actions *out) {
+    if (may_settle(h)) {
+        hv_settle_advance(&h->settle, hv_tenure_leads(h), h->stop != HV_RUNNING || h->leading.role == HV_REVOKING, h->now, out);
+    }
 }
 
 static void turn(struct hv_harvest *h, struct hv_actions *out) {
@@ -95,9 +106,14 @@ static void turn(struct hv_harvest *h, struct hv_actions *out) {
         hv_supply_begin(h);
     }
     /* The statements go out first: the database works on them while records are handed over. */
-    hv_supply_advance(h, out);
     bool leads = hv_tenure_leads(h), more = false;
-    hv_settle_advance(&h->settle, leads, h->stop != HV_RUNNING || h->leading.role == HV_REVOKING, h->now, out);
+    if (hv_claim_takes_turns(&h->claim)) {
+        settle(h, out);
+        hv_supply_advance(h, out);
+    } else {
+        hv_supply_advance(h, out);
+        settle(h, out);
+    }
     if (leads) {
         more = hv_sender_feed(&h->sender, h->now, out);
         /* Feeding may have found suspects, or blocked what purging could go on with. */
@@ -137,14 +153,14 @@ static void settle_event(struct hv_harvest *h, const struct hv_event *event, str
         hv_settle_down(&h->settle, h->now);
         break;
     case HV_EV_SETTLE_REFUSED:
-        hv_settle_refused(&h->settle, event->flag, h->now, out);
+        hv_settle_refused(&h->settle, event->flag, event->code != 0, h->now, out);
         break;
     case HV_EV_PURGED:
-        hv_settle_purged(&h->settle, hv_claim_is_reading(&h->claim), out);
+        hv_settle_purged(&h->settle, event->count, hv_claim_is_reading(&h->claim), out);
         hv_claim_deleting(&h->claim);
         break;
     case HV_EV_PARKED:
-        hv_settle_parked(&h->settle, hv_claim_is_reading(&h->claim), out);
+        hv_settle_parked(&h->settle, event->count, hv_claim_is_reading(&h->claim), out);
         hv_claim_deleting(&h->claim);
         break;
     default:

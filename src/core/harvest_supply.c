@@ -45,6 +45,11 @@ static void on_claimed(struct hv_harvest *h, const struct hv_event *event, struc
 }
 
 static void on_fetched(struct hv_harvest *h, const struct hv_event *event, struct hv_actions *out) {
+    if (h->settle.state == HV_SETTLE_CHECKING) {
+        bool take = hv_tenure_leads(h) && h->claim.refresh == NULL; /* or all is claimed from the first id on */
+        hv_settle_checked(&h->settle, &h->intake, event, take, hv_claim_is_reading(&h->claim), h->now, out);
+        return;
+    }
     hv_settle_fetched(&h->settle); /* if leadership ended since, no key waits for these rows */
     if (!hv_intake_fetched(&h->intake, event->rows, event->count, event->flag, h->now, out)) {
         h->claim.refresh = "a row that was read again has another key, and there is no room for it";
@@ -98,7 +103,8 @@ void hv_supply_begin(struct hv_harvest *h) {
 
 /* While a refresh waits, nothing may be claimed: the rows that nobody knows of must come before newer ones. */
 static bool may_claim(const struct hv_harvest *h) {
-    return hv_tenure_leads(h) && h->claim.refresh == NULL;
+    bool its_turn = !hv_claim_takes_turns(&h->claim) || !hv_settle_is_waiting(&h->settle);
+    return hv_tenure_leads(h) && h->claim.refresh == NULL && its_turn;
 }
 
 /* Gaps that had to be made one hold records that we know. Should there be many, and should they stay for long, a scan might find nothing

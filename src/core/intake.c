@@ -16,6 +16,7 @@ static uint32_t shard_of(const struct hv_intake *in, const struct hv_claimed *ro
 static void fill(struct hv_slot *slot, const struct hv_claimed *row, hv_time now) {
     slot->payload = row->payload;
     slot->bytes = row->bytes;
+    slot->version = row->version;
     slot->topic = row->topic;
     slot->since = now;
     slot->defective = row->defective;
@@ -25,7 +26,7 @@ static uint32_t make_slot(struct hv_intake *in, const struct hv_claimed *row, hv
     uint32_t index = hv_slots_take(in->slots, row->id);
     struct hv_slot *slot = hv_slot(in->slots, index);
     slot->key = row->key;
-    slot->shard = shard_of(in, row);
+    slot->shard = (uint16_t)shard_of(in, row);
     fill(slot, row, now);
     return index;
 }
@@ -53,11 +54,19 @@ static enum hv_intake_result take_new(struct hv_intake *in, const struct hv_clai
     return HV_INTAKE_TOOK;
 }
 
-/* A row that we hold comes again, after a refresh. If it was not sent yet its content is taken anew. */
+/* An id that we hold comes again, after a refresh. If the row was not sent yet its content is taken anew. Otherwise it may be another
+ * row: then the purge of the first one will find it, and have it read (settling.h). If it is the same, we gave it another version. */
 static enum hv_intake_result take_known(struct hv_intake *in, uint32_t index, const struct hv_claimed *row, hv_time now,
                                         struct hv_actions *out) {
     struct hv_slot *slot = hv_slot(in->slots, index);
+    if (slot->state == HV_SLOT_PURGED && row->version != slot->version) {
+        hv_list_remove(in->slots, in->gone, index);
+        hv_slots_give(in->slots, index);
+        return take_new(in, row, now, out);
+    }
     if (slot->state != HV_SLOT_UNSENT) {
+        slot->moved = slot->moved || (row->was == slot->version && row->version != slot->version);
+        slot->version = row->was == slot->version ? row->version : slot->version;
         hv_intake_release(row, out);
         return HV_INTAKE_HAD;
     }

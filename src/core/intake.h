@@ -14,6 +14,7 @@ struct hv_intake {
     struct hv_shards *shards;
     struct hv_isolation *iso;
     struct hv_sender *sender;
+    struct hv_list *gone; /* slots of rows that are deleted, known until no claim can bring them any more */
 };
 
 enum hv_intake_result {

@@ -38,6 +38,7 @@ struct hv_record {
     uint32_t key_hash;
     uint32_t size;     /* bytes of all this: what it costs to keep; UINT32_MAX also stands for more */
     uint64_t key_id;   /* see hv_record_key_id */
+    uint32_t version, was; /* see struct hv_claimed; set by who reads the row */
     bool bare;         /* only id and key were read */
     enum hv_defect defect; /* the first found, in the order topic, key, headers */
     int32_t key_length;   /* -1 for NULL (then defect is set) */

@@ -75,7 +75,7 @@ enum hv_poison hv_removal_ask(struct hv_isolation *iso, hv_time now, const struc
         key->asked = true;
         iso->removed_ids[count] = key->id;
         iso->removed[count++] = (struct hv_removed){
-            .id = key->id, .code = key->code, .reason = key->reason, .attempts = key->attempts, .failing_for = now - key->since};
+            .id = key->id, .version = hv_slot(iso->slots, key->removing)->version, .code = key->code, .reason = key->reason, .attempts = key->attempts, .failing_for = now - key->since};
     }
     assert(count > 0);
     removals->waiting -= count;
@@ -97,6 +97,21 @@ static bool is_asked(const struct hv_key *key) {
     return key->state == HV_KEY_REMOVING && key->asked;
 }
 
+uint32_t hv_removal_asked(const struct hv_isolation *iso) {
+    return iso->removals[HV_POISON_PARK].asked + iso->removals[HV_POISON_SKIP].asked;
+}
+
+const int64_t *hv_removal_asked_ids(struct hv_isolation *iso, size_t *ret_count) {
+    size_t count = 0;
+    for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY; i = hv_keys_next(&iso->keys, i)) {
+        if (is_asked(hv_key(&iso->keys, i))) {
+            iso->removed_ids[count++] = hv_key(&iso->keys, i)->id;
+        }
+    }
+    *ret_count = count;
+    return iso->removed_ids;
+}
+
 void hv_removal_done(struct hv_isolation *iso, struct hv_list *gone, struct hv_actions *out) {
     struct hv_removals *removals = &iso->removals[asked_way(iso)];
     hv_removal_forget_told(iso); /* of the statement before: its answer came in another turn */
@@ -106,6 +121,7 @@ void hv_removal_done(struct hv_isolation *iso, struct hv_list *gone, struct hv_a
             if (key->policy == HV_POISON_PARK) {
                 say_parked(iso, key, out);
             }
+            hv_slot_move(hv_slot(iso->slots, key->removing), HV_SLOT_PURGED);
             hv_list_append(iso->slots, gone, key->removing);
             key->removing = HV_NO_SLOT;
             key->asked = false;
@@ -121,7 +137,7 @@ void hv_removal_done(struct hv_isolation *iso, struct hv_list *gone, struct hv_a
 }
 
 void hv_removal_again(struct hv_isolation *iso) {
-    if (iso->removals[HV_POISON_PARK].asked + iso->removals[HV_POISON_SKIP].asked == 0) {
+    if (hv_removal_asked(iso) == 0) {
         return;
     }
     struct hv_removals *removals = &iso->removals[asked_way(iso)];
@@ -146,13 +162,26 @@ void hv_removal_forget(struct hv_isolation *iso, uint32_t key) {
     entry->removing = HV_NO_SLOT;
 }
 
+/* The row stays: its key is blocked. */
+static void keep_row(struct hv_isolation *iso, uint32_t key, hv_time now, struct hv_actions *out) {
+    hv_removal_forget(iso, key);
+    hv_isolation_block_removed(iso, key, now, out);
+}
+
+void hv_removal_stays(struct hv_isolation *iso, int64_t id, hv_time now, struct hv_actions *out) {
+    for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY; i = hv_keys_next(&iso->keys, i)) {
+        if (is_asked(hv_key(&iso->keys, i)) && hv_key(&iso->keys, i)->id == id) {
+            keep_row(iso, i, now, out);
+        }
+    }
+}
+
 /* Those of this way that are not asked for are blocked. */
 static void give_up(struct hv_isolation *iso, enum hv_poison policy, hv_time now, struct hv_actions *out) {
     for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY; i = hv_keys_next(&iso->keys, i)) {
         const struct hv_key *key = hv_key(&iso->keys, i);
         if (key->state == HV_KEY_REMOVING && key->policy == policy && !key->asked) {
-            hv_removal_forget(iso, i);
-            hv_isolation_block_removed(iso, i, now, out);
+            keep_row(iso, i, now, out);
         }
     }
 }
@@ -171,8 +200,7 @@ void hv_removal_refused(struct hv_isolation *iso, bool because_of_a_row, hv_time
     } else {
         for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY; i = hv_keys_next(&iso->keys, i)) {
             if (is_asked(hv_key(&iso->keys, i))) {
-                hv_removal_forget(iso, i);
-                hv_isolation_block_removed(iso, i, now, out);
+                keep_row(iso, i, now, out);
             }
         }
         removals->batch = 1;

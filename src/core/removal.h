@@ -27,6 +27,12 @@ static inline bool hv_removal_waits(const struct hv_isolation *iso) {
 /* Nothing of it is asked for any more; the slot is free. */
 void hv_removal_forget(struct hv_isolation *iso, uint32_t key);
 
+/* What is asked for: so many rows, these. */
+uint32_t hv_removal_asked(const struct hv_isolation *iso);
+const int64_t *hv_removal_asked_ids(struct hv_isolation *iso, size_t *ret_count);
+/* Of what is asked for, this row is still there: it is not removed as it is now, its key is blocked until it was read again. */
+void hv_removal_stays(struct hv_isolation *iso, int64_t id, hv_time now, struct hv_actions *out);
+
 /* What was asked for is done: the rows are gone; keys go on. Slots go to `gone`. */
 void hv_removal_done(struct hv_isolation *iso, struct hv_list *gone, struct hv_actions *out);
 /* ... is not known to be done: it is asked for again. */

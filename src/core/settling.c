@@ -18,7 +18,9 @@ void hv_settle_init(struct hv_settle *settle, struct hv_slots *slots, struct hv_
         .stuck = HV_LIST_EMPTY,
         .gone = HV_LIST_EMPTY,
         .batch = config->purge_query_records,
+        .stuck_batch = config->purge_query_records,
         .ids = hv_calloc(config->purge_query_records, sizeof(int64_t)),
+        .versions = hv_calloc(config->purge_query_records, sizeof(uint32_t)),
     };
     hv_backoff_init(&settle->backoff, config->io_error_backoff, config->io_error_backoff_max);
     hv_backoff_init(&settle->stuck_backoff, config->io_error_backoff, config->blocked_backoff_max);
@@ -26,6 +28,7 @@ void hv_settle_init(struct hv_settle *settle, struct hv_slots *slots, struct hv_
 
 void hv_settle_fini(struct hv_settle *settle) {
     free(settle->ids);
+    free(settle->versions);
     *settle = (struct hv_settle){0};
 }
 
@@ -37,20 +40,29 @@ void hv_settle_up(struct hv_settle *settle) {
     settle->state = HV_SETTLE_IDLE;
 }
 
+static void set_stuck(struct hv_settle *settle, uint32_t index) {
+    hv_list_remove(settle->slots, &settle->purging, index);
+    hv_slot_move(hv_slot(settle->slots, index), HV_SLOT_STUCK);
+    hv_list_append(settle->slots, &settle->stuck, index);
+}
+
+static void purge_again(struct hv_settle *settle, uint32_t index) {
+    struct hv_list *acked = &settle->sender->acked;
+    hv_list_remove(settle->slots, &settle->purging, index);
+    hv_slot_move(hv_slot(settle->slots, index), HV_SLOT_ACKED);
+    hv_list_insert(settle->slots, acked, acked->first, index);
+}
+
 /* The rows of the statement that is out go back to where they came from, in front. */
 static void put_back(struct hv_settle *settle) {
-    struct hv_list *acked = &settle->sender->acked;
     while (settle->purging.count > 0) {
-        uint32_t index = settle->purging.last;
-        hv_list_remove(settle->slots, &settle->purging, index);
-        if (settle->one_stuck) {
-            hv_slot_move(hv_slot(settle->slots, index), HV_SLOT_STUCK);
-            hv_list_append(settle->slots, &settle->stuck, index);
+        if (settle->of_stuck) {
+            set_stuck(settle, settle->purging.last);
         } else {
-            hv_slot_move(hv_slot(settle->slots, index), HV_SLOT_ACKED);
-            hv_list_insert(settle->slots, acked, acked->first, index);
+            purge_again(settle, settle->purging.last);
         }
     }
+    settle->check = false;
 }
 
 void hv_settle_down(struct hv_settle *settle, hv_time now) {
@@ -60,36 +72,46 @@ void hv_settle_down(struct hv_settle *settle, hv_time now) {
     settle->state = HV_SETTLE_DOWN;
 }
 
-/* One row alone was refused: it waits, the others pass. */
-static void set_aside(struct hv_settle *settle, hv_time now, struct hv_actions *out) {
-    struct hv_slot *slot = hv_slot(settle->slots, settle->purging.first);
-    settle->one_stuck = true;
-    put_back(settle);
+/* Rows are stuck now, of which this is one. */
+static void say_stuck(struct hv_settle *settle, int64_t id, hv_time now, struct hv_actions *out) {
     settle->stuck_until = now + hv_backoff_next(&settle->stuck_backoff, settle->dice);
     struct hv_action *action = hv_actions_notify(out, HV_NOTICE_UNPURGEABLE);
-    action->id = slot->id;
+    action->id = id;
     action->duration = settle->stuck_until - now;
-    settle->batch = 1;
 }
 
-void hv_settle_refused(struct hv_settle *settle, bool because_of_a_row, hv_time now, struct hv_actions *out) {
+/* A purge was refused because of a row. If it stands alone it waits, the others pass. */
+static void halve(struct hv_settle *settle, hv_time now, struct hv_actions *out) {
+    uint32_t count = settle->purging.count, *batch = settle->of_stuck ? &settle->stuck_batch : &settle->batch;
+    *batch = count > 1 ? count / 2 : 1;
+    if (count == 1) {
+        int64_t id = hv_slot(settle->slots, settle->purging.first)->id;
+        settle->of_stuck = true;
+        say_stuck(settle, id, now, out);
+    }
+    put_back(settle);
+}
+
+void hv_settle_refused(struct hv_settle *settle, bool because_of_a_row, bool locked, hv_time now, struct hv_actions *out) {
     bool purge = settle->state == HV_SETTLE_PURGING;
     bool removal = settle->state == HV_SETTLE_PARKING || settle->state == HV_SETTLE_SKIPPING;
-    assert(purge || removal || settle->state == HV_SETTLE_FETCHING);
+    assert(purge || removal || settle->state == HV_SETTLE_FETCHING || settle->state == HV_SETTLE_CHECKING);
     settle->state = HV_SETTLE_IDLE;
     if (removal) {
-        hv_removal_refused(settle->iso, because_of_a_row, now, out);
+        hv_removal_refused(settle->iso, because_of_a_row || locked, now, out);
         return;
     }
-    if (!purge || !because_of_a_row) {
+    bool may_leave_out = purge && locked && !settle->but_locked;
+    settle->but_locked = may_leave_out;
+    if (may_leave_out) {
         put_back(settle);
+    } else if (purge && because_of_a_row) {
+        halve(settle, now, out);
+    } else {
+        put_back(settle);
+        hv_removal_again(settle->iso);
         settle->retry_at = now + hv_backoff_next(&settle->backoff, settle->dice);
         hv_isolation_not_fetched(settle->iso, settle->retry_at);
-    } else if (settle->purging.count == 1) {
-        set_aside(settle, now, out);
-    } else {
-        settle->batch = settle->purging.count / 2;
-        put_back(settle);
     }
 }
 
@@ -111,18 +133,11 @@ static void removed(struct hv_settle *settle, bool mark_is_out, struct hv_action
     hv_backoff_reset(&settle->backoff);
 }
 
-void hv_settle_parked(struct hv_settle *settle, bool mark_is_out, struct hv_actions *out) {
-    assert(settle->state == HV_SETTLE_PARKING);
-    removed(settle, mark_is_out, out);
-}
-
-void hv_settle_purged(struct hv_settle *settle, bool mark_is_out, struct hv_actions *out) {
-    if (settle->state == HV_SETTLE_SKIPPING) {
-        removed(settle, mark_is_out, out);
-        return;
+/* The rows that are being purged are gone. */
+static void purged(struct hv_settle *settle, bool mark_is_out) {
+    for (uint32_t index = settle->purging.first; index != HV_NO_SLOT; index = hv_slot(settle->slots, index)->next) {
+        hv_slot_move(hv_slot(settle->slots, index), HV_SLOT_PURGED);
     }
-    assert(settle->state == HV_SETTLE_PURGING);
-    settle->state = HV_SETTLE_IDLE;
     hv_list_append_all(settle->slots, &settle->gone, &settle->purging);
     if (!mark_is_out) {
         hv_settle_mark_answered(settle);
@@ -131,10 +146,107 @@ void hv_settle_purged(struct hv_settle *settle, bool mark_is_out, struct hv_acti
     if (settle->stuck.count == 0) {
         hv_backoff_reset(&settle->stuck_backoff);
     }
-    if (settle->batch < settle->config->purge_query_records) {
-        uint64_t twice = (uint64_t)settle->batch * 2;
-        settle->batch = twice < settle->config->purge_query_records ? (uint32_t)twice : settle->config->purge_query_records;
+    settle->but_locked = false;
+}
+
+static void grow(const struct hv_settle *settle, uint32_t *batch) {
+    uint64_t twice = (uint64_t)*batch * 2;
+    *batch = twice < settle->config->purge_query_records ? (uint32_t)twice : settle->config->purge_query_records;
+}
+
+void hv_settle_parked(struct hv_settle *settle, size_t parked, bool mark_is_out, struct hv_actions *out) {
+    assert(settle->state == HV_SETTLE_PARKING);
+    settle->state = HV_SETTLE_IDLE;
+    settle->check = parked < hv_removal_asked(settle->iso);
+    if (!settle->check) {
+        removed(settle, mark_is_out, out);
     }
+}
+
+void hv_settle_purged(struct hv_settle *settle, size_t deleted, bool mark_is_out, struct hv_actions *out) {
+    assert(settle->state == HV_SETTLE_PURGING || settle->state == HV_SETTLE_SKIPPING);
+    bool removal = settle->state == HV_SETTLE_SKIPPING;
+    settle->state = HV_SETTLE_IDLE;
+    settle->check = deleted < (removal ? hv_removal_asked(settle->iso) : settle->purging.count);
+    if (!removal) {
+        grow(settle, settle->of_stuck ? &settle->stuck_batch : &settle->batch);
+    }
+    if (!settle->check && removal) {
+        removed(settle, mark_is_out, out);
+    } else if (!settle->check) {
+        purged(settle, mark_is_out);
+    }
+}
+
+/* ---- rows that may be there still, or others in their place ---- */
+
+static bool check(struct hv_settle *settle, struct hv_actions *out) {
+    size_t count = 0;
+    for (uint32_t index = settle->purging.first; index != HV_NO_SLOT; index = hv_slot(settle->slots, index)->next) {
+        settle->ids[count++] = hv_slot(settle->slots, index)->id;
+    }
+    struct hv_action *action = hv_actions_add(out, HV_ACT_FETCH);
+    action->ids = count > 0 ? settle->ids : hv_removal_asked_ids(settle->iso, &count);
+    action->count = count;
+    settle->state = HV_SETTLE_CHECKING;
+    settle->check = false;
+    return true;
+}
+
+/* A row that was to be purged is there, in one version or another. */
+static bool check_row(struct hv_settle *settle, struct hv_intake *intake, uint32_t index, const struct hv_claimed *row, bool take, hv_time now,
+                      struct hv_actions *out) {
+    struct hv_slot *slot = hv_slot(settle->slots, index);
+    bool same = row->version == slot->version;
+    if (!same) {
+        hv_list_remove(settle->slots, &settle->purging, index);
+        hv_slots_give(settle->slots, index);
+    } else if (slot->moved) {
+        purge_again(settle, index);
+    } else {
+        set_stuck(settle, index);
+    }
+    if (!same && take) {
+        hv_intake_row(intake, row, now, out);
+    } else {
+        hv_intake_release(row, out);
+    }
+    return same && slot->state == HV_SLOT_STUCK;
+}
+
+void hv_settle_checked(struct hv_settle *settle, struct hv_intake *intake, const struct hv_event *event, bool take, bool mark_is_out, hv_time now,
+                       struct hv_actions *out) {
+    assert(settle->state == HV_SETTLE_CHECKING);
+    settle->state = HV_SETTLE_IDLE;
+    int64_t stuck = 0, last = event->flag && event->count > 0 ? event->rows[event->count - 1].id : INT64_MAX;
+    bool any_stuck = false, removal = settle->purging.count == 0;
+    for (size_t i = 0; i < event->count; i++) {
+        const struct hv_claimed *row = &event->rows[i];
+        uint32_t index = hv_slots_find(settle->slots, row->id);
+        if (index != HV_NO_SLOT && hv_slot(settle->slots, index)->state == HV_SLOT_PURGING) {
+            bool is_stuck = check_row(settle, intake, index, row, take, now, out);
+            stuck = is_stuck ? row->id : stuck;
+            any_stuck = any_stuck || is_stuck;
+        } else {
+            hv_removal_stays(settle->iso, row->id, now, out);
+            hv_intake_release(row, out);
+        }
+    }
+    for (uint32_t index = settle->purging.first, next; index != HV_NO_SLOT; index = next) {
+        next = hv_slot(settle->slots, index)->next;
+        if (hv_slot(settle->slots, index)->id > last) {
+            purge_again(settle, index);
+        }
+    }
+    if (any_stuck) {
+        say_stuck(settle, stuck, now, out);
+    }
+    if (removal && last < INT64_MAX) {
+        hv_removal_again(settle->iso);
+    } else if (removal && hv_removal_asked(settle->iso) > 0) {
+        removed(settle, mark_is_out, out);
+    }
+    purged(settle, mark_is_out);
 }
 
 void hv_settle_fetched(struct hv_settle *settle) {
@@ -169,7 +281,11 @@ static bool remove_poison(struct hv_settle *settle, hv_time now, struct hv_actio
     if (policy == HV_POISON_PARK) {
         action->removed = rows;
     } else {
+        for (size_t i = 0; i < count; i++) {
+            settle->removed_versions[i] = rows[i].version;
+        }
         action->ids = ids;
+        action->versions = settle->removed_versions;
     }
     settle->state = policy == HV_POISON_PARK ? HV_SETTLE_PARKING : HV_SETTLE_SKIPPING;
     return true;
@@ -177,7 +293,7 @@ static bool remove_poison(struct hv_settle *settle, hv_time now, struct hv_actio
 
 static void purge(struct hv_settle *settle, struct hv_list *from, uint32_t limit, struct hv_actions *out) {
     uint32_t count = 0;
-    settle->one_stuck = from == &settle->stuck;
+    settle->of_stuck = from == &settle->stuck;
     while (from->count > 0 && count < limit) {
         uint32_t index = from->first;
         struct hv_slot *slot = hv_slot(settle->slots, index);
@@ -187,11 +303,15 @@ static void purge(struct hv_settle *settle, struct hv_list *from, uint32_t limit
         }
         hv_slot_move(slot, HV_SLOT_PURGING);
         hv_list_append(settle->slots, &settle->purging, index);
+        slot->moved = false;
+        settle->versions[count] = slot->version;
         settle->ids[count++] = slot->id;
     }
     struct hv_action *action = hv_actions_add(out, HV_ACT_PURGE);
     action->ids = settle->ids;
+    action->versions = settle->versions;
     action->count = count;
+    action->flag = settle->but_locked = settle->but_locked || settle->of_stuck;
     settle->state = HV_SETTLE_PURGING;
 }
 
@@ -211,6 +331,11 @@ void hv_settle_advance(struct hv_settle *settle, bool leading, bool hurry, hv_ti
     if (settle->state != HV_SETTLE_IDLE || now < settle->retry_at) {
         return;
     }
+    if (settle->check && settle->purging.count + hv_removal_asked(settle->iso) > 0) {
+        check(settle, out);
+        return;
+    }
+    settle->check = false;
     bool purge_now = now >= purge_due(settle) || (hurry && settle->sender->acked.count > 0);
     if (leading && !(purge_now && settle->purge_next) && (fetch(settle, now, out) || remove_poison(settle, now, out))) {
         settle->purge_next = true;
@@ -220,7 +345,7 @@ void hv_settle_advance(struct hv_settle *settle, bool leading, bool hurry, hv_ti
     if (purge_now) {
         purge(settle, &settle->sender->acked, settle->batch, out);
     } else if (settle->stuck.count > 0 && now >= settle->stuck_until) {
-        purge(settle, &settle->stuck, 1, out);
+        purge(settle, &settle->stuck, settle->stuck_batch, out);
     }
 }
 
@@ -228,7 +353,7 @@ hv_time hv_settle_deadline(const struct hv_settle *settle) {
     if (settle->state != HV_SETTLE_IDLE) {
         return HV_NEVER;
     }
-    hv_time deadline = purge_due(settle);
+    hv_time deadline = settle->check ? 0 : purge_due(settle);
     if (settle->stuck.count > 0) {
         deadline = hv_time_min(deadline, settle->stuck_until);
     }

@@ -13,9 +13,10 @@ static const struct hv_fsm_state slot_states[] = {
     [HV_SLOT_UNSENT] = {"unsent", HV_TO(HV_SLOT_IN_FLIGHT) | HV_TO(HV_SLOT_REMOVING) | HV_TO(HV_SLOT_FREE)},
     [HV_SLOT_IN_FLIGHT] = {"in flight", HV_TO(HV_SLOT_UNSENT) | HV_TO(HV_SLOT_ACKED)},
     [HV_SLOT_ACKED] = {"acked", HV_TO(HV_SLOT_PURGING)},
-    [HV_SLOT_PURGING] = {"purging", HV_TO(HV_SLOT_ACKED) | HV_TO(HV_SLOT_STUCK) | HV_TO(HV_SLOT_FREE)},
+    [HV_SLOT_PURGING] = {"purging", HV_TO(HV_SLOT_ACKED) | HV_TO(HV_SLOT_STUCK) | HV_TO(HV_SLOT_PURGED) | HV_TO(HV_SLOT_FREE)},
     [HV_SLOT_STUCK] = {"stuck", HV_TO(HV_SLOT_ACKED)},
-    [HV_SLOT_REMOVING] = {"removing", HV_TO(HV_SLOT_FREE)},
+    [HV_SLOT_REMOVING] = {"removing", HV_TO(HV_SLOT_PURGED) | HV_TO(HV_SLOT_FREE)},
+    [HV_SLOT_PURGED] = {"purged", HV_TO(HV_SLOT_FREE)},
 };
 
 /* Ids come in runs, and are looked up in them: those that share all but their last bits stand in one line of the cache, in order, so that
@@ -75,7 +76,7 @@ uint32_t hv_slots_take(struct hv_slots *slots, int64_t id) {
     struct hv_slot *slot = &slots->table[index];
     hv_slot_move(slot, HV_SLOT_UNSENT);
     slot->id = id;
-    slot->defective = false;
+    slot->defective = slot->moved = false;
     slot->way = HV_WAY_OF_ALL;
     slot->puzzles = 0;
     slot->trouble = HV_NO_SLOT;

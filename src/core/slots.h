@@ -6,6 +6,8 @@
  *                        ▲  │                 │ failed                ▲                │ │ refused alone
  *                        └──┼─────────────────┘                       └────failed──────┘ └──► STUCK ──time──► ACKED
  *                           └──forgotten──► FREE
+ *
+ * PURGED comes between PURGING and FREE while a claim is out that may still bring the row.
  */
 #ifndef HV_CORE_SLOTS_H
 #define HV_CORE_SLOTS_H
@@ -33,6 +35,7 @@ enum hv_slot_state {
     HV_SLOT_PURGING,
     HV_SLOT_STUCK,
     HV_SLOT_REMOVING, /* it was refused, and leaves the table */
+    HV_SLOT_PURGED,   /* it is gone; known until no claim can bring it any more */
 };
 
 struct hv_slot {
@@ -41,16 +44,18 @@ struct hv_slot {
     hv_time since;       /* of the state: claimed, handed over, acknowledged */
     uint32_t generation; /* rises at each hand-over, so that a late report finds nothing */
     uint32_t bytes;
-    uint32_t shard;
+    uint32_t version;    /* see struct hv_claimed */
     uint32_t next, prev; /* in the one list that the slot is a member of */
     uint32_t trouble;    /* the key in whose queue it is (keys.h), HV_NO_SLOT: not in one */
     uint64_t key;        /* see struct hv_claimed */
     uint32_t topic;
-    uint8_t state;       /* enum hv_slot_state */
-    uint8_t lane;        /* while in flight */
+    uint16_t shard;
+    uint8_t state : 4;    /* enum hv_slot_state */
+    uint8_t lane : 2;     /* while in flight */
     bool defective : 1;
-    uint8_t way : 2;     /* enum hv_way, at least: what was refused, perhaps because of another record, takes another */
-    uint8_t puzzles;     /* so often it failed for a reason that we do not know (HV_PUZZLING) */
+    bool moved : 1;       /* we gave the row another version since its purge was sent */
+    uint8_t way : 2;      /* enum hv_way, at least: what was refused, perhaps because of another record, takes another */
+    uint8_t puzzles : 4;  /* so often it failed for a reason that we do not know (HV_PUZZLING) */
 };
 
 struct hv_list {

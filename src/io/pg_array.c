@@ -9,7 +9,7 @@
 #include "base/text.h"
 
 /* Postgres' object identifiers of the elements' types; they never change. */
-enum { OID_BYTEA = 17, OID_INT8 = 20, OID_TEXT = 25 };
+enum { OID_BYTEA = 17, OID_INT8 = 20, OID_TEXT = 25, OID_XID = 28 };
 
 uint8_t *hv_pg_array_of_ids(const int64_t *first, size_t stride, size_t count, int *ret_length) {
     size_t size = HV_ARRAY_HEAD + 12 * count;
@@ -22,6 +22,22 @@ uint8_t *hv_pg_array_of_ids(const int64_t *first, size_t stride, size_t count, i
     for (size_t i = 0; i < count; i++) {
         at = hv_put_be32(at, 8);
         at = hv_put_be64(at, (uint64_t)*(const int64_t *)(const void *)((const char *)first + i * stride));
+    }
+    *ret_length = (int)(at - array);
+    return array;
+}
+
+uint8_t *hv_pg_array_of_versions(const uint32_t *first, size_t stride, size_t count, int *ret_length) {
+    size_t size = HV_ARRAY_HEAD + 8 * count;
+    assert(size < INT32_MAX);
+    uint8_t *array = malloc(size);
+    if (array == NULL) {
+        return NULL;
+    }
+    uint8_t *at = hv_put_array_head(array, OID_XID, (uint32_t)count);
+    for (size_t i = 0; i < count; i++) {
+        at = hv_put_be32(at, 4);
+        at = hv_put_be32(at, *(const uint32_t *)(const void *)((const char *)first + i * stride));
     }
     *ret_length = (int)(at - array);
     return array;

@@ -28,6 +28,7 @@ enum hv_pg_trouble {
     HV_PG_NO_RIGHTS,      /* 42501 */
     HV_PG_PARKED_TABLE,   /* the table of parked records is missing or has not the shape that it should have */
     /* a statement took too long: ended by the server (57014, by `refused`) or by us (by `down`) */
+    HV_PG_LOCKED, /* a row, for longer than lock_timeout */
     HV_PG_TIMEOUT,
     HV_PG_LOST,           /* an established connection ended */
     HV_PG_POOLER,         /* a pooler in between refused or ended the connection (08P01) */

@@ -15,7 +15,7 @@ enum hv_pg_trouble hv_pg_trouble_of(const char *sqlstate, enum hv_pg_trouble oth
         {"28", HV_PG_AUTHENTICATION}, {"3D000", HV_PG_NO_DATABASE}, {"57P0", HV_PG_NOT_READY},
         {"53300", HV_PG_NOT_READY},   {"25006", HV_PG_NOT_READY},   {"42P01", HV_PG_NO_TABLE},
         {"3F000", HV_PG_NO_TABLE},    {"42703", HV_PG_NO_COLUMN},   {"42501", HV_PG_NO_RIGHTS},
-        {"57014", HV_PG_TIMEOUT},
+        {"57014", HV_PG_TIMEOUT},     {"55P03", HV_PG_LOCKED},
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strncmp(sqlstate, known[i].prefix, strlen(known[i].prefix)) == 0) {
@@ -78,6 +78,8 @@ const char *hv_pg_advice(enum hv_pg_trouble trouble) {
         return "make or mend the table of parked records (harvestd schema --park prints it); until then the records wait in the outbox";
     case HV_PG_TIMEOUT:
         return "look for locks on the table and for load on the server, or raise statement_timeout";
+    case HV_PG_LOCKED:
+        return "nothing, if it does not last: the row is tried again; otherwise end the transaction that keeps it locked (pg_locks, pg_stat_activity)";
     case HV_PG_LOST:
         return "nothing, if the server was restarted; otherwise look at its log and at the network";
     case HV_PG_POOLER:

@@ -19,13 +19,18 @@
 #include "io/pg_table.h"
 
 /* Postgres' object identifiers of parameter types; they never change. */
-enum { OID_INT8 = 20, OID_TEXT = 25, OID_BYTEA_ARRAY = 1001, OID_TEXT_ARRAY = 1009, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
+enum { OID_INT8 = 20, OID_TEXT = 25, OID_BYTEA_ARRAY = 1001, OID_TEXT_ARRAY = 1009, OID_XID_ARRAY = 1011, OID_INT8_ARRAY = 1016, OID_UUID = 2950 };
 
 enum pending { NOTHING, PROBE, RIGHTS, MARK, SCAN, LIST, PURGE, FETCH, WRITERS, LISTEN, PARK_SHAPE, PARK };
 
 #define PARAMETERS_MAX 7
 
 #define SUMS_IN_A_ROW 100 /* once a row was larger than its share */
+
+struct hv_row_version {
+    int64_t id;
+    uint32_t version;
+};
 
 /* A scan as it was asked for, in case it must be repeated. */
 struct scan {
@@ -51,6 +56,7 @@ struct hv_outbox {
     const char *id_header; /* NULL: none */
     struct hv_record_maker maker;
     int64_t reply_bytes;
+    size_t purging; /* rows of the latest purge */
     struct scan scan;       /* the latest one */
     uint32_t sums_left;     /* scans that are still to be bounded by the sum */
     struct hv_park_params park; /* while one is under way */
@@ -206,17 +212,42 @@ void hv_outbox_list(struct hv_outbox *outbox, int64_t from_id, int64_t to_id, ui
     send_statement(outbox, LIST, outbox->sql.list, 3, types, (const void *const[]){from, to, rows}, lengths);
 }
 
-void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, size_t count) {
-    static const Oid types[] = {OID_INT8_ARRAY};
-    assert(hv_outbox_is_idle(outbox) && count > 0);
-    int length = 0;
-    uint8_t *array = hv_pg_array_of_ids(ids, sizeof *ids, count, &length);
-    if (array == NULL) {
-        drop_for_memory(outbox);
-        return;
+static int by_row(const void *a, const void *b) {
+    const struct hv_row_version *x = a, *y = b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+/* By id, as the statement needs it. */
+static struct hv_row_version *sorted(const int64_t *ids, const uint32_t *versions, size_t count) {
+    struct hv_row_version *rows = calloc(count, sizeof *rows);
+    bool ascending = true;
+    for (size_t i = 0; rows != NULL && i < count; i++) {
+        rows[i] = (struct hv_row_version){ids[i], versions != NULL ? versions[i] : 0};
+        ascending = ascending && (i == 0 || rows[i - 1].id < rows[i].id);
     }
-    send_statement(outbox, PURGE, outbox->sql.purge, 1, types, (const void *const[]){array}, &length);
-    free(array);
+    if (rows != NULL && !ascending) {
+        qsort(rows, count, sizeof *rows, by_row);
+    }
+    return rows;
+}
+
+void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, const uint32_t *versions, size_t count, bool but_locked) {
+    static const Oid types[] = {OID_INT8_ARRAY, OID_XID_ARRAY};
+    assert(hv_outbox_is_idle(outbox) && count > 0);
+    int lengths[] = {0, 0}, form = versions == NULL || !outbox->types.versions ? HV_PURGE_ANY : but_locked ? HV_PURGE_BUT_LOCKED : HV_PURGE_ALL;
+    struct hv_row_version *rows = sorted(ids, versions, count);
+    uint8_t *id_array = rows == NULL ? NULL : hv_pg_array_of_ids(&rows->id, sizeof *rows, count, &lengths[0]);
+    uint8_t *version_array = rows == NULL ? NULL : hv_pg_array_of_versions(&rows->version, sizeof *rows, count, &lengths[1]);
+    if (id_array != NULL && version_array != NULL) {
+        outbox->purging = count;
+        send_statement(outbox, PURGE, outbox->sql.purge[form], form == HV_PURGE_ANY ? 1 : 2, types,
+                       (const void *const[]){id_array, version_array}, lengths);
+    } else {
+        drop_for_memory(outbox);
+    }
+    free(rows);
+    free(id_array);
+    free(version_array);
 }
 
 void hv_outbox_fetch(struct hv_outbox *outbox, const int64_t *ids, size_t count) {
@@ -335,7 +366,9 @@ static enum built build_records(struct hv_outbox *outbox, const PGresult *result
             free_records(records, (size_t)i);
             return NO_MEMORY;
         }
-        records[i]->bare = PQnfields(result) > HV_COLS_OF_ROW + 1 && PQgetvalue(result, i, HV_COLS_OF_ROW + 1)[0] != 0;
+        records[i]->bare = PQnfields(result) > HV_COL_BARE && PQgetvalue(result, i, HV_COL_BARE)[0] != 0;
+        records[i]->version = hv_table_read_version(result, i, HV_COL_VERSION);
+        records[i]->was = PQnfields(result) > HV_COL_WAS ? hv_table_read_version(result, i, HV_COL_WAS) : records[i]->version;
         sorted = sorted && (i == 0 || records[i - 1]->id <= records[i]->id);
     }
     if (!sorted) {
@@ -347,7 +380,7 @@ static enum built build_records(struct hv_outbox *outbox, const PGresult *result
 /* Scans and fetches tell it with each row. */
 static bool was_cut(const PGresult *result) {
     int count = PQntuples(result);
-    return PQnfields(result) > HV_COLS_OF_ROW && count > 0 && PQgetvalue(result, count - 1, HV_COLS_OF_ROW)[0] != 0;
+    return PQnfields(result) > HV_COL_CUT && count > 0 && PQgetvalue(result, count - 1, HV_COL_CUT)[0] != 0;
 }
 
 static void on_rows(struct hv_outbox *outbox, const PGresult *result, bool by_shares,
@@ -489,7 +522,7 @@ static void on_rights(struct hv_outbox *outbox, const PGresult *result) {
 
 static void on_park_shape(struct hv_outbox *outbox, const PGresult *result) {
     struct hv_pg_failure failure = {.trouble = HV_PG_PARKED_TABLE};
-    if (hv_park_read_shape(result, outbox->table, outbox->parked_table, &outbox->park_sql, &failure.error) == 0) {
+    if (hv_park_read_shape(result, outbox->table, outbox->parked_table, outbox->types.versions, &outbox->park_sql, &failure.error) == 0) {
         send_park(outbox);
     } else {
         forget_parking(outbox, true, true);
@@ -530,7 +563,7 @@ static void on_result(void *user, PGresult *result) {
         on_listed(outbox, result);
         break;
     case PURGE:
-        outbox->handler->purged(outbox->user, (size_t)strtoull(PQcmdTuples(result), NULL, 10));
+        outbox->handler->purged(outbox->user, outbox->types.versions ? (size_t)strtoull(PQcmdTuples(result), NULL, 10) : outbox->purging);
         break;
     case FETCH:
         on_rows(outbox, result, false, outbox->handler->fetched);

@@ -32,6 +32,7 @@ struct hv_outbox_handler {
     void (*fetched)(void *user, struct hv_record **records, size_t count, bool cut);
     /* The rows that a list found, ids ascending; only id, key_hash and key are set; lent. */
     void (*listed)(void *user, const struct hv_claimed *rows, size_t count);
+    /* So many rows were deleted; of a table whose rows have no versions (a view), so many are certain not to be there any more. */
     void (*purged)(void *user, size_t rows);
     /* Hashes (FNV-1a 64 of the text in pg_locks) of the virtual transactions, prepared ones too, that hold
      * a writing lock on the table; in no order; lent. */
@@ -80,8 +81,10 @@ void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, c
                     const int64_t *left_out, size_t left_out_count, struct hv_outbox_hidden hidden);
 /* Reads ids and keys of up to `limit` rows of the highest ids between two, both inclusive. A standby refuses. */
 void hv_outbox_list(struct hv_outbox *outbox, int64_t from_id, int64_t to_id, uint32_t limit);
-/* DELETE ... WHERE id = ANY(ids). Copies ids before it returns. */
-void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, size_t count);
+/* Deletes those of these rows that are still of the version that came with them (NULL: of any); not those that somebody else has locked, if
+ * `but_locked`. Otherwise, if one stays locked for a fifth of a second, the statement is refused (HV_PG_LOCKED). Ids differ from each other. Copies
+ * its arguments before it returns. */
+void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, const uint32_t *versions, size_t count, bool but_locked);
 /* Reads those of these rows that are there. Copies ids before it returns. A standby refuses: it may not have them yet. */
 void hv_outbox_fetch(struct hv_outbox *outbox, const int64_t *ids, size_t count);
 /* Asks who could still commit rows: whose transaction holds a writing lock on the table. This connection's

@@ -14,7 +14,8 @@
 #include "io/pg_table.h"
 
 /* Postgres' object identifiers of types; they never change. */
-enum { OID_INT8 = 20, OID_INT4 = 23, OID_TEXT = 25, OID_INT4_ARRAY = 1007, OID_TEXT_ARRAY = 1009, OID_INT8_ARRAY = 1016 };
+enum { OID_INT8 = 20, OID_INT4 = 23, OID_TEXT = 25, OID_XID = 28, OID_INT4_ARRAY = 1007, OID_TEXT_ARRAY = 1009, OID_XID_ARRAY = 1011,
+       OID_INT8_ARRAY = 1016 };
 
 /* ---- names ---- */
 
@@ -99,17 +100,21 @@ const char hv_park_shape_sql[] =
 static const char park_form[] =
     "WITH why AS (SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), "
     "pg_catalog.unnest($5)) AS w (id, class, error, attempts, age)), "
-    "gone AS (DELETE FROM %s WHERE id = ANY ($1) RETURNING %s) "
+    "gone AS (DELETE FROM %s WHERE id = ANY ($1)%s RETURNING %s) "
     "INSERT INTO %s (%s, class, error, attempts, failed_at, parked_at, place, noted_by) "
     "SELECT %s, why.class, why.error, why.attempts, pg_catalog.now() - why.age * interval '1 microsecond', pg_catalog.now(), gone.id, "
-    HV_PARK_TRIGGER_OF("$6") " FROM gone JOIN why ON why.id = gone.id RETURNING id";
+    HV_PARK_TRIGGER_OF("$7") " FROM gone JOIN why ON why.id = gone.id RETURNING id";
+
+/* As in a purge: what is moved is the version that was refused, and nobody waits long for a lock. */
+static const char of_version[] =
+    " AND ($6)[pg_catalog.width_bucket(id::int8, $1)] IN ('0', xmin) AND (SELECT pg_catalog.set_config('lock_timeout', '200ms', true)) IS NOT NULL";
 
 static bool is_true(const PGresult *result, int column) {
     const char *value = PQgetvalue(result, 0, column);
     return PQfformat(result, column) == 1 ? value[0] != 0 : value[0] == 't';
 }
 
-int hv_park_read_shape(const PGresult *result, const char *table, const char *parked, char **ret_sql, struct hv_error *err) {
+int hv_park_read_shape(const PGresult *result, const char *table, const char *parked, bool versions, char **ret_sql, struct hv_error *err) {
     if (PQntuples(result) != 1 || PQnfields(result) != SHAPE_COLS) {
         return hv_error_set(err, "the lookup of table %s has an unexpected answer", parked);
     }
@@ -129,18 +134,19 @@ int hv_park_read_shape(const PGresult *result, const char *table, const char *pa
                             PQgetvalue(result, 0, SHAPE_GRANT));
     }
     const char *columns = PQgetvalue(result, 0, SHAPE_COLUMNS), *values = PQgetvalue(result, 0, SHAPE_VALUES);
-    size_t size = sizeof park_form + strlen(table) + strlen(parked) + 2 * strlen(columns) + strlen(values);
+    size_t size = sizeof park_form + sizeof of_version + strlen(table) + strlen(parked) + 2 * strlen(columns) + strlen(values);
     *ret_sql = malloc(size);
     if (*ret_sql == NULL) {
         return hv_error_set(err, "out of memory for a statement");
     }
-    snprintf(*ret_sql, size, park_form, table, columns, parked, columns, values);
+    snprintf(*ret_sql, size, park_form, table, versions ? of_version : "", columns, parked, columns, values);
     return 0;
 }
 
 /* ---- parameters ---- */
 
-const Oid hv_park_param_types[HV_PARK_PARAMS] = {OID_INT8_ARRAY, OID_TEXT_ARRAY, OID_TEXT_ARRAY, OID_INT4_ARRAY, OID_INT8_ARRAY, OID_TEXT};
+const Oid hv_park_param_types[HV_PARK_PARAMS] = {OID_INT8_ARRAY, OID_TEXT_ARRAY, OID_TEXT_ARRAY, OID_INT4_ARRAY,
+                                                  OID_INT8_ARRAY, OID_XID_ARRAY, OID_TEXT};
 
 static uint8_t *put_number(uint8_t *at, uint64_t number, size_t width) {
     at = hv_put_be32(at, (uint32_t)width);
@@ -172,6 +178,8 @@ static uint8_t *put_member(uint8_t *at, int param, const struct hv_parked *row) 
         return put_text(at, row->failure_class);
     case 2:
         return put_text(at, row->error);
+    case 5:
+        return put_number(at, row->version, 4);
     case 3:
         return put_number(at, row->attempts <= INT32_MAX ? row->attempts : INT32_MAX, 4);
     default:
@@ -179,24 +187,44 @@ static uint8_t *put_member(uint8_t *at, int param, const struct hv_parked *row) 
     }
 }
 
+static int by_id(const void *a, const void *b) {
+    const struct hv_parked *x = *(const struct hv_parked *const *)a, *y = *(const struct hv_parked *const *)b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+/* By id, as the statement needs it. The caller frees; NULL without memory. */
+static const struct hv_parked **sorted(const struct hv_parked *rows, size_t count) {
+    const struct hv_parked **list = malloc(count * sizeof *list);
+    for (size_t i = 0; list != NULL && i < count; i++) {
+        list[i] = &rows[i];
+    }
+    if (list != NULL) {
+        qsort(list, count, sizeof *list, by_id);
+    }
+    return list;
+}
+
 int hv_park_params_make(const struct hv_parked *rows, size_t count, const char *table, struct hv_park_params *ret) {
     enum { ARRAYS = HV_PARK_PARAMS - 1 };
-    static const Oid elements[ARRAYS] = {OID_INT8, OID_TEXT, OID_TEXT, OID_INT4, OID_INT8};
-    static const size_t most[ARRAYS] = {12, 4 + HV_PARK_ERROR_MAX, 4 + HV_PARK_ERROR_MAX, 8, 12};
+    static const Oid elements[ARRAYS] = {OID_INT8, OID_TEXT, OID_TEXT, OID_INT4, OID_INT8, OID_XID};
+    static const size_t most[ARRAYS] = {12, 4 + HV_PARK_ERROR_MAX, 4 + HV_PARK_ERROR_MAX, 8, 12, 8};
     memset(ret, 0, sizeof *ret);
     assert(count > 0 && count < INT32_MAX / (8 + HV_PARK_ERROR_MAX));
+    const struct hv_parked **ascending = sorted(rows, count);
     for (int p = 0; p < ARRAYS; p++) {
-        ret->values[p] = malloc(HV_ARRAY_HEAD + most[p] * count);
+        ret->values[p] = ascending == NULL ? NULL : malloc(HV_ARRAY_HEAD + most[p] * count);
         if (ret->values[p] == NULL) {
+            free(ascending);
             hv_park_params_free(ret);
             return -1;
         }
         uint8_t *at = hv_put_array_head(ret->values[p], elements[p], (uint32_t)count);
         for (size_t i = 0; i < count; i++) {
-            at = put_member(at, p, &rows[i]);
+            at = put_member(at, p, ascending[i]);
         }
         ret->lengths[p] = (int)(at - (uint8_t *)ret->values[p]);
     }
+    free(ascending);
     ret->values[ARRAYS] = strdup(table);
     if (ret->values[ARRAYS] == NULL) {
         hv_park_params_free(ret);

@@ -17,6 +17,7 @@ struct hv_parked {
     const char *error;         /* what was said last; NULL: "". What is not printable ASCII is replaced, and it is cut: see HV_PARK_ERROR_MAX */
     uint32_t attempts;         /* how often it was tried */
     hv_time failing_for;       /* how long ago it failed first */
+    uint32_t version;          /* only this one of the row is parked; 0: any */
 };
 
 #define HV_PARK_ERROR_MAX 1000
@@ -40,12 +41,12 @@ void hv_park_name(const char *quoted_table, const char *suffix, char *out, size_
 /* Parameters: outbox and table of parked records, both quoted, text. One row; hv_park_read_shape knows what is in it. */
 extern const char hv_park_shape_sql[];
 
-/* Judges the answer (in binary or in text). Returns 0 and the statement that parks, which the caller frees, or -1 with what is wrong and the
+/* Judges the answer (in binary or in text); `versions`: rows of the outbox have them, see struct hv_table_types. Returns 0 and the statement that parks, which the caller frees, or -1 with what is wrong and the
  * SQL that mends it. */
-int hv_park_read_shape(const PGresult *result, const char *table, const char *parked, char **ret_sql, struct hv_error *err);
+int hv_park_read_shape(const PGresult *result, const char *table, const char *parked, bool versions, char **ret_sql, struct hv_error *err);
 
 /* The statement's parameters, binary. */
-enum { HV_PARK_PARAMS = 6 };
+enum { HV_PARK_PARAMS = 7 };
 extern const Oid hv_park_param_types[HV_PARK_PARAMS];
 struct hv_park_params {
     void *values[HV_PARK_PARAMS];

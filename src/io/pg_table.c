@@ -94,7 +94,7 @@ static bool is_true(const PGresult *result, int column) {
 int hv_table_check(const PGresult *probe, const char *table, struct hv_table_types *ret_types,
                    enum hv_pg_trouble *ret_trouble, struct hv_error *err) {
     *ret_trouble = HV_PG_WRONG_TYPE;
-    if (PQnfields(probe) != HV_COLS_OF_ROW + 5 || PQntuples(probe) != 1) {
+    if (PQnfields(probe) != HV_COLS_OF_ROW + 6 || PQntuples(probe) != 1) {
         return hv_error_set(err, "the probe of table %s has an unexpected answer", table);
     }
     for (int i = 0; i <= HV_COL_LEADER_ID; i++) {
@@ -122,6 +122,7 @@ int hv_table_check(const PGresult *probe, const char *table, struct hv_table_typ
     for (int i = 0; i < HV_COLS_OF_ROW; i++) {
         ret_types->of[i] = PQftype(probe, i);
     }
+    ret_types->versions = is_true(probe, HV_COLS_OF_ROW + 5);
     return 0;
 }
 
@@ -153,6 +154,11 @@ int64_t hv_table_read_id(const PGresult *result, int row) {
         id = id << 8 | p[i];
     }
     return (int64_t)id;
+}
+
+uint32_t hv_table_read_version(const PGresult *result, int row, int column) {
+    bool there = column < PQnfields(result) && PQgetlength(result, row, column) == 4;
+    return there ? hv_get_be32((const uint8_t *)PQgetvalue(result, row, column)) : 0;
 }
 
 static inline struct hv_column read_column(const PGresult *result, int row, int column, Oid type) {

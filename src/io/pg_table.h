@@ -15,13 +15,16 @@
 #define HV_TABLE_QUOTED_MAX 300
 
 /* The columns that results have, in this order; a probe's result has leader_id, two rights, whether the
- * database is read-only, and whether id is unique behind them. */
+ * database is read-only, whether id is unique, and whether rows have versions behind them. */
 enum { HV_COL_ID, HV_COL_TOPIC, HV_COL_KEY, HV_COL_VALUE, HV_COL_HEADER_KEYS, HV_COL_HEADER_VALUES,
       HV_COL_LEADER_ID };
 #define HV_COLS_OF_ROW 6
+/* ... and those of rows have behind them, some or all: */
+enum { HV_COL_VERSION = HV_COLS_OF_ROW, HV_COL_CUT, HV_COL_BARE, HV_COL_WAS };
 
 struct hv_table_types {
     Oid of[HV_COLS_OF_ROW];
+    bool versions; /* rows of different content, or others with the same id, can be told from each other */
 };
 
 /* See hv_outbox_quote_table. */
@@ -56,6 +59,8 @@ bool hv_table_value_is_json(const struct hv_table_types *types);
 /* Points into the result. */
 void hv_table_read_row(const PGresult *result, int row, const struct hv_table_types *types,
                        struct hv_row *ret);
+/* A version, in column HV_COL_VERSION or HV_COL_WAS; 0 if there is no such column. */
+uint32_t hv_table_read_version(const PGresult *result, int row, int column);
 int64_t hv_table_read_id(const PGresult *result, int row); /* of column 0: int2, int4 or int8 */
 
 #endif

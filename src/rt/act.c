@@ -88,6 +88,7 @@ static void park(struct hv_rt_database *db, const struct hv_action *action) {
         const struct hv_removed *row = &action->removed[i];
         rows[i] = (struct hv_parked){
             .id = row->id,
+            .version = row->version,
             .failure_class = hv_runtime_failure_class(row->code),
             .error = row->reason,
             .attempts = row->attempts,
@@ -127,7 +128,7 @@ static void act_on_database(struct hv_runtime *rt, const struct hv_action *actio
         park(&rt->databases[1], action);
         break;
     case HV_ACT_PURGE:
-        hv_outbox_purge(outbox, action->ids, action->count);
+        hv_outbox_purge(outbox, action->ids, action->versions, action->count, action->flag);
         break;
     default:
         hv_outbox_fetch(outbox, action->ids, action->count);

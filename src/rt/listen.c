@@ -60,7 +60,12 @@ static void on_refused(void *user, const struct hv_pg_failure *failure) {
     struct hv_rt_database *db = user;
     say_trouble(db, "statement refused", failure);
     db->parks = false;
-    tell_database(db, HV_EV_CLAIM_REFUSED, HV_EV_SETTLE_REFUSED, because_of_a_row(failure));
+    struct hv_event event = {
+        .type = db->claims ? HV_EV_CLAIM_REFUSED : HV_EV_SETTLE_REFUSED,
+        .flag = because_of_a_row(failure),
+        .code = failure->trouble == HV_PG_LOCKED,
+    };
+    hv_rt_tell(db->rt, event, NULL);
 }
 
 static void tell_rows(struct hv_rt_database *db, enum hv_event_type type, struct hv_record **records, size_t count, bool cut) {
@@ -70,7 +75,8 @@ static void tell_rows(struct hv_rt_database *db, enum hv_event_type type, struct
     uint32_t topic_hash = 0;
     for (size_t i = 0; i < count; i++) {
         const struct hv_record *record = records[i];
-        rows[i] = (struct hv_claimed){.id = record->id, .key_hash = record->key_hash, .key = record->key_id, .bare = record->bare};
+        rows[i] = (struct hv_claimed){.id = record->id, .key_hash = record->key_hash, .key = record->key_id, .bare = record->bare,
+                                      .version = record->version, .was = record->was};
         if (record->bare) {
             hv_record_free(records[i]);
             continue;
@@ -97,9 +103,8 @@ static void on_fetched(void *user, struct hv_record **records, size_t count, boo
 
 static void on_purged(void *user, size_t rows) {
     struct hv_rt_database *db = user;
-    (void)rows;
     db->said[0] = '\0';
-    hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_PURGED}, NULL);
+    hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_PURGED, .count = rows}, NULL);
 }
 
 static void on_parked(void *user, const int64_t *ids, size_t count) {
@@ -107,8 +112,7 @@ static void on_parked(void *user, const int64_t *ids, size_t count) {
     (void)ids;
     db->said[0] = db->said_of_parking[0] = '\0';
     db->parks = false;
-    (void)count;
-    hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_PARKED}, NULL);
+    hv_rt_tell(db->rt, (struct hv_event){.type = HV_EV_PARKED, .count = count}, NULL);
 }
 
 static void on_listed(void *user, const struct hv_claimed *rows, size_t count) {

@@ -189,7 +189,7 @@ static void mark(struct client *c, int64_t from_id, uint32_t limit) {
 
 static void purge(struct client *c, const int64_t *ids, size_t count) {
     forget(c);
-    hv_outbox_purge(c->outbox, ids, count);
+    hv_outbox_purge(c->outbox, ids, NULL, count, false);
     wait_answer(c);
 }
 
@@ -945,7 +945,7 @@ static void test_refused_statement(void **state) {
     admin_sql(c.admin, "INSERT INTO refers VALUES (1)");
     wait_up(&c);
     forget(&c);
-    hv_outbox_purge(c.outbox, (const int64_t[]){1}, 1);
+    hv_outbox_purge(c.outbox, (const int64_t[]){1}, NULL, 1, false);
     bench_run_until(&c.bench, has_answer, &c);
     assert_int_equal(c.refusals, 1);
     assert_int_equal(c.failure.trouble, HV_PG_STATEMENT);

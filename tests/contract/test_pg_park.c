@@ -128,7 +128,7 @@ static bool has_answer(void *arg) {
 static void park(struct client *c, const int64_t *ids, size_t count) {
     struct hv_parked rows[8];
     for (size_t i = 0; i < count; i++) {
-        rows[i] = (struct hv_parked){ids[i], "too large", "Broker: Message size too large", 3, HV_SECONDS(60)};
+        rows[i] = (struct hv_parked){ids[i], "too large", "Broker: Message size too large", 3, HV_SECONDS(60), 0};
     }
     c->answers = c->refusals = c->downs = 0;
     hv_outbox_park(c->outbox, rows, count);
@@ -220,7 +220,7 @@ static void odd_reasons(void **state) {
     make_parked_table(&c);
     admin_sql(c.admin, "INSERT INTO outbox (kafka_topic, kafka_key) SELECT 't', 'k' FROM generate_series(1, 3)");
     const struct hv_parked rows[] = {
-        {1, NULL, NULL, 0, 0}, {2, "a\xff\n{}\"'\\", huge, UINT32_MAX, -5}, {3, "", "\xc3\xa9t\xc3\xa9", 1, INT64_MAX / 4}};
+        {1, NULL, NULL, 0, 0, 0}, {2, "a\xff\n{}\"'\\", huge, UINT32_MAX, -5, 0}, {3, "", "\xc3\xa9t\xc3\xa9", 1, INT64_MAX / 4, 0}};
     hv_outbox_park(c.outbox, rows, 3);
     bench_run_until(&c.bench, has_answer, &c);
     EXPECT_PARKED(&c, 1, 2, 3);
@@ -335,7 +335,7 @@ static void missing_rights_are_told(void **state) {
     PARK(&c, 1);
     EXPECT_PARKED(&c, 1);
     /* The note needs no right of whoever deletes. */
-    hv_outbox_purge(c.outbox, (const int64_t[]){2}, 1);
+    hv_outbox_purge(c.outbox, (const int64_t[]){2}, NULL, 1, false);
     c.answers = 0;
     bench_run_until(&c.bench, has_answer, &c);
     expect_sql(&c, "SELECT passed_by FROM outbox_parked", "2");
@@ -371,7 +371,7 @@ static void a_session_that_ends_in_the_middle(void **state) {
     PARK(&c, 1);
     PGconn *holder = admin_open(conninfo_with(""));
     admin_sql(holder, "BEGIN; LOCK TABLE outbox_parked IN ACCESS EXCLUSIVE MODE");
-    const struct hv_parked rows[] = {{2, "c", "e", 1, 0}, {3, "c", "e", 1, 0}};
+    const struct hv_parked rows[] = {{2, "c", "e", 1, 0, 0}, {3, "c", "e", 1, 0, 0}};
     c.ups = c.downs = c.answers = c.refusals = 0;
     hv_outbox_park(c.outbox, rows, 2);
     while (!is_waiting(&c)) {
@@ -392,7 +392,7 @@ static void a_session_that_ends_in_the_middle(void **state) {
 
 static void purge(struct client *c, const int64_t *ids, size_t count) {
     c->answers = 0;
-    hv_outbox_purge(c->outbox, ids, count);
+    hv_outbox_purge(c->outbox, ids, NULL, count, false);
     bench_run_until(&c->bench, has_answer, c);
     assert_int_equal(c->answers, 1);
 }

@@ -57,7 +57,7 @@ struct sim_weather {
     /* a tick */
     uint32_t client_fatal, hangs, closes;
     /* a row */
-    uint32_t poison, defective, oversize, puzzle, undeletable;
+    uint32_t poison, defective, oversize, puzzle, undeletable, locked;
     /* a tick */
     uint32_t revokes, loses, cuts, kills, pauses, stops;
     /* a transaction */
@@ -91,6 +91,8 @@ struct sim_row {
     bool marked;
     uint8_t leader[HV_UUID_BYTES];
     int version;
+    uint32_t xmin;  /* who wrote it last: no two writes have the same */
+    hv_time locked_until;
     int64_t before; /* the row drawn for the same key before, 0: none */
     uint32_t appended;
     hv_time drawn_at, committed_at;
@@ -251,6 +253,7 @@ struct sim {
     struct sim_task *heap;
     size_t heap_count, heap_capacity;
     uint64_t order, uid;
+    uint32_t xid;
     bool faults, writing, finished, failed;
     char failure[256];
     hv_time writing_until, deadline;

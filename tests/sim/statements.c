@@ -32,6 +32,9 @@ struct statement {
     bool bare[IDS];
     int64_t ids[IDS];
     int versions[IDS];
+    uint32_t xmins[IDS], was[IDS]; /* of rows that are read; of those that are to go: xmins */
+    bool but_locked, locked;
+    uint32_t done; /* rows that went */
     uint8_t flaws[IDS];
     uint64_t hashes[HASHES];
 };
@@ -94,10 +97,11 @@ static struct hv_claimed describe(const struct sim *sim, const struct statement 
     const struct sim_row *row = &sim->rows[s->ids[at]];
     const struct sim_key *key = &sim->keys[row->key];
     if (s->flaws[at] == SIM_DEFECTIVE && row->keyless) {
-        return (struct hv_claimed){.id = s->ids[at], .key = UINT64_MAX};
+        return (struct hv_claimed){.id = s->ids[at], .key = UINT64_MAX, .version = s->xmins[at], .was = s->was[at]};
     }
     return (struct hv_claimed){.id = s->ids[at], .key_hash = key->hash, .key = key->id,
-                               .topic = (uint32_t)sim_partition_of(sim, row->key), .bare = s->bare[at]};
+                               .topic = (uint32_t)sim_partition_of(sim, row->key), .bare = s->bare[at],
+                               .version = s->xmins[at], .was = s->was[at]};
 }
 
 static void reply_listed(struct sim_member *member, const struct statement *s) {
@@ -143,7 +147,7 @@ static void reply(struct sim *sim, void *arg) {
     }
     if (s->fate == REFUSED) {
         struct hv_event event = {.type = s->which == 0 ? HV_EV_CLAIM_REFUSED : HV_EV_SETTLE_REFUSED,
-                                 .flag = s->because_of_a_row};
+                                 .flag = s->because_of_a_row, .code = s->locked};
         sim_tell(member, event, NULL);
     } else if (s->type == HV_ACT_MARK || s->type == HV_ACT_SCAN || s->type == HV_ACT_FETCH) {
         reply_rows(member, s);
@@ -156,7 +160,7 @@ static void reply(struct sim *sim, void *arg) {
     } else if (s->type == HV_ACT_LISTEN) {
         sim_tell(member, (struct hv_event){.type = HV_EV_LISTENING}, NULL);
     } else {
-        sim_tell(member, (struct hv_event){.type = s->type == HV_ACT_PARK ? HV_EV_PARKED : HV_EV_PURGED}, NULL);
+        sim_tell(member, (struct hv_event){.type = s->type == HV_ACT_PARK ? HV_EV_PARKED : HV_EV_PURGED, .count = s->done}, NULL);
     }
 }
 
@@ -169,14 +173,18 @@ static void reply_later(struct sim *sim, const struct statement *s) {
 /* ---- the statement takes effect ---- */
 
 static void apply_mark(struct sim *sim, struct statement *s) {
-    uint32_t count = 0;
+    uint32_t count = 0, xid = ++sim->xid;
     for (uint32_t i = 0; i < s->count; i++) {
         struct sim_row *row = &sim->rows[s->ids[i]];
         if (s->bare[i]) { /* only read: as the snapshot held it */
             s->flaws[count] = s->flaws[i];
+            s->xmins[count] = s->was[count] = s->xmins[i];
         } else if (row->state == SIM_ROW_COMMITTED) {
             row->marked = true;
             memcpy(row->leader, s->uuid, HV_UUID_BYTES);
+            row->xmin = xid;
+            s->was[count] = s->xmins[i];
+            s->xmins[count] = xid;
             s->versions[count] = row->version;
             s->flaws[count] = row->flaw;
         } else {
@@ -193,6 +201,19 @@ static void read_rows(struct sim *sim, struct statement *s) {
     for (uint32_t i = 0; i < s->count; i++) {
         s->versions[i] = sim->rows[s->ids[i]].version;
         s->flaws[i] = sim->rows[s->ids[i]].flaw;
+        s->xmins[i] = s->was[i] = sim->rows[s->ids[i]].xmin;
+    }
+}
+
+/* Rows that are still of the version that they were sent in leave the table. */
+static void take_away(struct sim *sim, struct statement *s) {
+    for (uint32_t i = 0; i < s->count; i++) {
+        struct sim_row *row = &sim->rows[s->ids[i]];
+        bool locked = s->but_locked && sim->now < row->locked_until;
+        if (row->state == SIM_ROW_COMMITTED && row->xmin == s->xmins[i] && !locked) {
+            (s->type == HV_ACT_PARK ? sim_table_park : sim_table_delete)(sim, s->ids[i]);
+            s->done++;
+        }
     }
 }
 
@@ -200,15 +221,9 @@ static void finish(struct sim *sim, void *arg) {
     struct statement *s = arg;
     if (s->type == HV_ACT_MARK) {
         apply_mark(sim, s);
-    } else if (s->type == HV_ACT_PARK) {
-        for (uint32_t i = 0; i < s->count; i++) {
-            sim_table_park(sim, s->ids[i]);
-        }
-    } else if (s->type == HV_ACT_PURGE) {
-        sim->count.purges++;
-        for (uint32_t i = 0; i < s->count; i++) {
-            sim_table_delete(sim, s->ids[i]);
-        }
+    } else if (s->type == HV_ACT_PARK || s->type == HV_ACT_PURGE) {
+        sim->count.purges += s->type == HV_ACT_PURGE;
+        take_away(sim, s);
     }
     sim_trace(sim, "m%d statement %d takes effect, %u rows%s%s", s->member, s->type, s->count,
               s->fate == LATE ? ", late" : "", waiting(sim, s) == NULL ? ", nobody waits" : "");
@@ -263,6 +278,11 @@ static void read_gaps_and_above(struct sim *sim, struct statement *s) {
     sim->count.marks++;
 }
 
+static int by_id(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
 static void read_again(struct sim *sim, struct statement *s) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < s->count; i++) {
@@ -271,17 +291,13 @@ static void read_again(struct sim *sim, struct statement *s) {
         }
     }
     s->count = count;
+    qsort(s->ids, s->count, sizeof *s->ids, by_id);
     if (s->count > 1 && sim_coin(sim, 20)) {
         s->cut = true;
         s->count = (uint32_t)sim_between(sim, 1, s->count);
     }
     read_rows(sim, s);
     sim->count.fetches++;
-}
-
-static int by_id(const void *a, const void *b) {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
 }
 
 /* The highest `limit` rows between two ids, ascending. */
@@ -317,9 +333,9 @@ static void take_snapshot(struct sim *sim, struct statement *s) {
     } else if (s->type == HV_ACT_PURGE || s->type == HV_ACT_PARK) {
         for (uint32_t i = 0; i < s->count; i++) {
             const struct sim_row *row = &sim->rows[s->ids[i]];
-            if (row->state == SIM_ROW_COMMITTED && row->undeletable) {
-                s->because_of_a_row = true;
-            }
+            bool there = row->state == SIM_ROW_COMMITTED && row->xmin == s->xmins[i];
+            s->because_of_a_row = s->because_of_a_row || (there && row->undeletable);
+            s->locked = s->locked || (there && sim->now < row->locked_until && !s->but_locked);
         }
     }
 }
@@ -343,10 +359,10 @@ static void begin(struct sim *sim, void *arg) {
         return; /* the connection ended, and the server saw that in time */
     }
     take_snapshot(sim, s);
-    if (s->because_of_a_row && s->fate != LATE) {
+    if ((s->because_of_a_row || s->locked) && s->fate != LATE) {
         s->fate = REFUSED;
     }
-    if (s->fate == REFUSED || s->because_of_a_row) {
+    if (s->fate == REFUSED || s->because_of_a_row || s->locked) {
         reply_later(sim, s);
         return;
     }
@@ -439,11 +455,16 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
         }
     } else if (action->type == HV_ACT_PARK) {
         for (size_t i = 0; i < action->count; i++) {
+            s->xmins[s->count] = action->removed[i].version;
             s->ids[s->count++] = action->removed[i].id;
         }
     } else if (action->count > 0) {
         memcpy(s->ids, action->ids, action->count * sizeof *s->ids);
         s->count = (uint32_t)action->count;
+        s->but_locked = action->flag;
+        if (action->type == HV_ACT_PURGE) {
+            memcpy(s->xmins, action->versions, action->count * sizeof *s->xmins);
+        }
     }
     sim_trace(sim, "m%d statement %d from %lld limit %u count %u fate %d", member->index, s->type,
               (long long)s->from,

@@ -79,6 +79,7 @@ static void spoil(struct sim *sim, struct sim_row *row, int64_t id) {
         row->flaw = SIM_PUZZLE;
     }
     row->undeletable = sim_chance(sim, sim->weather.undeletable);
+    row->locked_until = sim_chance(sim, sim->weather.locked) ? sim->now + sim_span(sim, HV_MS(50), HV_SECONDS(6)) : 0;
     row->was_bad = row->flaw != SIM_SOUND && row->flaw != SIM_PUZZLE;
     if (row->flaw != SIM_SOUND || row->undeletable) {
         sim->keys[row->key].troubled |= row->flaw != SIM_SOUND;
@@ -102,7 +103,7 @@ static void draw_row(struct sim *sim, struct sim_tx *tx, int number) {
     int64_t id = draw_id(sim, key);
     sim->top = sim->top > id ? sim->top : id + 1;
     struct sim_row *row = &sim->rows[id];
-    *row = (struct sim_row){.state = SIM_ROW_DRAWN, .key = (uint8_t)number, .before = key->last,
+    *row = (struct sim_row){.state = SIM_ROW_DRAWN, .key = (uint8_t)number, .xmin = ++sim->xid, .before = key->last,
                             .drawn_at = sim->now};
     key->last = id;
     tx->ids[tx->count++] = id;
@@ -268,9 +269,12 @@ void sim_table_mend(struct sim *sim, int64_t id) {
         return;
     }
     sim_trace(sim, "operator mends %lld", (long long)id);
-    row->flaw = SIM_SOUND;
     row->undeletable = false;
-    row->version++;
+    if (row->flaw != SIM_SOUND) {
+        row->flaw = SIM_SOUND;
+        row->xmin = ++sim->xid;
+        row->version++;
+    }
 }
 
 void sim_table_mend_all(struct sim *sim) {

@@ -24,7 +24,7 @@ static const struct sim_weather weathers[] = {
     {.name = "lost marks", WRITING, .claim = {50, 50, 100, 100, 100}, .claim_drops = 20, .members = 1, EXACT},
     {.name = "lost purges", WRITING, .settle = {50, 50, 100, 100, 100}, .settle_drops = 20, .members = 1,
      EXACT, .no_refresh = true},
-    {.name = "unpurgeable", WRITING, .undeletable = 200, .members = 1, EXACT},
+    {.name = "unpurgeable", WRITING, .undeletable = 200, .locked = 200, .members = 1, EXACT},
     {.name = "poison", FLAWS, .aborted = 1000, .members = 1,
      .latency_max = HV_SECONDS(8), .recovery_max = HV_SECONDS(10)},
     {.name = "crowd", .poison = 400, .aborted = 4000, .forgotten = HV_SECONDS(6), .members = 1,
@@ -39,7 +39,7 @@ static const struct sim_weather weathers[] = {
     {.name = "hand-over", WRITING, .revokes = 80, .stops = 60, .members = 2, EXACT, .no_refresh = true},
     {.name = "restarted sequence", .late = 500, .aborted = 1000, .restarts = true, .members = 1,
      EXACT, .no_refresh = true, .latency_max = HV_MS(600)},
-    {.name = "everything", WRITING, DATABASE, KAFKA, LEADERSHIP, FLAWS, .puzzle = 60, .undeletable = 60,
+    {.name = "everything", WRITING, DATABASE, KAFKA, LEADERSHIP, FLAWS, .puzzle = 60, .undeletable = 60, .locked = 60,
      .cached_keys = 1500, .members = 2},
 };
 
@@ -55,7 +55,7 @@ static void vary(struct sim *sim) {
         &w->claim_drops, &w->settle_drops, &w->database_restarts, &w->batch_fails, &w->queue_full,
         &w->open_fails,
         &w->slow_purges, &w->client_fatal, &w->hangs, &w->poison, &w->defective, &w->oversize, &w->puzzle,
-        &w->undeletable,
+        &w->undeletable, &w->locked,
         &w->revokes, &w->loses, &w->cuts, &w->kills, &w->pauses, &w->stops, &w->late, &w->prepared,
         &w->aborted,
         &w->cached_keys,

@@ -129,7 +129,7 @@ static void watch(struct sim *sim, void *arg) {
         }
     }
     if (sim->finished ? sim->now > sim->deadline
-                      : !sim->writing && sim->rest == 0 && sim->now > sim->progress + QUIET_MAX) {
+                      : !sim->writing && sim->rest == 0 && sim->now > sim->progress + QUIET_MAX + sim->config.mark_backoff) {
         what_is_left(sim);
     }
     sim_later(sim, STEP, watch, 1);

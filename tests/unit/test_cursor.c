@@ -484,7 +484,7 @@ static void act(struct core *c, const struct hv_action *action) {
         for (size_t i = 0; i < action->count; i++) {
             c->there[action->ids[i]] = false;
         }
-        tell(c, (struct hv_event){.type = HV_EV_PURGED});
+        tell(c, (struct hv_event){.type = HV_EV_PURGED, .count = action->count});
         break;
     default:
         break;

@@ -89,6 +89,11 @@ static void expect_purge(struct bed *bed, int64_t first, size_t count) {
     }
 }
 
+/* All rows of the purge that is out are deleted. */
+static void answer(struct bed *bed) {
+    hv_settle_purged(&bed->settle, bed->settle.purging.count, false, &bed->out);
+}
+
 static void rows_are_gathered_for_a_moment(void **state) {
     struct bed *bed = *state;
     acknowledge(bed, 1);
@@ -110,10 +115,10 @@ static void what_was_out_when_the_connection_went_is_purged_again(void **state) 
     assert_int_equal(hv_settle_pending(&bed->settle), 10);
     hv_settle_up(&bed->settle);
     expect_purge(bed, 1, 8);
-    hv_settle_purged(&bed->settle, false, &bed->out);
+    answer(bed);
     assert_int_equal(bed->slots.used, 2);
     expect_purge(bed, 9, 2);
-    hv_settle_purged(&bed->settle, false, &bed->out);
+    answer(bed);
     assert_int_equal(bed->slots.used, 0);
     assert_null(statement(bed));
 }
@@ -138,10 +143,10 @@ static void a_row_that_cannot_be_deleted_is_found_and_the_others_pass(void **sta
             deleted[action->ids[k]] = true;
         }
         if (refused) {
-            hv_settle_refused(&bed->settle, true, bed->now, &bed->out);
+            hv_settle_refused(&bed->settle, true, false, bed->now, &bed->out);
             told = told || bed->out.list[bed->out.count - 1].notice == HV_NOTICE_UNPURGEABLE;
         } else {
-            hv_settle_purged(&bed->settle, false, &bed->out);
+            answer(bed);
         }
     }
     for (int id = 1; id <= 8; id++) {
@@ -151,7 +156,7 @@ static void a_row_that_cannot_be_deleted_is_found_and_the_others_pass(void **sta
     assert_int_equal(bed->settle.stuck.count, 1);
     assert_int_equal(hv_settle_pending(&bed->settle), 0); /* a stop does not wait for it */
     expect_purge(bed, 6, 1);
-    hv_settle_purged(&bed->settle, false, &bed->out);
+    answer(bed);
     assert_int_equal(bed->slots.used, 0);
 }
 
@@ -161,7 +166,7 @@ static void a_refusal_of_the_table_is_waited_out(void **state) {
         acknowledge(bed, id);
     }
     expect_purge(bed, 1, 4);
-    hv_settle_refused(&bed->settle, false, bed->now, &bed->out);
+    hv_settle_refused(&bed->settle, false, false, bed->now, &bed->out);
     assert_true(hv_settle_deadline(&bed->settle) > bed->now);
     expect_purge(bed, 1, 4); /* not halved: no row is to blame */
 }
@@ -170,7 +175,7 @@ static void rows_purged_while_a_mark_is_out_stay_known(void **state) {
     struct bed *bed = *state;
     acknowledge(bed, 1);
     expect_purge(bed, 1, 1);
-    hv_settle_purged(&bed->settle, true, &bed->out);
+    hv_settle_purged(&bed->settle, bed->settle.purging.count, true, &bed->out);
     assert_int_not_equal(hv_slots_find(&bed->slots, 1), HV_NO_SLOT);
     assert_int_equal(hv_settle_pending(&bed->settle), 0);
     hv_settle_mark_answered(&bed->settle);
@@ -196,7 +201,7 @@ static void what_blocks_is_read_again_whatever_becomes_of_the_statement(void **s
             hv_settle_down(&bed->settle, bed->now);
             hv_settle_up(&bed->settle);
         } else if (i == 1) {
-            hv_settle_refused(&bed->settle, false, bed->now, &bed->out);
+            hv_settle_refused(&bed->settle, false, false, bed->now, &bed->out);
         }
     }
     hv_settle_fetched(&bed->settle);
