@@ -350,6 +350,7 @@ static void sent_at_once(void *arg) {
     if (routes->closing) {
         finish_close(routes);
     } else {
+        hv_routes_retry(routes); /* which was put off meanwhile */
         hv_routes_flush(routes);
     }
 }
