@@ -155,7 +155,7 @@ void hv_rt_notice(struct hv_runtime *rt, const struct hv_action *action) {
     case HV_NOTICE_UNPURGEABLE:
         hv_log(rt->logger, HV_WARN, "record", "delivered, but its row cannot be deleted",
                HV_FIELDS(HV_INT("id", action->id), HV_REAL("retry_in", seconds(action->duration)),
-                         HV_STR("advice", "see what refuses the DELETE: a trigger or a constraint")));
+                         HV_STR("advice", "see what refuses the DELETE: a trigger, a constraint, or who keeps the row locked")));
         break;
     case HV_NOTICE_METER:
         say_meter(rt, &action->meter);

@@ -58,6 +58,7 @@ struct sim_weather {
     uint32_t client_fatal, hangs, closes;
     /* a row */
     uint32_t poison, defective, oversize, puzzle, undeletable, locked;
+    uint32_t reused; /* a tick: an id is given again */
     /* a tick */
     uint32_t revokes, loses, cuts, kills, pauses, stops;
     /* a transaction */
@@ -92,6 +93,8 @@ struct sim_row {
     uint8_t leader[HV_UUID_BYTES];
     int version;
     uint32_t xmin;  /* who wrote it last: no two writes have the same */
+    uint32_t born;  /* the first of these: of another row under the same id, another one */
+    bool again;     /* its id was another row's */
     hv_time locked_until;
     int64_t before; /* the row drawn for the same key before, 0: none */
     uint32_t appended;
@@ -320,6 +323,8 @@ void sim_table_park(struct sim *sim, int64_t id);
 /* Mends a row, or an operator deletes it. */
 void sim_table_mend(struct sim *sim, int64_t id);
 void sim_table_mend_all(struct sim *sim);
+/* An operator deletes a row, if it is there still, and writes another one with its id. */
+void sim_table_give_again(struct sim *sim);
 bool sim_table_empty(struct sim *sim);
 void sim_lose_row(struct sim *sim);
 

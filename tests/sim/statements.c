@@ -32,7 +32,7 @@ struct statement {
     bool bare[IDS];
     int64_t ids[IDS];
     int versions[IDS];
-    uint32_t xmins[IDS], was[IDS]; /* of rows that are read; of those that are to go: xmins */
+    uint32_t xmins[IDS], was[IDS], born[IDS]; /* of rows that are read; of those that are to go: xmins */
     bool but_locked, locked;
     uint32_t done; /* rows that went */
     uint8_t flaws[IDS];
@@ -179,7 +179,7 @@ static void apply_mark(struct sim *sim, struct statement *s) {
         if (s->bare[i]) { /* only read: as the snapshot held it */
             s->flaws[count] = s->flaws[i];
             s->xmins[count] = s->was[count] = s->xmins[i];
-        } else if (row->state == SIM_ROW_COMMITTED) {
+        } else if (row->state == SIM_ROW_COMMITTED && row->born == s->born[i]) {
             row->marked = true;
             memcpy(row->leader, s->uuid, HV_UUID_BYTES);
             row->xmin = xid;
@@ -202,6 +202,7 @@ static void read_rows(struct sim *sim, struct statement *s) {
         s->versions[i] = sim->rows[s->ids[i]].version;
         s->flaws[i] = sim->rows[s->ids[i]].flaw;
         s->xmins[i] = s->was[i] = sim->rows[s->ids[i]].xmin;
+        s->born[i] = sim->rows[s->ids[i]].born;
     }
 }
 

@@ -105,6 +105,7 @@ static void draw_row(struct sim *sim, struct sim_tx *tx, int number) {
     struct sim_row *row = &sim->rows[id];
     *row = (struct sim_row){.state = SIM_ROW_DRAWN, .key = (uint8_t)number, .xmin = ++sim->xid, .before = key->last,
                             .drawn_at = sim->now};
+    row->born = row->xmin;
     key->last = id;
     tx->ids[tx->count++] = id;
     spoil(sim, row, id);
@@ -275,6 +276,26 @@ void sim_table_mend(struct sim *sim, int64_t id) {
         row->xmin = ++sim->xid;
         row->version++;
     }
+}
+
+void sim_table_give_again(struct sim *sim) {
+    int64_t id = (int64_t)hv_random_below(&sim->dice, (uint64_t)sim->top);
+    struct sim_row *row = &sim->rows[id];
+    bool there = row->state == SIM_ROW_COMMITTED;
+    if (!(there || row->state == SIM_ROW_GONE) || row->flaw != SIM_SOUND || row->undeletable) {
+        return;
+    }
+    sim_trace(sim, "%lld is given again, its first owner %s", (long long)id, there ? "is deleted" : "is gone");
+    row->state = SIM_ROW_COMMITTED;
+    row->committed_at = sim->now;
+    row->xmin = row->born = ++sim->xid;
+    row->version++;
+    row->again = true;
+    row->appended = 0;
+    row->locked_until = 0;
+    row->marked = row->removed = row->by_operator = row->was_bad = row->keyless = false;
+    sim->lowest = sim->lowest < id ? sim->lowest : id;
+    sim->count.committed++;
 }
 
 void sim_table_mend_all(struct sim *sim) {

@@ -11,12 +11,12 @@ static bool unsettled(const struct sim *sim, const struct sim_row *row) {
 
 static void check_predecessor(struct sim *sim, int64_t id) {
     const struct sim_row *rows = sim->rows;
-    if (sim->keys[rows[id].key].cached || rows[id].keyless || unsettled(sim, &rows[id])) {
+    if (sim->keys[rows[id].key].cached || rows[id].keyless || rows[id].again || unsettled(sim, &rows[id])) {
         return;
     }
     int64_t before = rows[id].before;
     while (before != 0 && (rows[before].state == SIM_ROW_ABORTED || rows[before].by_operator || rows[before].removed ||
-                           rows[before].keyless ||
+                           rows[before].keyless || rows[before].again ||
                            unsettled(sim, &rows[before]))) {
         before = rows[before].before;
     }
@@ -63,14 +63,14 @@ static void check_latency(struct sim *sim, int64_t id) {
     hv_time most = w->latency_max * (sim->pause_max < HV_MS(100) ? 4 : 1);
     /* once more the highest id of before may mislead */
     most += w->restarts ? sim->config.rescan_interval : 0;
-    if (w->latency_max > 0 && took > most && !unsettled(sim, row) && !trouble.is) {
+    if (w->latency_max > 0 && took > most && !unsettled(sim, row) && !trouble.is && !row->again) {
         sim_fail(sim, "row %lld waited for %lld ms", (long long)id, (long long)(took / 1000));
     }
     took = hv_time_min(took, since_mended);
     /* Those that were read before they were mended block once each. */
     most = w->recovery_max + sim->config.blocked_backoff_max;
     most += trouble.flaws_ever * sim->config.io_error_backoff;
-    if (w->recovery_max > 0 && took > most && trouble.is_over && !(sim->crowded && sim->keyless)) {
+    if (w->recovery_max > 0 && took > most && trouble.is_over && !row->again && !(sim->crowded && sim->keyless)) {
         sim_fail(sim, "row %lld waited for %lld ms after all was mended", (long long)id,
                  (long long)(took / 1000));
     }
@@ -90,6 +90,9 @@ static void append(struct sim *sim, int64_t id, int version, uint8_t flaw) {
     }
     if (flaw != SIM_SOUND) {
         sim_fail(sim, "row %lld is appended with a flaw", (long long)id);
+    }
+    if (version < row->version && row->again) {
+        return; /* another row was given its id meanwhile */
     }
     check_predecessor(sim, id);
     if (row->appended++ == 0) {

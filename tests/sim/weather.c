@@ -39,8 +39,9 @@ static const struct sim_weather weathers[] = {
     {.name = "hand-over", WRITING, .revokes = 80, .stops = 60, .members = 2, EXACT, .no_refresh = true},
     {.name = "restarted sequence", .late = 500, .aborted = 1000, .restarts = true, .members = 1,
      EXACT, .no_refresh = true, .latency_max = HV_MS(600)},
+    {.name = "ids again", WRITING, DATABASE, .batch_fails = 300, .hangs = 30, .reused = 1500, .members = 1},
     {.name = "everything", WRITING, DATABASE, KAFKA, LEADERSHIP, FLAWS, .puzzle = 60, .undeletable = 60, .locked = 60,
-     .cached_keys = 1500, .members = 2},
+     .cached_keys = 1500, .reused = 100, .members = 2},
 };
 
 #define WEATHERS (sizeof weathers / sizeof *weathers)
@@ -55,7 +56,7 @@ static void vary(struct sim *sim) {
         &w->claim_drops, &w->settle_drops, &w->database_restarts, &w->batch_fails, &w->queue_full,
         &w->open_fails,
         &w->slow_purges, &w->client_fatal, &w->hangs, &w->poison, &w->defective, &w->oversize, &w->puzzle,
-        &w->undeletable, &w->locked,
+        &w->undeletable, &w->locked, &w->reused,
         &w->revokes, &w->loses, &w->cuts, &w->kills, &w->pauses, &w->stops, &w->late, &w->prepared,
         &w->aborted,
         &w->cached_keys,
@@ -150,6 +151,9 @@ static void disturb_database(struct sim *sim) {
     const struct sim_weather *w = &sim->weather;
     if (sim_chance(sim, w->claim_drops)) {
         sim_link_down(some_member(sim), 0);
+    }
+    if (sim_chance(sim, w->reused)) {
+        sim_table_give_again(sim);
     }
     if (sim_chance(sim, w->settle_drops)) {
         sim_link_down(some_member(sim), 1);

@@ -20,6 +20,7 @@ struct bed {
     struct hv_random dice;
     struct hv_sender sender;
     struct hv_settle settle;
+    struct hv_intake intake;
     struct hv_actions out;
     hv_time now;
     char payload;
@@ -42,6 +43,7 @@ static int open_bed(void **state) {
     hv_sender_init(&bed->sender, &bed->slots, &bed->shards, &bed->iso, &bed->dice, &bed->config);
     hv_settle_init(&bed->settle, &bed->slots, &bed->sender, &bed->iso, &bed->dice, &bed->config);
     hv_settle_up(&bed->settle);
+    bed->intake = (struct hv_intake){&bed->slots, &bed->shards, &bed->iso, &bed->sender, &bed->settle.gone};
     *state = bed;
     return 0;
 }
@@ -222,6 +224,151 @@ static void who_does_not_lead_reads_nothing(void **state) {
     assert_int_equal(bed->out.count, 0);
 }
 
+/* Rows that are there when what was not deleted is looked for. */
+static void looked(struct bed *bed, const struct hv_claimed *rows, size_t count, bool cut, bool take) {
+    const struct hv_event event = {.type = HV_EV_FETCHED, .rows = rows, .count = count, .flag = cut};
+    hv_settle_checked(&bed->settle, &bed->intake, &event, take, false, bed->now, &bed->out);
+}
+
+static struct hv_slot *slot_of(struct bed *bed, int64_t id) {
+    uint32_t index = hv_slots_find(&bed->slots, id);
+    return index == HV_NO_SLOT ? NULL : hv_slot(&bed->slots, index);
+}
+
+static void expect_a_look(struct bed *bed, size_t count) {
+    const struct hv_action *action = statement(bed);
+    assert_non_null(action);
+    assert_int_equal(action->type, HV_ACT_FETCH);
+    assert_int_equal(action->count, count);
+}
+
+static void acknowledge_version(struct bed *bed, int64_t id, uint32_t version) {
+    acknowledge(bed, id);
+    slot_of(bed, id)->version = version;
+}
+
+/* 1 went, 2 is another row now, 3 is still there as it was, 4 was marked anew meanwhile, 5 was not looked at. */
+static void what_was_not_deleted_is_read_again(void **state) {
+    struct bed *bed = *state;
+    for (int64_t id = 1; id <= 5; id++) {
+        acknowledge_version(bed, id, 10 + (uint32_t)id);
+    }
+    expect_purge(bed, 1, 5);
+    assert_int_equal(bed->out.list[0].versions[1], 12);
+    hv_settle_purged(&bed->settle, 1, false, &bed->out);
+    expect_a_look(bed, 5);
+    slot_of(bed, 4)->version = 24; /* as intake does */
+    slot_of(bed, 4)->moved = true;
+    const struct hv_claimed rows[] = {
+        {.id = 2, .key = 2, .version = 22, .was = 22, .payload = &bed->payload},
+        {.id = 3, .version = 13, .was = 13, .payload = &bed->payload},
+        {.id = 4, .version = 24, .was = 24, .payload = &bed->payload},
+    };
+    looked(bed, rows, 3, true, true);
+    assert_null(slot_of(bed, 1));
+    assert_int_equal(slot_of(bed, 2)->state, HV_SLOT_UNSENT);
+    assert_int_equal(slot_of(bed, 2)->version, 22);
+    assert_int_equal(slot_of(bed, 3)->state, HV_SLOT_STUCK);
+    assert_int_equal(slot_of(bed, 4)->state, HV_SLOT_ACKED);
+    assert_int_equal(slot_of(bed, 5)->state, HV_SLOT_ACKED);
+    const struct hv_action *action = statement(bed);
+    assert_int_equal(action->type, HV_ACT_PURGE);
+    assert_int_equal(action->count, 2);
+    assert_int_equal(action->ids[1], 4);
+    assert_int_equal(action->versions[1], 24);
+    answer(bed);
+    expect_purge(bed, 3, 1);
+    assert_true(bed->out.list[0].flag); /* nobody waits for a lock once more */
+    slot_of(bed, 2)->payload = NULL; /* the bed's */
+}
+
+static void who_does_not_lead_leaves_the_other_row_in_the_table(void **state) {
+    struct bed *bed = *state;
+    acknowledge_version(bed, 1, 5);
+    expect_purge(bed, 1, 1);
+    hv_settle_purged(&bed->settle, 0, false, &bed->out);
+    expect_a_look(bed, 1);
+    const struct hv_claimed row = {.id = 1, .version = 6, .was = 6, .payload = &bed->payload};
+    bed->out.count = 0;
+    looked(bed, &row, 1, false, false);
+    assert_int_equal(bed->slots.used, 0);
+    assert_int_equal(bed->out.count, 1);
+    assert_int_equal(bed->out.list[0].type, HV_ACT_RELEASE);
+}
+
+static void a_check_that_is_lost_or_refused_begins_with_the_purge(void **state) {
+    struct bed *bed = *state;
+    acknowledge_version(bed, 1, 5);
+    for (int i = 0; i < 3; i++) {
+        expect_purge(bed, 1, 1);
+        hv_settle_purged(&bed->settle, 0, false, &bed->out);
+        if (i == 0) { /* before it is sent */
+            hv_settle_down(&bed->settle, bed->now);
+            hv_settle_up(&bed->settle);
+            continue;
+        }
+        expect_a_look(bed, 1);
+        if (i == 1) {
+            hv_settle_refused(&bed->settle, false, false, bed->now, &bed->out);
+        } else {
+            hv_settle_down(&bed->settle, bed->now);
+            hv_settle_up(&bed->settle);
+        }
+    }
+    expect_purge(bed, 1, 1);
+    hv_settle_purged(&bed->settle, 0, false, &bed->out);
+    expect_a_look(bed, 1);
+    looked(bed, NULL, 0, false, true); /* somebody else deleted it */
+    assert_int_equal(bed->slots.used, 0);
+    assert_null(statement(bed));
+}
+
+/* 2 of 4 rows is locked. */
+static void rows_that_are_locked_are_left_out_next_time(void **state) {
+    struct bed *bed = *state;
+    for (int64_t id = 1; id <= 4; id++) {
+        acknowledge_version(bed, id, 5);
+    }
+    expect_purge(bed, 1, 4);
+    assert_false(bed->out.list[0].flag);
+    hv_settle_refused(&bed->settle, false, true, bed->now, &bed->out);
+    expect_purge(bed, 1, 4); /* not halved */
+    assert_true(bed->out.list[0].flag);
+    hv_settle_purged(&bed->settle, 3, false, &bed->out);
+    expect_a_look(bed, 4);
+    const struct hv_claimed row = {.id = 2, .version = 5, .was = 5, .payload = &bed->payload};
+    looked(bed, &row, 1, false, true);
+    assert_int_equal(bed->slots.used, 1);
+    acknowledge_version(bed, 7, 5);
+    expect_purge(bed, 7, 1);
+    assert_false(bed->out.list[0].flag);
+    answer(bed);
+    expect_purge(bed, 2, 1);
+    assert_true(bed->out.list[0].flag);
+    answer(bed);
+    assert_int_equal(bed->slots.used, 0);
+}
+
+/* A purge is out, or done; claims bring another row with its id. */
+static void another_row_with_the_id_is_not_taken_for_the_first(void **state) {
+    struct bed *bed = *state;
+    acknowledge_version(bed, 1, 5);
+    expect_purge(bed, 1, 1);
+    const struct hv_claimed row = {.id = 1, .version = 6, .was = 6, .payload = &bed->payload};
+    assert_int_equal(hv_intake_row(&bed->intake, &row, bed->now, &bed->out), HV_INTAKE_HAD);
+    assert_int_equal(slot_of(bed, 1)->version, 5);
+    const struct hv_claimed marked = {.id = 1, .version = 7, .was = 5, .payload = &bed->payload};
+    assert_int_equal(hv_intake_row(&bed->intake, &marked, bed->now, &bed->out), HV_INTAKE_HAD);
+    assert_int_equal(slot_of(bed, 1)->version, 7);
+    hv_settle_purged(&bed->settle, 1, true, &bed->out);
+    assert_int_equal(slot_of(bed, 1)->state, HV_SLOT_PURGED);
+    assert_int_equal(hv_intake_row(&bed->intake, &marked, bed->now, &bed->out), HV_INTAKE_HAD);
+    assert_int_equal(hv_intake_row(&bed->intake, &row, bed->now, &bed->out), HV_INTAKE_TOOK);
+    assert_int_equal(slot_of(bed, 1)->state, HV_SLOT_UNSENT);
+    assert_int_equal(bed->settle.gone.count, 0);
+    slot_of(bed, 1)->payload = NULL;
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_bed, close_bed)
 
 int main(void) {
@@ -232,6 +379,11 @@ int main(void) {
         TEST(a_refusal_of_the_table_is_waited_out),
         TEST(rows_purged_while_a_mark_is_out_stay_known),
         TEST(who_does_not_lead_reads_nothing),
+        TEST(what_was_not_deleted_is_read_again),
+        TEST(who_does_not_lead_leaves_the_other_row_in_the_table),
+        TEST(a_check_that_is_lost_or_refused_begins_with_the_purge),
+        TEST(rows_that_are_locked_are_left_out_next_time),
+        TEST(another_row_with_the_id_is_not_taken_for_the_first),
         TEST(what_blocks_is_read_again_whatever_becomes_of_the_statement),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
