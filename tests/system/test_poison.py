@@ -13,7 +13,7 @@ from bed.daemon import run_once
 from bed.kafka import fresh_name
 from bed.poison import (BAD_NAME, CLASSES, DESTINATIONS, HEADERS, INTERNAL, KINDS, MISSING, READ_ONLY, RECORDS, TOO_LARGE, Outcome,
                         Topics, World, good, sprinkle)
-from bed.util import wait_until
+from bed.util import SANITIZED, wait_until
 
 POLICIES = ["block", "park", "skip"]
 SKIPPED = "skipped: its row is deleted"
@@ -476,7 +476,7 @@ def storm(bed, topics, policy, count):
         policy, expected, lasted, world.daemon.cpu_seconds(), world.daemon.position(), world.daemon.rss_bytes() / 1e6))
     # Of those that are skipped nothing else is left.
     assert world.daemon.position() < 150 + 15 * lasted + (expected if policy == "skip" else 0), world.daemon.tail()
-    assert world.daemon.rss_bytes() < 150e6
+    assert SANITIZED or world.daemon.rss_bytes() < 150e6   # a sanitizer's own memory comes on top
     if policy == "park":
         check_parked(world, outcome)
     elif policy == "skip":
