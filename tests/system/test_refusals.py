@@ -152,6 +152,40 @@ def test_clocks_that_differ_are_no_records_fault(bed, topics):
     assert not world.daemon.find("record", SKIPPED), world.daemon.tail()
 
 
+def cut_again_and_again(bed, topics, policy, count, cuts):
+    """Batches are refused while connections break: what a client had then may be in the topic, or not."""
+    rows = same_topic_rows(bed.random, topics.main, INVALID, count, 50, 10)
+    refuse(topics, INVALID_RECORD)
+    world = World(bed, topics, policy, servers=topics.broker.front_servers, limits={"blocked_backoff_max": "1s", "max_in_flight_records": 500},
+                  kafka_producer={"compression.type": "none"}).load(rows).start()
+    outcome = Outcome(rows, policy)
+    stay, done = {r.id for r in outcome.stay}, 0
+    while done < cuts and not set(world.ids()) <= stay:
+        refused = len(topics.front.refused)
+        wait_until(lambda: len(topics.front.refused) > refused or set(world.ids()) <= stay, 60, "a batch to be refused", every=0.005)
+        time.sleep(bed.random.choice([0, 0, 0.02, 0.2]) * bed.random.random())
+        done += topics.front.reset() > 0
+    world.wait_for(outcome, deadline=120)
+    world.wait_blocked(outcome)
+    world.check_arrived(outcome, "connections cut %d times, %d batches refused" % (done, len(topics.front.refused)))
+    if world.parks:
+        assert sorted(world.parked()) == [r.id for r in outcome.aside]
+    world.daemon.stop()
+
+
+@pytest.mark.parametrize("policy", ["block", "park"])
+def test_refused_while_connections_break(bed, topics, policy):
+    cut_again_and_again(bed, topics, policy, 2000, 5)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.usefixtures("each_strategy")
+def test_refused_while_connections_break_for_long(bed, topics, policy):
+    cut_again_and_again(bed, topics, policy, 40000, 100)
+
+
 # -- an error that nobody knows -------------------------------------------------------------------------------------------
 
 
