@@ -44,14 +44,14 @@ def refuse(topics, code, times=None):
 # -- in the topic of all others -------------------------------------------------------------------------------------------
 
 
-def same_topic_rows(rng, topic, kind, count, keys, bad_keys):
-    """One in a hundred is bad if there is a kind, of the last keys; as many good ones look like them."""
+def same_topic_rows(rng, topic, kind, count, keys, bad_keys, bad=True):
+    """One in a hundred is bad, of the last keys. As many good ones are as large as those that do not compress: with these and without."""
     rows = [good(n, topic, "key %03d" % (n % keys), "value %d" % n) for n in range(1, count + 1)]
     theirs = [r for r in rows if r.key >= "key %03d" % (keys - bad_keys)]
     if kind == DENSE:   # of the same sizes
         for row in rng.sample(rows, count // 100):
             rows[row.id - 1] = row._replace(value=row.value.ljust(rng.randint(LIMIT + 1, 3 * LIMIT), "."))
-    for row in rng.sample(theirs, count // 100) if kind else []:
+    for row in rng.sample(theirs, count // 100) if bad else []:
         at = rng.randrange(LIMIT)
         large = row.value + " " + LETTERS[at:at + rng.randint(LIMIT + 1, 3 * LIMIT)]
         rows[row.id - 1] = row._replace(kind=kind, value=row.value + MARK if kind == INVALID else large)
@@ -63,7 +63,7 @@ def same_topic(bed, topics, policy, kind, count, keys, bad_keys, bad=True):
     compacted = {"cleanup_policy": "compact"} if kind == INVALID else {"max_message_bytes": LIMIT}
     topic = topics.broker.create_topic(fresh_name("same"), PARTITIONS, **compacted)
     topics.acls.grant("topic", topic, "write")
-    rows = same_topic_rows(bed.random, topic, kind if bad else None, count, keys, bad_keys)
+    rows = same_topic_rows(bed.random, topic, kind, count, keys, bad_keys, bad)
     through = topics.broker.front_servers if kind == INVALID else None
     refuse(topics, INVALID_RECORD)
     world = World(bed, topics, policy, servers=through, kafka_producer={"compression.type": "none"} if through else {}).load(rows)
