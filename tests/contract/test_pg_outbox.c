@@ -193,6 +193,12 @@ static void purge(struct client *c, const int64_t *ids, size_t count) {
     wait_answer(c);
 }
 
+static void purge_versions(struct client *c, const int64_t *ids, const uint32_t *versions, size_t count, bool but_locked) {
+    forget(c);
+    hv_outbox_purge(c->outbox, ids, versions, count, but_locked);
+    wait_answer(c);
+}
+
 static void fetch(struct client *c, const int64_t *ids, size_t count) {
     forget(c);
     hv_outbox_fetch(c->outbox, ids, count);
@@ -957,6 +963,113 @@ static void test_refused_statement(void **state) {
     client_close(&c);
 }
 
+/* Who claimed rows 1 to 4 deletes these and nothing else. */
+static void versions_tell_rows_apart(const char *create) {
+    struct client c;
+    uint32_t versions[4];
+    const int64_t ids[] = {4, 1, 3, 2};
+    client_open(&c, create, "");
+    wait_up(&c);
+    for (int by_mark = 0; by_mark < 2; by_mark++) {
+        admin_sql(c.admin, "DELETE FROM outbox; INSERT INTO outbox SELECT i, 't', 'k', 'v' FROM generate_series(1, 4) i");
+        scan(&c, 0, 10, NULL, 0);
+        EXPECT_IDS(&c, 1, 2, 3, 4);
+        uint32_t before = c.records[0]->version;
+        assert_int_not_equal(before, 0);
+        assert_int_equal(c.records[0]->was, before);
+        if (by_mark) {
+            hv_ident_new(c.leader);
+            mark(&c, 0, 10);
+            EXPECT_IDS(&c, 1, 2, 3, 4);
+            assert_int_not_equal(c.records[0]->version, before);
+        }
+        for (int i = 0; i < 4; i++) {
+            assert_int_equal(c.records[i]->was, before);
+            versions[i] = c.records[ids[i] - 1]->version;
+        }
+        admin_sql(c.admin, "UPDATE outbox SET kafka_value = 'w' WHERE id = 1");
+        admin_sql(c.admin, "DELETE FROM outbox WHERE id = 2; INSERT INTO outbox SELECT i, 't', 'k', 'n' FROM generate_series(5, 5) i");
+        admin_sql(c.admin, "INSERT INTO outbox VALUES (2, 't', 'k', 'n')");
+        admin_sql(c.admin, "VACUUM (FREEZE, FULL) outbox");
+        purge_versions(&c, ids, versions, 4, by_mark);
+        assert_int_equal(c.count, 2);
+        fetch(&c, (const int64_t[]){1, 2, 3, 4, 5}, 5);
+        EXPECT_IDS(&c, 1, 2, 5);
+        purge_versions(&c, (const int64_t[]){5, 2, 1},
+                       (const uint32_t[]){c.records[2]->version, c.records[1]->version, c.records[0]->version}, 3, !by_mark);
+        assert_int_equal(c.count, 3);
+    }
+    client_close(&c);
+}
+
+static void test_versions_tell_rows_apart(void **state) {
+    (void)state;
+    versions_tell_rows_apart(TABLE_OF("bigint", "text"));
+    versions_tell_rows_apart(TABLE_OF("smallint", "bytea"));
+    versions_tell_rows_apart("CREATE TABLE outbox (id bigint PRIMARY KEY, kafka_topic text, kafka_key text, kafka_value text, kafka_header_keys "
+                             "text[], kafka_header_values text[], leader_id uuid) PARTITION BY RANGE (id);"
+                             "CREATE TABLE outbox_b PARTITION OF outbox FOR VALUES FROM (3) TO (9);"
+                             "CREATE TABLE outbox_a (leader_id uuid, gone int, kafka_value text, kafka_key text, kafka_topic text, kafka_header_values "
+                             "text[], kafka_header_keys text[], id bigint NOT NULL);"
+                             "ALTER TABLE outbox_a DROP COLUMN gone;"
+                             "ALTER TABLE outbox ATTACH PARTITION outbox_a FOR VALUES FROM (1) TO (3)");
+}
+
+/* Nothing but the id tells rows of a view apart. */
+static void test_a_view_has_no_versions(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, "DROP TABLE IF EXISTS below CASCADE; CREATE TABLE below (id bigint PRIMARY KEY, kafka_topic text, kafka_key text, kafka_value "
+                    "text, kafka_header_keys text[], kafka_header_values text[], leader_id uuid); CREATE VIEW outbox AS SELECT * FROM below", "");
+    wait_up(&c);
+    admin_sql(c.admin, "INSERT INTO outbox SELECT i, 't', 'k', 'v' FROM generate_series(1, 4) i");
+    scan(&c, 2, 10, GAPS({.lo = 0, .hi = 1}));
+    EXPECT_IDS(&c, 1, 2, 3, 4);
+    mark(&c, 0, 10);
+    EXPECT_IDS(&c, 1, 2, 3, 4);
+    assert_int_equal(c.records[0]->version, 0);
+    c.hidden = (struct hv_outbox_hidden){&(const struct hv_key_bytes){"x", 1}, 1};
+    hv_ident_new(c.leader);
+    mark(&c, 0, 10);
+    EXPECT_IDS(&c, 1, 2, 3, 4);
+    scan(&c, 0, 10, NULL, 0);
+    EXPECT_IDS(&c, 1, 2, 3, 4);
+    admin_sql(c.admin, "UPDATE outbox SET kafka_value = 'w' WHERE id = 1");
+    purge_versions(&c, (const int64_t[]){2, 1, 9}, (const uint32_t[]){0, 0, 0}, 3, true);
+    assert_int_equal(c.count, 3); /* none of them is there */
+    fetch(&c, (const int64_t[]){1, 2, 3}, 3);
+    EXPECT_IDS(&c, 3);
+    admin_sql(c.admin, "DROP VIEW outbox; DROP TABLE below");
+    client_close(&c);
+}
+
+static void test_locked_rows(void **state) {
+    (void)state;
+    struct client c;
+    client_open(&c, TABLE_OF("bigint", "text"), "");
+    wait_up(&c);
+    admin_sql(c.admin, "INSERT INTO outbox SELECT i, 't', 'k', 'v' FROM generate_series(1, 4) i");
+    scan(&c, 0, 10, NULL, 0);
+    const int64_t ids[] = {1, 2, 3, 4};
+    const uint32_t v = c.records[0]->version, versions[] = {v, v, v, v};
+    PGconn *holder = admin_open(conninfo_with(""));
+    admin_sql(holder, "BEGIN; SELECT FROM outbox WHERE id = 3 FOR KEY SHARE");
+    forget(&c);
+    hv_outbox_purge(c.outbox, ids, versions, 4, false);
+    bench_run_until(&c.bench, has_answer, &c);
+    assert_int_equal(c.refusals, 1);
+    assert_int_equal(c.failure.trouble, HV_PG_LOCKED);
+    purge_versions(&c, ids, versions, 4, true);
+    assert_int_equal(c.count, 3);
+    purge_versions(&c, ids, versions, 4, true);
+    assert_int_equal(c.count, 0);
+    admin_sql(holder, "ROLLBACK");
+    purge_versions(&c, ids, versions, 4, false);
+    assert_int_equal(c.count, 1);
+    admin_close(holder);
+    client_close(&c);
+}
+
 static void test_session_lost_during_a_mark(void **state) {
     (void)state;
     struct client c;
@@ -1052,6 +1165,7 @@ static void work_without_scans(const char *what, const char *create, const char 
     admin_sql(c.admin, "SELECT pg_stat_force_next_flush()");
     char *before = scans(c.admin);
     static int64_t ids[5000];
+    static uint32_t versions[5000];
     static const uint32_t limits[] = {1, 5000, 1000, 100, 1000, 5000, 10, 1000, 1000, 1000};
     memset(c.leader, 0, sizeof c.leader);
     for (int round = 0; round < 10; round++) {
@@ -1060,13 +1174,18 @@ static void work_without_scans(const char *what, const char *create, const char 
         assert_int_equal(count, limits[round]);
         for (size_t i = 0; i < count; i++) {
             ids[i] = c.records[i]->id;
+            versions[i] = c.records[i]->version;
         }
         fetch(&c, ids, 5 < count ? 5 : count);
         assert_int_equal(c.count, 5 < count ? 5 : count);
         admin_unmark(c.admin, ids[0]);
         list(&c, from_id, INT64_MAX, limits[round]);
         scan_in_all_forms(&c, from_id, limits[round], round < 2);
-        purge(&c, ids, round % 2 == 0 ? count : 10 < count ? 10 : count);
+        count = round % 2 == 0 ? count : 10 < count ? 10 : count;
+        purge_versions(&c, ids, versions, count, round >= 5);
+        assert_int_equal(c.count, count - 1); /* but the one that is not marked any more */
+        purge(&c, ids, count);
+        assert_int_equal(c.count, 1);
     }
     PGconn *admin = c.admin;
     c.admin = admin_open(conninfo_with(""));
@@ -1137,6 +1256,9 @@ int main(void) {
         cmocka_unit_test(test_table_names),
         cmocka_unit_test(test_table_with_a_strange_name),
         cmocka_unit_test(test_refused_statement),
+        cmocka_unit_test(test_versions_tell_rows_apart),
+        cmocka_unit_test(test_a_view_has_no_versions),
+        cmocka_unit_test(test_locked_rows),
         cmocka_unit_test(test_session_lost_during_a_mark),
         cmocka_unit_test(test_no_statement_reads_the_whole_table),
     };
