@@ -3,7 +3,8 @@
  *
  * We remember the highest id seen and the gaps below it (gaps.h), and claim, in one statement and so in one snapshot, what is above and
  * what has appeared in the gaps: so dead rows are not walked. All starts from the first id when leadership begins, on a new connection,
- * and after a *refresh*: a new leader id, under which every row is claimed anew. What we hold in memory stays there: a row that comes again is known by its id.
+ * and after a *refresh*: a new leader id, under which every row is claimed anew. What we hold in memory stays there: a row that comes
+ * again is known by its id, and by the version that it had (slots.h).
  *
  * Two strategies; rows come in the order of ids from both, and what follows is the same. They may take turns on one table.
  *
