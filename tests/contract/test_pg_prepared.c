@@ -171,7 +171,7 @@ static void test_more_statements_than_are_kept(void **state) {
     client_open(&c);
     for (int turn = 0; turn < 2; turn++) {
         for (int i = 0; i < HV_PG_PREPARED_MAX + 3; i++) {
-            char value[8];
+            char value[16];
             snprintf(value, sizeof value, "%d", i);
             snprintf(sql[i], sizeof sql[i], "SELECT '%d'", i);
             often(&c, sql[i]);
