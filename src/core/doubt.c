@@ -1,12 +1,18 @@
 /* See doubt.h. */
 #include "core/doubt.h"
 
+#include <stdlib.h>
+
+#include "base/memory.h"
+
 #define SAME HV_MS(100)         /* refusals this close are those of one client */
 #define MEMORY HV_SECONDS(10)   /* a batch that is refused later than this after the last one is the first again */
 #define SPAN HV_SECONDS(1)
-#define ENOUGH 500              /* records that pass between two refused batches: apart they take as long as a new client does (measured) */
+#define ENOUGH 2000             /* records that pass between two refused batches: apart they take as long as a new client does (measured) */
 #define SPAN_MAX HV_SECONDS(60)
 #define LIKENESS HV_SECONDS(600) /* that no record showed for so long is forgotten */
+#define REPUTE HV_SECONDS(60)    /* of a key, and... */
+#define REPUTE_RECORDS 1000      /* ... so many of its records clear it, too */
 
 /* doubts->count: there is none. */
 static uint32_t find(const struct hv_doubts *doubts, uint32_t topic) {
@@ -19,6 +25,26 @@ static uint32_t find(const struct hv_doubts *doubts, uint32_t topic) {
 
 static bool is_like_refused(const struct hv_doubt *doubt, const struct hv_slot *slot) {
     return slot->bytes >= doubt->too_large;
+}
+
+static struct hv_repute *repute_of(const struct hv_doubts *doubts, const struct hv_slot *slot, hv_time now) {
+    if (now >= doubts->reputes_until) {
+        return NULL;
+    }
+    struct hv_repute *repute = &doubts->reputes[slot->key % HV_REPUTES];
+    return repute->key == slot->key && repute->left > 0 && now < repute->until ? repute : NULL;
+}
+
+static void note_repute(struct hv_doubts *doubts, const struct hv_slot *slot, hv_time now) {
+    if (doubts->reputes == NULL) {
+        doubts->reputes = hv_calloc(HV_REPUTES, sizeof *doubts->reputes);
+    }
+    doubts->reputes_until = now + REPUTE;
+    doubts->reputes[slot->key % HV_REPUTES] = (struct hv_repute){slot->key, now + REPUTE, REPUTE_RECORDS};
+}
+
+void hv_doubts_fini(struct hv_doubts *doubts) {
+    free(doubts->reputes);
 }
 
 static bool is_over(const struct hv_doubt *doubt, hv_time now) {
@@ -91,16 +117,22 @@ void hv_doubts_note_passed(struct hv_doubts *doubts, uint32_t topic) {
 void hv_doubts_refused_alone(struct hv_doubts *doubts, const struct hv_slot *slot, bool by_size, bool again, hv_time now) {
     bool first;
     struct hv_doubt *doubt = get(doubts, slot->topic, now, &first);
-    if (!again && !is_like_refused(doubt, slot) && now < doubt->until) {
+    bool foretold = again || is_like_refused(doubt, slot) || repute_of(doubts, slot, now) != NULL;
+    if (!foretold && now < doubt->until) {
         doubt->until = hv_time_max(doubt->until, now + SPAN);
     }
     if (by_size) {
         doubt->too_large = slot->bytes < doubt->too_large ? slot->bytes : doubt->too_large;
         doubt->learned = now;
     }
+    note_repute(doubts, slot, now);
 }
 
-void hv_doubts_passed_alone(struct hv_doubts *doubts, const struct hv_slot *slot) {
+void hv_doubts_passed_alone(struct hv_doubts *doubts, const struct hv_slot *slot, bool again, hv_time now) {
+    struct hv_repute *repute = repute_of(doubts, slot, now);
+    if (repute != NULL) {
+        repute->left = again ? 0 : repute->left - 1;
+    }
     uint32_t at = find(doubts, slot->topic);
     if (at < doubts->count && is_like_refused(&doubts->list[at], slot)) {
         doubts->list[at].too_large = slot->bytes + 1;
@@ -108,6 +140,9 @@ void hv_doubts_passed_alone(struct hv_doubts *doubts, const struct hv_slot *slot
 }
 
 enum hv_way hv_doubts_find_way(const struct hv_doubts *doubts, const struct hv_slot *slot, hv_time now) {
+    if (repute_of(doubts, slot, now) != NULL) {
+        return HV_WAY_ALONE;
+    }
     uint32_t at = find(doubts, slot->topic);
     if (at == doubts->count) {
         return HV_WAY_OF_ALL;

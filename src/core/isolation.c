@@ -28,6 +28,7 @@ void hv_isolation_init(struct hv_isolation *iso, struct hv_slots *slots, struct 
 
 void hv_isolation_fini(struct hv_isolation *iso) {
     hv_removal_forget_told(iso);
+    hv_doubts_fini(&iso->doubts);
     hv_keys_fini(&iso->keys);
 }
 
@@ -404,7 +405,7 @@ void hv_isolation_acked(struct hv_isolation *iso, uint32_t index, hv_time now, s
     struct hv_slot *slot = hv_slot(iso->slots, index);
     struct hv_key *key = hv_key(&iso->keys, slot->trouble);
     if (slot->way == HV_WAY_ALONE) {
-        hv_doubts_passed_alone(&iso->doubts, slot);
+        hv_doubts_passed_alone(&iso->doubts, slot, key->trial, now);
     }
     hv_slot_move(slot, HV_SLOT_ACKED);
     slot->since = now;

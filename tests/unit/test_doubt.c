@@ -10,12 +10,13 @@
 #include "core/doubt.h"
 
 static bool in_doubt(const struct hv_doubts *doubts, uint32_t topic, hv_time now) {
-    const struct hv_slot slot = {.topic = topic, .bytes = 1};
+    const struct hv_slot slot = {.topic = topic, .bytes = 1, .key = 1};
     return hv_doubts_way(doubts, &slot, now) == HV_WAY_APART;
 }
 
 static void refuse_alone(struct hv_doubts *doubts, uint32_t topic, hv_time now) {
-    const struct hv_slot slot = {.topic = topic, .bytes = 1};
+    static uint64_t key = 2; /* another each time */
+    const struct hv_slot slot = {.topic = topic, .bytes = 1, .key = key++ % HV_REPUTES};
     hv_doubts_refused_alone(doubts, &slot, false, false, now);
 }
 
@@ -57,12 +58,12 @@ static void no_doubt_while_many_pass_in_between(void **state) {
     for (int i = 0; i < 20; i++) {
         hv_doubts_batch_refused(&doubts, 7, HV_SECONDS(i));
         assert_false(in_doubt(&doubts, 7, HV_SECONDS(i)));
-        for (int n = 0; n < 500; n++) {
+        for (int n = 0; n < 2000; n++) {
             hv_doubts_passed(&doubts, 7);
         }
     }
     hv_doubts_batch_refused(&doubts, 7, HV_SECONDS(20));
-    for (int n = 0; n < 499; n++) {
+    for (int n = 0; n < 1999; n++) {
         hv_doubts_passed(&doubts, 7);
         hv_doubts_passed(&doubts, 8);
     }
@@ -84,6 +85,7 @@ static void it_lasts_as_long_as_records_are_refused_alone(void **state) {
     refuse_alone(&doubts, 8, HV_SECONDS(100));
     assert_false(in_doubt(&doubts, 7, HV_SECONDS(102)));
     assert_false(in_doubt(&doubts, 8, HV_SECONDS(100)));
+    hv_doubts_fini(&doubts);
 }
 
 static void of_too_many_topics_the_oldest_is_forgotten(void **state) {
@@ -103,7 +105,7 @@ static void of_too_many_topics_the_oldest_is_forgotten(void **state) {
 }
 
 static enum hv_way way(const struct hv_doubts *doubts, uint32_t topic, uint32_t bytes) {
-    const struct hv_slot slot = {.topic = topic, .bytes = bytes};
+    const struct hv_slot slot = {.topic = topic, .bytes = bytes, .key = 1};
     return hv_doubts_way(doubts, &slot, HV_SECONDS(20));
 }
 
@@ -122,12 +124,38 @@ static void what_is_as_large_goes_alone(void **state) {
     assert_int_equal(way(&doubts, 7, UINT32_MAX - 1), HV_WAY_ALONE);
     assert_int_equal(way(&doubts, 8, 5000), HV_WAY_OF_ALL);
     slot.bytes = 3500; /* the topic's limit was raised */
-    hv_doubts_passed_alone(&doubts, &slot);
+    hv_doubts_passed_alone(&doubts, &slot, false, HV_SECONDS(20));
     assert_int_equal(way(&doubts, 7, 3500), HV_WAY_OF_ALL);
     assert_int_equal(way(&doubts, 7, 3501), HV_WAY_ALONE);
     slot.bytes = 10;
-    hv_doubts_passed_alone(&doubts, &slot);
+    hv_doubts_passed_alone(&doubts, &slot, false, HV_SECONDS(20));
     assert_int_equal(way(&doubts, 7, 3501), HV_WAY_ALONE);
+    hv_doubts_fini(&doubts);
+}
+
+static enum hv_way way_of_key(const struct hv_doubts *doubts, uint64_t key, hv_time now) {
+    const struct hv_slot slot = {.topic = 7, .bytes = 1, .key = key};
+    return hv_doubts_way(doubts, &slot, now);
+}
+
+/* After one of its records was refused a key goes alone, until enough of it passed, or the record itself, or a minute did. */
+static void a_key_loses_its_repute_for_a_while(void **state) {
+    (void)state;
+    struct hv_doubts doubts = {.count = 0};
+    struct hv_slot slot = {.topic = 7, .bytes = 1, .key = 5};
+    hv_doubts_refused_alone(&doubts, &slot, false, false, 0);
+    assert_int_equal(way_of_key(&doubts, 5, 1), HV_WAY_ALONE);
+    assert_int_equal(way_of_key(&doubts, 5 + HV_REPUTES, 1), HV_WAY_OF_ALL);
+    assert_int_equal(way_of_key(&doubts, 5, HV_SECONDS(60)), HV_WAY_OF_ALL);
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(way_of_key(&doubts, 5, 1), HV_WAY_ALONE);
+        hv_doubts_passed_alone(&doubts, &slot, false, 1);
+    }
+    assert_int_equal(way_of_key(&doubts, 5, 1), HV_WAY_OF_ALL);
+    hv_doubts_refused_alone(&doubts, &slot, false, true, 2);
+    hv_doubts_passed_alone(&doubts, &slot, true, 3);
+    assert_int_equal(way_of_key(&doubts, 5, 3), HV_WAY_OF_ALL);
+    hv_doubts_fini(&doubts);
 }
 
 /* What was foreseen took no batch with it: no reason to hold up all others for longer. */
@@ -141,6 +169,7 @@ static void what_was_foretold_is_no_reason_for_doubt(void **state) {
         assert_true(in_doubt(&doubts, 7, now) == (now < HV_SECONDS(2)));
         hv_doubts_refused_alone(&doubts, &slot, true, false, now);
     }
+    hv_doubts_fini(&doubts);
 }
 
 /* ... for ten minutes, while doubts come and go. */
@@ -167,6 +196,7 @@ int main(void) {
         cmocka_unit_test(no_doubt_while_many_pass_in_between),
         cmocka_unit_test(it_lasts_as_long_as_records_are_refused_alone),
         cmocka_unit_test(what_is_as_large_goes_alone),
+        cmocka_unit_test(a_key_loses_its_repute_for_a_while),
         cmocka_unit_test(what_was_foretold_is_no_reason_for_doubt),
         cmocka_unit_test(likeness_is_forgotten_after_a_while),
         cmocka_unit_test(of_too_many_topics_the_oldest_is_forgotten),

@@ -404,7 +404,7 @@ static void what_is_as_large_as_a_refused_one_goes_alone_at_once(void **state) {
     assert_int_equal(bed->lanes[3], HV_LANE_SUSPECTS);
     assert_true(bed->alone[3]);
     report(bed, 3, HV_DELIVERED); /* somebody raised the limit */
-    add_large(bed, 4, 1, 500);
+    add_large(bed, 4, 1, 500)->key = 4;
     go(bed);
     assert_int_equal(bed->lanes[4], HV_LANE_RECORDS);
 }
