@@ -7,7 +7,7 @@
 
 #define FEED_MAX 1000              /* records handed over in one turn */
 #define QUANTUM 32                 /* records of one shard in a row while others wait */
-#define DRAIN_LIMIT HV_SECONDS(1)  /* brokers that are well answer sooner */
+#define DRAIN_LIMIT HV_SECONDS(3)  /* brokers that are well answer sooner */
 #define PURGE_LIMIT HV_SECONDS(5)  /* measured: 1 ms, 90 at most */
 #define SUSPECTS_IDLE HV_SECONDS(60)
 #define FULL_PAUSE HV_MS(10)
