@@ -81,7 +81,7 @@ def same_topic(bed, topics, policy, kind, count, keys, bad_keys, bad=True):
     world.wait_blocked(outcome)
     report = world.check_arrived(outcome, "%s, %d of %d keys" % (kind, bad_keys if bad else 0, keys))
     # None; but what a busy machine does not answer within the second that harvestd gives it goes again.
-    assert report.duplicates <= count // 200, report
+    assert report.duplicates <= count // 200, str(report)
     if world.parks:
         assert sorted(world.parked()) == [r.id for r in outcome.aside]
     if policy == "skip":
