@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bed.util import wait_until
+from bed.util import SANITIZED, wait_until
 
 
 def under_load(bed, database, broker=None, limits=None, **options):
@@ -144,7 +144,7 @@ def test_broker_hangs_for_20_seconds(bed):
     assert not daemon.find("kafka", "rewinding", since=since), daemon.tail()
     assert not daemon.find("leader", "fenced", since=since)
     broker.thaw()
-    assert share < 0.05
+    assert share < (0.1 if SANITIZED else 0.05)   # all of it the daemon's own thread: claims, as rows keep coming
     finish(bed, app, collector, daemon)
     woken = daemon.find("kafka", "rewinding", since=since)
     bed.note("rewound after the broker woke: %s" % ([line.get("reason") for line in woken] or "no"))
