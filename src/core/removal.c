@@ -73,6 +73,7 @@ enum hv_poison hv_removal_ask(struct hv_isolation *iso, hv_time now, const struc
         }
         assert(!key->asked); /* one statement at a time */
         key->asked = true;
+        hv_slot(iso->slots, key->removing)->other = false;
         iso->removed_ids[count] = key->id;
         iso->removed[count++] = (struct hv_removed){
             .id = key->id, .version = hv_slot(iso->slots, key->removing)->version, .code = key->code, .reason = key->reason, .attempts = key->attempts, .failing_for = now - key->since};
@@ -105,11 +106,24 @@ const int64_t *hv_removal_asked_ids(struct hv_isolation *iso, size_t *ret_count)
     size_t count = 0;
     for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY; i = hv_keys_next(&iso->keys, i)) {
         if (is_asked(hv_key(&iso->keys, i))) {
+            hv_slot(iso->slots, hv_key(&iso->keys, i)->removing)->other = false;
             iso->removed_ids[count++] = hv_key(&iso->keys, i)->id;
         }
     }
     *ret_count = count;
     return iso->removed_ids;
+}
+
+bool hv_removal_sees_others(const struct hv_isolation *iso) {
+    bool seen = false;
+    if (hv_removal_asked(iso) == 0) {
+        return false;
+    }
+    for (uint32_t i = hv_keys_next(&iso->keys, HV_NO_KEY); i != HV_NO_KEY && !seen; i = hv_keys_next(&iso->keys, i)) {
+        const struct hv_key *key = &iso->keys.table[i];
+        seen = is_asked(key) && hv_slot(iso->slots, key->removing)->other;
+    }
+    return seen;
 }
 
 void hv_removal_done(struct hv_isolation *iso, struct hv_list *gone, struct hv_actions *out) {

@@ -30,6 +30,8 @@ void hv_removal_forget(struct hv_isolation *iso, uint32_t key);
 /* What is asked for: so many rows, these. */
 uint32_t hv_removal_asked(const struct hv_isolation *iso);
 const int64_t *hv_removal_asked_ids(struct hv_isolation *iso, size_t *ret_count);
+/* Was another row seen in the place of one of them, since the last call that asked? */
+bool hv_removal_sees_others(const struct hv_isolation *iso);
 /* Of what is asked for, this row is still there: it is not removed as it is now, its key is blocked until it was read again. */
 void hv_removal_stays(struct hv_isolation *iso, int64_t id, hv_time now, struct hv_actions *out);
 

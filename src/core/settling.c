@@ -123,6 +123,15 @@ void hv_settle_mark_answered(struct hv_settle *settle) {
     }
 }
 
+/* A claim brought another row with the id of one that is leaving: it was deleted, and its id given again, before we were told. */
+static bool others_were_seen(const struct hv_settle *settle) {
+    bool seen = hv_removal_sees_others(settle->iso);
+    for (uint32_t index = settle->purging.first; index != HV_NO_SLOT && !seen; index = hv_slot(settle->slots, index)->next) {
+        seen = hv_slot(settle->slots, index)->other;
+    }
+    return seen;
+}
+
 /* The rows that were to be removed are gone. */
 static void removed(struct hv_settle *settle, bool mark_is_out, struct hv_actions *out) {
     settle->state = HV_SETTLE_IDLE;
@@ -157,7 +166,7 @@ static void grow(const struct hv_settle *settle, uint32_t *batch) {
 void hv_settle_parked(struct hv_settle *settle, size_t parked, bool mark_is_out, struct hv_actions *out) {
     assert(settle->state == HV_SETTLE_PARKING);
     settle->state = HV_SETTLE_IDLE;
-    settle->check = parked < hv_removal_asked(settle->iso);
+    settle->check = parked < hv_removal_asked(settle->iso) || others_were_seen(settle);
     if (!settle->check) {
         removed(settle, mark_is_out, out);
     }
@@ -167,7 +176,7 @@ void hv_settle_purged(struct hv_settle *settle, size_t deleted, bool mark_is_out
     assert(settle->state == HV_SETTLE_PURGING || settle->state == HV_SETTLE_SKIPPING);
     bool removal = settle->state == HV_SETTLE_SKIPPING;
     settle->state = HV_SETTLE_IDLE;
-    settle->check = deleted < (removal ? hv_removal_asked(settle->iso) : settle->purging.count);
+    settle->check = deleted < (removal ? hv_removal_asked(settle->iso) : settle->purging.count) || others_were_seen(settle);
     if (!removal) {
         grow(settle, settle->of_stuck ? &settle->stuck_batch : &settle->batch);
     }
@@ -183,6 +192,7 @@ void hv_settle_purged(struct hv_settle *settle, size_t deleted, bool mark_is_out
 static bool check(struct hv_settle *settle, struct hv_actions *out) {
     size_t count = 0;
     for (uint32_t index = settle->purging.first; index != HV_NO_SLOT; index = hv_slot(settle->slots, index)->next) {
+        hv_slot(settle->slots, index)->other = false;
         settle->ids[count++] = hv_slot(settle->slots, index)->id;
     }
     struct hv_action *action = hv_actions_add(out, HV_ACT_FETCH);
@@ -243,6 +253,9 @@ void hv_settle_checked(struct hv_settle *settle, struct hv_intake *intake, const
     }
     if (removal && last < INT64_MAX) {
         hv_removal_again(settle->iso);
+    } else if (others_were_seen(settle)) { /* after this was read */
+        settle->check = true;
+        return;
     } else if (removal && hv_removal_asked(settle->iso) > 0) {
         removed(settle, mark_is_out, out);
     }
@@ -303,7 +316,7 @@ static void purge(struct hv_settle *settle, struct hv_list *from, uint32_t limit
         }
         hv_slot_move(slot, HV_SLOT_PURGING);
         hv_list_append(settle->slots, &settle->purging, index);
-        slot->moved = false;
+        slot->moved = slot->other = false;
         settle->versions[count] = slot->version;
         settle->ids[count++] = slot->id;
     }

@@ -54,6 +54,7 @@ struct hv_slot {
     uint8_t lane : 2;     /* while in flight */
     bool defective : 1;
     bool moved : 1;       /* we gave the row another version since its purge was sent */
+    bool other : 1;       /* another row was seen in its place since then, or since its check was */
     uint8_t way : 2;      /* enum hv_way, at least: what was refused, perhaps because of another record, takes another */
     uint8_t puzzles : 4;  /* so often it failed for a reason that we do not know (HV_PUZZLING) */
 };

@@ -360,13 +360,42 @@ static void another_row_with_the_id_is_not_taken_for_the_first(void **state) {
     const struct hv_claimed marked = {.id = 1, .version = 7, .was = 5, .payload = &bed->payload};
     assert_int_equal(hv_intake_row(&bed->intake, &marked, bed->now, &bed->out), HV_INTAKE_HAD);
     assert_int_equal(slot_of(bed, 1)->version, 7);
+    hv_settle_purged(&bed->settle, 1, true, &bed->out); /* the first one is gone, so the other is there, or was */
+    expect_a_look(bed, 1);
+    looked(bed, &row, 1, false, true);
+    assert_int_equal(slot_of(bed, 1)->state, HV_SLOT_UNSENT);
+    assert_int_equal(slot_of(bed, 1)->version, 6);
+    slot_of(bed, 1)->payload = NULL;
+}
+
+static void another_row_that_comes_after_the_purge_is_taken_at_once(void **state) {
+    struct bed *bed = *state;
+    acknowledge_version(bed, 1, 5);
+    expect_purge(bed, 1, 1);
     hv_settle_purged(&bed->settle, 1, true, &bed->out);
     assert_int_equal(slot_of(bed, 1)->state, HV_SLOT_PURGED);
-    assert_int_equal(hv_intake_row(&bed->intake, &marked, bed->now, &bed->out), HV_INTAKE_HAD);
+    const struct hv_claimed first = {.id = 1, .version = 5, .was = 5, .payload = &bed->payload};
+    assert_int_equal(hv_intake_row(&bed->intake, &first, bed->now, &bed->out), HV_INTAKE_HAD);
+    const struct hv_claimed row = {.id = 1, .version = 6, .was = 6, .payload = &bed->payload};
     assert_int_equal(hv_intake_row(&bed->intake, &row, bed->now, &bed->out), HV_INTAKE_TOOK);
     assert_int_equal(slot_of(bed, 1)->state, HV_SLOT_UNSENT);
     assert_int_equal(bed->settle.gone.count, 0);
     slot_of(bed, 1)->payload = NULL;
+}
+
+/* The look's own snapshot may be older than what a claim brought meanwhile. */
+static void a_look_that_came_too_early_is_repeated(void **state) {
+    struct bed *bed = *state;
+    acknowledge_version(bed, 1, 5);
+    expect_purge(bed, 1, 1);
+    hv_settle_purged(&bed->settle, 0, false, &bed->out);
+    expect_a_look(bed, 1);
+    const struct hv_claimed row = {.id = 1, .version = 6, .was = 6, .payload = &bed->payload};
+    assert_int_equal(hv_intake_row(&bed->intake, &row, bed->now, &bed->out), HV_INTAKE_HAD);
+    looked(bed, NULL, 0, false, true);
+    expect_a_look(bed, 1);
+    looked(bed, NULL, 0, false, true); /* it is gone as well */
+    assert_int_equal(bed->slots.used, 0);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_bed, close_bed)
@@ -384,6 +413,8 @@ int main(void) {
         TEST(a_check_that_is_lost_or_refused_begins_with_the_purge),
         TEST(rows_that_are_locked_are_left_out_next_time),
         TEST(another_row_with_the_id_is_not_taken_for_the_first),
+        TEST(another_row_that_comes_after_the_purge_is_taken_at_once),
+        TEST(a_look_that_came_too_early_is_repeated),
         TEST(what_blocks_is_read_again_whatever_becomes_of_the_statement),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
