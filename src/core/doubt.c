@@ -11,8 +11,8 @@
 #define ENOUGH 2000             /* records that pass between two refused batches: apart they take as long as a new client does (measured) */
 #define SPAN_MAX HV_SECONDS(60)
 #define LIKENESS HV_SECONDS(600) /* that no record showed for so long is forgotten */
-#define REPUTE HV_SECONDS(60)    /* of a key, and... */
-#define REPUTE_RECORDS 1000      /* ... so many of its records clear it, too */
+#define REPUTE HV_SECONDS(10)    /* of a key, and... */
+#define REPUTE_RECORDS 100       /* ... so many of its records clear it, too */
 
 /* doubts->count: there is none. */
 static uint32_t find(const struct hv_doubts *doubts, uint32_t topic) {
