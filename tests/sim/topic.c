@@ -78,7 +78,7 @@ static void check_latency(struct sim *sim, int64_t id) {
 
 /* A mark that takes effect when its connection was given up, and all was marked anew meanwhile, makes other versions of rows that are held. */
 static bool late_marks(const struct sim *sim) {
-    return sim->weather.claim.lost_later > 0 && (!sim->config.by_cursor || sim->count.refreshes > 0);
+    return (sim->weather.claim.lost_later > 0 || sim->weather.claim_drops > 0) && (!sim->config.by_cursor || sim->count.refreshes > 0);
 }
 
 static void append(struct sim *sim, int64_t id, int version, uint8_t flaw) {
