@@ -18,8 +18,6 @@ enum {
     REPORTS_MAX = 1000,   /* a call of the handler */
 };
 
-static_assert(sizeof(void *) >= sizeof(uint64_t), "tickets travel as pointers");
-
 struct hv_producer {
     struct hv_report refusal; /* the last one */
     struct hv_loop *loop;
@@ -65,9 +63,8 @@ static enum hv_queue_next on_reports(struct hv_producer *p, rd_kafka_event_t *ev
     const rd_kafka_message_t *message;
     while (count < REPORTS_MAX && (message = rd_kafka_event_message_next(event)) != NULL) {
         hv_gate_take(p->gate);
-        hv_routes_reported(p->routes, message);
         p->reports[count++] = (struct hv_report){
-            .ticket = (uint64_t)(uintptr_t)message->_private,
+            .ticket = hv_routes_reported(p->routes, message),
             .delivery = delivery_of(message->err),
             .code = message->err,
             .reason = rd_kafka_err2str(message->err),
@@ -167,7 +164,7 @@ static const void *bytes_or_null(const uint8_t *data, int32_t length) {
 }
 
 static rd_kafka_resp_err_t produce(void *user, rd_kafka_topic_t *topic, int32_t partition, const struct hv_record *record,
-                                   uint64_t ticket) {
+                                   void *opaque) {
     struct hv_producer *p = user;
     hv_gate_give(p->gate);
     if (hv_gate_is_over(p->gate)) { /* the process may have been stopped at any point before this */
@@ -182,7 +179,7 @@ static rd_kafka_resp_err_t produce(void *user, rd_kafka_topic_t *topic, int32_t 
     rd_kafka_resp_err_t code =
         rd_kafka_producev(p->client, RD_KAFKA_V_RKT(topic), RD_KAFKA_V_PARTITION(partition),
                           RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(key, key_length),
-                          RD_KAFKA_V_VALUE(value, value_length), RD_KAFKA_V_OPAQUE((void *)(uintptr_t)ticket),
+                          RD_KAFKA_V_VALUE(value, value_length), RD_KAFKA_V_OPAQUE(opaque),
                           RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_END);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR && headers != NULL)
         rd_kafka_headers_destroy(headers); /* taken over on success only */

@@ -36,6 +36,12 @@ struct fifo {
     size_t first, count, capacity;
 };
 
+/* The tickets of what the client has. Places that are free are a list: each holds the next one, the last the capacity. */
+struct given {
+    uint64_t *tickets;
+    uint32_t free, capacity;
+};
+
 struct partition {
     bool proven;
     bool fresh; /* in the list of those to flush */
@@ -86,6 +92,7 @@ struct hv_routes {
     bool random_if_empty;
     struct hv_route_limits limits;
     bool prove, purged, closing;
+    struct given given;
     uint32_t in_flight;       /* records that the client has */
     uint32_t unhurried;       /* of these, given since it was told to hurry */
     bool hurrying;            /* the worker that tells it has not come back */
@@ -135,6 +142,43 @@ static void fifo_report(struct hv_routes *routes, struct fifo *fifo, rd_kafka_re
     while (fifo->count > 0) {
         routes->handler->report(routes->user, fifo_take(fifo).ticket, code);
     }
+}
+
+/* ---- given records ---- */
+
+static_assert(sizeof(void *) >= sizeof(uint64_t), "a place and a partition travel as a pointer");
+
+/* What travels with a record through the client: its place, and its partition, which librdkafka may have to ask for (and a report need
+ * not tell). */
+static void *opaque_of(uint32_t place, int32_t partition) {
+    return (void *)(uintptr_t)((uint64_t)place << 32 | (uint32_t)partition);
+}
+
+static int32_t partition_in(const void *opaque) {
+    return (int32_t)(uint32_t)(uintptr_t)opaque;
+}
+
+static void *given_put(struct given *given, uint64_t ticket, int32_t partition) {
+    if (given->free == given->capacity) {
+        given->capacity = given->capacity == 0 ? 64 : given->capacity * 2;
+        given->tickets = hv_realloc(given->tickets, given->capacity, sizeof *given->tickets);
+        for (uint32_t i = given->free; i < given->capacity; i++) {
+            given->tickets[i] = i + 1;
+        }
+    }
+    uint32_t place = given->free;
+    given->free = (uint32_t)given->tickets[place];
+    given->tickets[place] = ticket;
+    return opaque_of(place, partition);
+}
+
+static uint64_t given_take(struct given *given, const void *opaque) {
+    uint32_t place = (uint32_t)((uintptr_t)opaque >> 32);
+    assert(place < given->capacity);
+    uint64_t ticket = given->tickets[place];
+    given->tickets[place] = given->free;
+    given->free = place;
+    return ticket;
 }
 
 /* ---- partitions ---- */
@@ -205,44 +249,45 @@ static bool may_begin(const struct hv_routes *routes, struct partition *partitio
 /* Who gives a record may be interrupted at any point, and while that lasts librdkafka takes the others. So there is a last look at the
  * clock from within, when all that is left to do is to put it into the queue: as a partitioner, which may refuse. */
 struct last_look {
-    int32_t partition;
     hv_time until;
     bool too_late;
 };
 
 static _Thread_local struct last_look *last_look;
 
+/* On a thread of librdkafka's there is none: it had forgotten the topic, took the record nevertheless, and knows the topic again. */
 static int32_t look_at_clock(const rd_kafka_topic_t *topic, const void *key, size_t length, int32_t count, void *opaque,
                              void *message_opaque) {
     (void)topic;
     (void)key;
     (void)length;
     (void)opaque;
-    (void)message_opaque;
-    if (last_look == NULL) {
-        return count; /* a topic that librdkafka has forgotten meanwhile: there is no such partition */
+    if (last_look != NULL && hv_loop_clock() > last_look->until) {
+        last_look->too_late = true;
+        return count; /* there is no such partition */
     }
-    last_look->too_late = hv_loop_clock() > last_look->until;
-    return last_look->too_late ? count : last_look->partition;
+    return partition_in(message_opaque);
 }
 
 static rd_kafka_resp_err_t produce(struct hv_routes *routes, struct topic *topic, int32_t number, const struct hv_record *record,
-                                   uint64_t ticket) {
+                                   void *opaque) {
     const struct partition *partition = &topic->partitions[number];
     if (partition->in_flight < PIPELINE) {
-        return routes->handler->produce(routes->user, topic->handle, number, record, ticket);
+        return routes->handler->produce(routes->user, topic->handle, number, record, opaque);
     }
-    struct last_look look = {.partition = number, .until = last_moment(routes, partition)};
+    struct last_look look = {.until = last_moment(routes, partition)};
     last_look = &look;
-    rd_kafka_resp_err_t code = routes->handler->produce(routes->user, topic->handle, RD_KAFKA_PARTITION_UA, record, ticket);
+    rd_kafka_resp_err_t code = routes->handler->produce(routes->user, topic->handle, RD_KAFKA_PARTITION_UA, record, opaque);
     last_look = NULL;
     return look.too_late ? TOO_LATE : code;
 }
 
 static rd_kafka_resp_err_t give(struct hv_routes *routes, struct topic *topic, int32_t number, const struct hv_record *record,
                                 uint64_t ticket) {
-    rd_kafka_resp_err_t code = produce(routes, topic, number, record, ticket);
+    void *opaque = given_put(&routes->given, ticket, number);
+    rd_kafka_resp_err_t code = produce(routes, topic, number, record, opaque);
     if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        given_take(&routes->given, opaque);
         return code;
     }
     struct partition *partition = &topic->partitions[number];
@@ -258,7 +303,7 @@ static void ask_for(struct hv_routes *routes, struct topic *topic);
 
 /* The client does not take a record. */
 static void refuse(struct hv_routes *routes, struct topic *topic, uint64_t ticket, rd_kafka_resp_err_t code) {
-    routes->broken = true;
+    routes->broken = routes->prove;
     routes->handler->report(routes->user, ticket, code);
     if (code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC || code == RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION) {
         ask_for(routes, topic); /* it was deleted, perhaps made again */
@@ -440,7 +485,7 @@ static void ask_for(struct hv_routes *routes, struct topic *topic) {
 /* The topic was deleted and made again with fewer partitions. */
 static void lose_partitions(struct hv_routes *routes, struct topic *topic, int32_t count) {
     for (int32_t n = count; n < topic->partition_count; n++) {
-        routes->broken = routes->broken || topic->partitions[n].held.count > 0;
+        routes->broken = routes->broken || (routes->prove && topic->partitions[n].held.count > 0);
         fifo_report(routes, &topic->partitions[n].held, RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION);
     }
     topic->partition_count = count;
@@ -583,26 +628,30 @@ rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_rec
     return RD_KAFKA_RESP_ERR_NO_ERROR;
 }
 
-void hv_routes_reported(struct hv_routes *routes, const rd_kafka_message_t *message) {
+uint64_t hv_routes_reported(struct hv_routes *routes, const rd_kafka_message_t *message) {
+    uint64_t ticket = given_take(&routes->given, message->_private);
+    struct topic *topic = rd_kafka_topic_opaque(message->rkt);
+    int32_t number = partition_in(message->_private);
     assert(routes->in_flight > 0);
     routes->in_flight--;
-    struct topic *topic = message->rkt != NULL ? rd_kafka_topic_opaque(message->rkt) : NULL;
-    if (topic == NULL || message->partition < 0 || message->partition >= topic->partition_count) {
-        return;
+    if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        routes->broken = routes->prove;
     }
-    struct partition *partition = &topic->partitions[message->partition];
+    if (number >= topic->partition_count) {
+        return ticket; /* lost since */
+    }
+    struct partition *partition = &topic->partitions[number];
     if (partition->in_flight > 0) {
         partition->in_flight--;
     }
     if (message->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
         partition->proven = true;
         partition->last_ack = hv_loop_now(routes->loop);
-    } else {
-        routes->broken = true;
     }
     if (partition->held.count > 0 && !routes->purged) {
-        note_fresh(routes, topic, message->partition);
+        note_fresh(routes, topic, number);
     }
+    return ticket;
 }
 
 bool hv_routes_are_full(const struct hv_routes *routes) {
@@ -667,6 +716,7 @@ static void finish_close(struct hv_routes *routes) {
     const struct hv_route_handler *handler = routes->handler;
     void *user = routes->user;
     free(routes->fresh);
+    free(routes->given.tickets);
     free(routes);
     handler->closed(user);
 }

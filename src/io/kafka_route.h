@@ -42,10 +42,10 @@ struct hv_route_limits {
 };
 
 struct hv_route_handler {
-    /* Gives a record to the client. `partition` is RD_KAFKA_PARTITION_UA if it is chosen at the last
+    /* Gives a record to the client, with `opaque`. `partition` is RD_KAFKA_PARTITION_UA if it is chosen at the last
      * moment, by a partitioner that may refuse. Called from within hv_routes_release and hv_routes_flush, and from the loop. */
     rd_kafka_resp_err_t (*produce)(void *user, rd_kafka_topic_t *topic, int32_t partition, const struct hv_record *record,
-                                   uint64_t ticket);
+                                   void *opaque);
     /* A record that was held will not be given to the client: its report. */
     void (*report)(void *user, uint64_t ticket, rd_kafka_resp_err_t code);
     /* After hv_routes_close: nothing of it uses the client any more. */
@@ -65,9 +65,9 @@ rd_kafka_resp_err_t hv_routes_send(struct hv_routes *routes, const struct hv_rec
 /* Gives to the client what was taken, as far as may be: to be called at the end of a turn that sent records. */
 void hv_routes_flush(struct hv_routes *routes);
 
-/* A record that was given to the client has been reported. What waited for that goes with hv_routes_release, once all that were
+/* A record that was given to the client has been reported: its ticket. What waited for that goes with hv_routes_release, once all that were
  * reported together are told. */
-void hv_routes_reported(struct hv_routes *routes, const rd_kafka_message_t *message);
+uint64_t hv_routes_reported(struct hv_routes *routes, const rd_kafka_message_t *message);
 void hv_routes_release(struct hv_routes *routes);
 
 /* Has a record been held back because the client's queue was full? Then hv_routes_retry is to be called once reports have been

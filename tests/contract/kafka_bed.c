@@ -146,6 +146,7 @@ static void on_log(void *user, int level, const char *facility, const char *text
     assert_non_null(facility);
     assert_non_null(text);
     r->logs++;
+    r->awaited_logs += r->awaited_log != NULL && strstr(text, r->awaited_log) != NULL;
 }
 
 const struct hv_producer_handler reports_handler = {

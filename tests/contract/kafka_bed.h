@@ -40,6 +40,8 @@ struct reports {
     size_t largest; /* call of the handler */
     int last_code;
     size_t fatal, trouble, logs;
+    const char *awaited_log; /* how often was a line with this text logged? NULL: not counted */
+    size_t awaited_logs;
     char fatal_reason[512], trouble_reason[512];
     int trouble_code;
     unsigned char seen[1 << 20]; /* how often a ticket was reported */
