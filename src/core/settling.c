@@ -203,11 +203,16 @@ static bool check(struct hv_settle *settle, struct hv_actions *out) {
     return true;
 }
 
-/* A row that was to be purged is there, in one version or another. */
+/* A row that was to be purged is there, in one version or another. If a claim brought another one meanwhile, nobody knows which is the
+ * latest: it is read again. */
 static bool check_row(struct hv_settle *settle, struct hv_intake *intake, uint32_t index, const struct hv_claimed *row, bool take, hv_time now,
                       struct hv_actions *out) {
     struct hv_slot *slot = hv_slot(settle->slots, index);
     bool same = row->version == slot->version;
+    if (!same && slot->other) {
+        hv_intake_release(row, out);
+        return false;
+    }
     if (!same) {
         hv_list_remove(settle->slots, &settle->purging, index);
         hv_slots_give(settle->slots, index);

@@ -23,8 +23,14 @@ struct bed {
     struct hv_intake intake;
     struct hv_actions out;
     hv_time now;
+    enum hv_poison policy;
     char payload;
 };
+
+static void view(void *user, const void *payload, struct hv_view *ret) {
+    (void)payload;
+    *ret = (struct hv_view){.policy = ((const struct bed *)user)->policy};
+}
 
 static int open_bed(void **state) {
     struct bed *bed = calloc(1, sizeof *bed);
@@ -36,6 +42,8 @@ static int open_bed(void **state) {
                                           .io_error_backoff_max = HV_SECONDS(1),
                                           .blocked_backoff_max = HV_SECONDS(1),
                                           .blocked_keys_max = 4,
+                                          .view = view,
+                                          .view_user = bed,
                                           .send_concurrency = 2};
     hv_slots_init(&bed->slots, RECORDS);
     hv_shards_init(&bed->shards, &bed->slots, 2);
@@ -224,6 +232,18 @@ static void who_does_not_lead_reads_nothing(void **state) {
     assert_int_equal(bed->out.count, 0);
 }
 
+/* Of a key of its own, and to be removed; of version 5. */
+static void refuse(struct bed *bed, int64_t id, enum hv_poison policy) {
+    struct hv_slot *slot = hv_slot(&bed->slots, add(bed, id));
+    bed->policy = policy;
+    slot->key = (uint64_t)id;
+    slot->version = 5;
+    slot->payload = &bed->payload;
+    slot->defective = true;
+    hv_isolation_begin(&bed->iso, &bed->shards.list[0]);
+    assert_int_equal(hv_isolation_next(&bed->iso, bed->now, &bed->out), HV_NO_SLOT);
+}
+
 /* Rows that are there when what was not deleted is looked for. */
 static void looked(struct bed *bed, const struct hv_claimed *rows, size_t count, bool cut, bool take) {
     const struct hv_event event = {.type = HV_EV_FETCHED, .rows = rows, .count = count, .flag = cut};
@@ -360,6 +380,7 @@ static void another_row_with_the_id_is_not_taken_for_the_first(void **state) {
     const struct hv_claimed marked = {.id = 1, .version = 7, .was = 5, .payload = &bed->payload};
     assert_int_equal(hv_intake_row(&bed->intake, &marked, bed->now, &bed->out), HV_INTAKE_HAD);
     assert_int_equal(slot_of(bed, 1)->version, 7);
+    assert_true(slot_of(bed, 1)->moved);
     hv_settle_purged(&bed->settle, 1, true, &bed->out); /* the first one is gone, so the other is there, or was */
     expect_a_look(bed, 1);
     looked(bed, &row, 1, false, true);
@@ -398,6 +419,87 @@ static void a_look_that_came_too_early_is_repeated(void **state) {
     assert_int_equal(bed->slots.used, 0);
 }
 
+/* ... also if it found another row: a mark gave that one a new version since then. */
+static void a_look_that_found_an_older_row_is_repeated(void **state) {
+    struct bed *bed = *state;
+    acknowledge_version(bed, 1, 5);
+    expect_purge(bed, 1, 1);
+    hv_settle_purged(&bed->settle, 0, false, &bed->out);
+    expect_a_look(bed, 1);
+    const struct hv_claimed older = {.id = 1, .version = 6, .was = 6, .payload = &bed->payload};
+    const struct hv_claimed marked = {.id = 1, .version = 7, .was = 6, .payload = &bed->payload};
+    assert_int_equal(hv_intake_row(&bed->intake, &marked, bed->now, &bed->out), HV_INTAKE_HAD);
+    bed->out.count = 0;
+    looked(bed, &older, 1, false, true);
+    assert_int_equal(bed->out.count, 1);
+    assert_int_equal(bed->out.list[0].type, HV_ACT_RELEASE);
+    expect_a_look(bed, 1);
+    looked(bed, &marked, 1, false, true);
+    assert_int_equal(slot_of(bed, 1)->state, HV_SLOT_UNSENT);
+    assert_int_equal(slot_of(bed, 1)->version, 7);
+    slot_of(bed, 1)->payload = NULL;
+}
+
+static uint32_t told(const struct bed *bed, enum hv_notice notice) {
+    uint32_t count = 0;
+    for (size_t i = 0; i < bed->out.count; i++) {
+        count += bed->out.list[i].type == HV_ACT_NOTIFY && bed->out.list[i].notice == notice;
+    }
+    return count;
+}
+
+/* 1 was parked, and another row came in its place before we were told. */
+static void another_row_in_the_place_of_one_that_is_parked_stays(void **state) {
+    struct bed *bed = *state;
+    for (int64_t id = 1; id <= 3; id++) {
+        refuse(bed, id, HV_POISON_PARK);
+    }
+    const struct hv_action *park = statement(bed);
+    assert_int_equal(park->type, HV_ACT_PARK);
+    assert_int_equal(park->count, 3);
+    assert_int_equal(park->removed[2].version, 5);
+    const struct hv_claimed row = {.id = 1, .key = 1, .version = 6, .was = 6, .payload = &bed->payload};
+    assert_int_equal(hv_intake_row(&bed->intake, &row, bed->now, &bed->out), HV_INTAKE_HAD);
+    hv_settle_parked(&bed->settle, 3, false, &bed->out);
+    expect_a_look(bed, 3);
+    looked(bed, &row, 1, false, true);
+    assert_int_equal(hv_isolation_blocked(&bed->iso), 1); /* until it is read, and tried */
+    assert_int_equal(told(bed, HV_NOTICE_PARKED), 2);
+    assert_int_equal(bed->slots.used, 0);
+}
+
+/* 1 was not deleted; 2 and 3 were not looked at, since 1 is large. */
+static void what_was_not_skipped_is_read_again(void **state) {
+    struct bed *bed = *state;
+    for (int64_t id = 1; id <= 3; id++) {
+        refuse(bed, id, HV_POISON_SKIP);
+    }
+    for (int i = 0; i < 2; i++) {
+        expect_purge(bed, 1, 3);
+        assert_int_equal(bed->out.list[0].versions[2], 5);
+        hv_settle_purged(&bed->settle, 2, false, &bed->out);
+        expect_a_look(bed, 3);
+        if (i == 0) {
+            hv_settle_refused(&bed->settle, false, false, bed->now, &bed->out);
+        }
+    }
+    const struct hv_claimed row = {.id = 1, .key = 1, .version = 6, .was = 6, .payload = &bed->payload};
+    looked(bed, &row, 1, true, true);
+    assert_int_equal(hv_isolation_blocked(&bed->iso), 1);
+    const struct hv_action *action = statement(bed); /* 1, since it is blocked */
+    assert_int_equal(action->type, HV_ACT_FETCH);
+    hv_settle_down(&bed->settle, bed->now);
+    hv_settle_up(&bed->settle);
+    bed->now -= HV_SECONDS(2);
+    expect_purge(bed, 2, 2);
+    hv_settle_down(&bed->settle, bed->now);
+    hv_settle_up(&bed->settle);
+    bed->now -= HV_SECONDS(2);
+    expect_purge(bed, 2, 2);
+    hv_settle_purged(&bed->settle, 2, false, &bed->out);
+    assert_int_equal(bed->slots.used, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_bed, close_bed)
 
 int main(void) {
@@ -415,6 +517,9 @@ int main(void) {
         TEST(another_row_with_the_id_is_not_taken_for_the_first),
         TEST(another_row_that_comes_after_the_purge_is_taken_at_once),
         TEST(a_look_that_came_too_early_is_repeated),
+        TEST(a_look_that_found_an_older_row_is_repeated),
+        TEST(another_row_in_the_place_of_one_that_is_parked_stays),
+        TEST(what_was_not_skipped_is_read_again),
         TEST(what_blocks_is_read_again_whatever_becomes_of_the_statement),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
