@@ -280,6 +280,44 @@ static void after_a_refresh_a_mark_counts_when_nothing_was_deleted(void **state)
     hv_claim_fini(&claim);
 }
 
+/* Rows that are held get another version by being marked: while that may happen, nobody may delete them in the version that they had. */
+static void until_all_that_is_held_was_marked_it_takes_turns_with_the_other_connection(void **state) {
+    (void)state;
+    struct hv_claim claim;
+    begin(&claim);
+    assert_false(hv_claim_takes_turns(&claim)); /* nothing is held */
+    marks(&claim, INT64_MIN, 0, true, 0);
+    marked(&claim, IDS(10, 11, 12, 13), 0);
+    assert_false(hv_claim_takes_turns(&claim));
+    for (int i = 0; i < 2; i++) {
+        hv_claim_restart(&claim, i); /* another leader id */
+        assert_true(hv_claim_takes_turns(&claim));
+        assert_non_null(advance_past_writers(&claim, HV_SECONDS(i + 1)));
+        claim.asked_limit = 2;
+        marked(&claim, IDS(10, 11), HV_SECONDS(i + 1));
+        assert_true(hv_claim_takes_turns(&claim)); /* there is more */
+    }
+    hv_claim_down(&claim, false, 2);
+    hv_claim_up(&claim, 2);
+    hv_claim_restart(&claim, 2); /* 12 and 13 are still to come */
+    assert_non_null(advance_past_writers(&claim, HV_SECONDS(3)));
+    claim.asked_limit = 1;
+    marked(&claim, IDS(12), HV_SECONDS(3));
+    assert_true(hv_claim_takes_turns(&claim));
+    assert_non_null(advance_past_writers(&claim, HV_SECONDS(3)));
+    marked(&claim, IDS(13), HV_SECONDS(3));
+    assert_false(hv_claim_takes_turns(&claim));
+    hv_claim_down(&claim, false, HV_SECONDS(4));
+    hv_claim_up(&claim, HV_SECONDS(4));
+    assert_false(hv_claim_takes_turns(&claim)); /* all carries the leader id */
+    hv_claim_restart(&claim, HV_SECONDS(4));
+    assert_true(hv_claim_takes_turns(&claim));
+    assert_non_null(advance_past_writers(&claim, HV_SECONDS(4)));
+    marked(&claim, IDS(10), HV_SECONDS(4));
+    assert_false(hv_claim_takes_turns(&claim)); /* that was all; the others are gone */
+    hv_claim_fini(&claim);
+}
+
 /* Ids drawn long before they were written, and a sequence that starts again. */
 static void a_row_that_nobody_knows_of_makes_it_mark_from_the_first_id_on(void **state) {
     (void)state;
@@ -359,6 +397,7 @@ int main(void) {
         cmocka_unit_test(what_is_missing_is_in_gaps_until_its_writers_are_gone),
         cmocka_unit_test(an_empty_mark_decides_when_it_was_alone_twice),
         cmocka_unit_test(after_a_refresh_a_mark_counts_when_nothing_was_deleted),
+        cmocka_unit_test(until_all_that_is_held_was_marked_it_takes_turns_with_the_other_connection),
         cmocka_unit_test(a_row_that_nobody_knows_of_makes_it_mark_from_the_first_id_on),
         cmocka_unit_test(scans_that_bring_little_else_lead_to_marks_until_the_next_refresh),
     };

@@ -257,6 +257,24 @@ static void a_row_is_purged_when_it_is_marked_anew(void **state) {
     assert_int_equal(bed->sent[2], 1);
 }
 
+/* ... and the mark waits for a purge that is out. */
+static void what_is_held_is_not_marked_anew_while_it_is_purged(void **state) {
+    struct bed *bed = *state;
+    CLAIMED(bed, 1, 2);
+    pass(bed, HV_MS(20));
+    report(bed, 1, HV_DELIVERED);
+    pass(bed, HV_MS(20));
+    assert_int_equal(bed->done[HV_ACT_PURGE], 1);
+    tell(bed, (struct hv_event){.type = HV_EV_CLAIM_DOWN, .flag = true});
+    tell(bed, (struct hv_event){.type = HV_EV_CLAIM_UP});
+    pass(bed, HV_MS(20));
+    assert_int_equal(bed->notices[HV_NOTICE_REFRESHED], 1);
+    assert_int_equal(bed->done[HV_ACT_MARK], 2);
+    tell(bed, (struct hv_event){.type = HV_EV_PURGED, .count = 1});
+    turns(bed);
+    assert_int_equal(bed->done[HV_ACT_MARK], 3);
+}
+
 /* A purge of the client takes long, the queues' age is looked at meanwhile: 2 must not go before 1. */
 static void a_failed_record_is_not_forgotten_while_others_are_in_flight(void **state) {
     struct bed *bed = *state;
@@ -529,6 +547,7 @@ int main(void) {
         TEST(without_a_lease_nothing_is_sent_and_all_is_given_up),
         TEST(after_an_unknown_mark_nothing_newer_is_claimed_first),
         TEST(a_row_is_purged_when_it_is_marked_anew),
+        TEST(what_is_held_is_not_marked_anew_while_it_is_purged),
         TEST(a_failed_record_is_not_forgotten_while_others_are_in_flight),
         TEST(a_blocked_key_comes_back_in_order),
         TEST(what_nobody_understands_blocks_its_key_after_a_while),
