@@ -261,6 +261,7 @@ static void bounce(struct sim_member *member, const struct hv_action *action, bo
     member->bounced = true;
     struct hv_event event = {.type = HV_EV_BOUNCED, .lane = action->lane, .ticket = action->ticket,
                              .flag = for_good,
+                             .delivery = HV_OVERSIZE,
                              .reason = for_good ? "the client refuses it" : NULL};
     sim_tell_of(member, event, member->clients[action->lane], key);
 }

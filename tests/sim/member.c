@@ -118,7 +118,7 @@ static void note_told(struct sim_member *member, const struct sim_mail *mail) {
     switch (event->type) {
     case HV_EV_CLAIMED:
         take_payloads(member, event);
-        member->links[0].busy = false;
+        member->links[0].busy = member->links[0].remarks = false;
         break;
     case HV_EV_FETCHED:
         take_payloads(member, event);
@@ -128,7 +128,7 @@ static void note_told(struct sim_member *member, const struct sim_mail *mail) {
     case HV_EV_LISTED:
     case HV_EV_LISTENING:
     case HV_EV_CLAIM_REFUSED:
-        member->links[0].busy = false;
+        member->links[0].busy = member->links[0].remarks = false;
         break;
     case HV_EV_PURGED:
     case HV_EV_PARKED:

@@ -157,6 +157,7 @@ struct sim_link {
     bool up;
     bool busy;    /* a statement is out, as far as the member knows */
     bool listens; /* is told of commits */
+    bool remarks; /* rows that were marked before are marked anew, and the reply is on its way */
     uint64_t uid; /* of the connection: a reply to an older one is dropped */
 };
 
@@ -282,6 +283,7 @@ struct sim {
     int64_t held_back; /* SIM_SWAP_APPENDS */
     bool crowded;      /* there may be more keys in trouble than there is room for: shards are then */
     bool keyless;      /* there is, or was, a row without a key: shard 0 has trouble then */
+    bool remarked_unseen; /* rows that may be held were marked anew by a mark whose reply was lost: they are of versions nobody knows of */
 
     struct sim_group group;
     struct sim_member members[SIM_MEMBERS];

@@ -34,6 +34,7 @@ struct statement {
     int versions[IDS];
     uint32_t xmins[IDS], was[IDS], born[IDS]; /* of rows that are read; of those that are to go: xmins */
     bool but_locked, locked;
+    bool remarks; /* rows that were marked before */
     uint32_t done; /* rows that went */
     uint8_t flaws[IDS];
     uint64_t hashes[HASHES];
@@ -72,6 +73,7 @@ void sim_link_down(struct sim_member *member, int which) {
         return;
     }
     struct hv_event event = {.type = which == 0 ? HV_EV_CLAIM_DOWN : HV_EV_SETTLE_DOWN, .flag = link->busy};
+    member->sim->remarked_unseen |= link->remarks;
     *link = (struct sim_link){.uid = ++member->sim->uid};
     sim_tell(member, event, NULL);
     come_up_later(member, which, sim_span(member->sim, HV_MS(5), sim_coin(member->sim, 80) ? HV_MS(300)
@@ -180,6 +182,7 @@ static void apply_mark(struct sim *sim, struct statement *s) {
             s->flaws[count] = s->flaws[i];
             s->xmins[count] = s->was[count] = s->xmins[i];
         } else if (row->state == SIM_ROW_COMMITTED && row->born == s->born[i]) {
+            s->remarks |= row->marked;
             row->marked = true;
             memcpy(row->leader, s->uuid, HV_UUID_BYTES);
             row->xmin = xid;
@@ -231,6 +234,11 @@ static void finish(struct sim *sim, void *arg) {
     struct sim_member *member = waiting(sim, s);
     if (member != NULL && s->type == HV_ACT_LISTEN) {
         member->links[0].listens = s->listen;
+    }
+    if (member == NULL) {
+        sim->remarked_unseen |= s->remarks;
+    } else {
+        member->links[s->which].remarks = s->remarks;
     }
     if (member != NULL && s->fate == LOST_AFTER) {
         sim_link_down(member, s->which);

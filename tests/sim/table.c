@@ -279,7 +279,8 @@ void sim_table_mend(struct sim *sim, int64_t id) {
 }
 
 void sim_table_give_again(struct sim *sim) {
-    int64_t id = (int64_t)hv_random_below(&sim->dice, (uint64_t)sim->top);
+    uint64_t latest = sim_coin(sim, 60) && sim->top > 30 ? 30 : (uint64_t)sim->top; /* what is on its way is more interesting */
+    int64_t id = sim->top - 1 - (int64_t)hv_random_below(&sim->dice, latest);
     struct sim_row *row = &sim->rows[id];
     bool there = row->state == SIM_ROW_COMMITTED;
     if (!(there || row->state == SIM_ROW_GONE) || row->flaw != SIM_SOUND || row->undeletable) {

@@ -76,11 +76,6 @@ static void check_latency(struct sim *sim, int64_t id) {
     }
 }
 
-/* A mark that takes effect when its connection was given up, and all was marked anew meanwhile, makes other versions of rows that are held. */
-static bool late_marks(const struct sim *sim) {
-    return (sim->weather.claim.lost_later > 0 || sim->weather.claim_drops > 0) && (!sim->config.by_cursor || sim->count.refreshes > 0);
-}
-
 static void append(struct sim *sim, int64_t id, int version, uint8_t flaw) {
     struct sim_row *row = &sim->rows[id];
     sim_trace(sim, "append %lld key %d version %d%s", (long long)id, row->key, version, row->appended > 0
@@ -100,7 +95,7 @@ static void append(struct sim *sim, int64_t id, int version, uint8_t flaw) {
         check_latency(sim, id);
     } else {
         sim->count.duplicates++;
-        if (sim->weather.no_duplicates && !late_marks(sim)) {
+        if (sim->weather.no_duplicates && !sim->remarked_unseen) {
             sim_fail(sim, "row %lld is appended twice", (long long)id);
         }
     }

@@ -39,7 +39,7 @@ static const struct sim_weather weathers[] = {
     {.name = "hand-over", WRITING, .revokes = 80, .stops = 60, .members = 2, EXACT, .no_refresh = true},
     {.name = "restarted sequence", .late = 500, .aborted = 1000, .restarts = true, .members = 1,
      EXACT, .no_refresh = true, .latency_max = HV_MS(600)},
-    {.name = "ids again", WRITING, DATABASE, .batch_fails = 300, .hangs = 30, .reused = 1500, .members = 1},
+    {.name = "ids again", WRITING, DATABASE, FLAWS, .batch_fails = 300, .hangs = 30, .reused = 1500, .members = 1},
     {.name = "everything", WRITING, DATABASE, KAFKA, LEADERSHIP, FLAWS, .puzzle = 60, .undeletable = 60, .locked = 60,
      .cached_keys = 1500, .reused = 100, .members = 2},
 };
