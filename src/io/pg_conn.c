@@ -273,7 +273,11 @@ static void on_refused(struct hv_pg *pg) {
 
 /* Was this an answer on the way to that of the statement itself? What was sent then is flushed by the caller. */
 static bool go_on(struct hv_pg *pg) {
+    bool was_off = pg->prepared.off;
     enum hv_pg_next next = hv_pg_prepared_next(&pg->prepared, pg->conn, pg->answer);
+    if (pg->prepared.off && !was_off && pg->handler->unprepared != NULL) {
+        pg->handler->unprepared(pg->user);
+    }
     if (next == HV_PG_ANSWERED) {
         return false;
     }
@@ -669,7 +673,8 @@ void hv_pg_send(struct hv_pg *pg, const char *sql, int count, const Oid *types, 
     end_sending(pg, PQsendQueryParams(pg->conn, sql, count, types, values, lengths, formats, 1));
 }
 
-void hv_pg_send_often(struct hv_pg *pg, const char *sql, int count, const Oid *types, const char *const *values, const int *lengths) {
+void hv_pg_send_often(struct hv_pg *pg, const char *sql, int count, const Oid *types, const char *const *values,
+                      const int *lengths) {
     begin_statement(pg);
     end_sending(pg, hv_pg_prepared_send(&pg->prepared, pg->conn, sql, count, types, values, lengths));
 }

@@ -27,9 +27,8 @@ enum hv_pg_trouble {
     HV_PG_WRONG_TYPE,     /* a column of a type that cannot be used */
     HV_PG_NO_RIGHTS,      /* 42501 */
     HV_PG_PARKED_TABLE,   /* the table of parked records is missing or has not the shape that it should have */
-    /* a statement took too long: ended by the server (57014, by `refused`) or by us (by `down`) */
-    HV_PG_LOCKED, /* a row, for longer than lock_timeout */
-    HV_PG_TIMEOUT,
+    HV_PG_LOCKED,         /* a row, for longer than lock_timeout (55P03) */
+    HV_PG_TIMEOUT,        /* a statement took too long: ended by the server (57014, by `refused`) or by us (by `down`) */
     HV_PG_LOST,           /* an established connection ended */
     HV_PG_POOLER,         /* a pooler in between refused or ended the connection (08P01) */
     HV_PG_STATEMENT,      /* any other error that the server answered to a statement */
@@ -79,6 +78,9 @@ struct hv_pg_handler {
     /* Other sessions notified this one, of whatever it listens to (also behind a pooler, which may have lent us a session that
      * listens to something else); any number of times since the last call. Comes in any state of a session. May be NULL. */
     void (*notified)(void *user);
+    /* Statements are not prepared any more, see hv_pg_send_often: what was prepared was gone, or others had prepared it. At most once. Comes
+     * while a statement is out: takes it down, and calls nothing. May be NULL. */
+    void (*unprepared)(void *user);
 };
 
 /* Starts connecting in the loop's next iteration. Returns 0 and *ret, or -1 with err (conninfo that libpq
@@ -98,14 +100,15 @@ int hv_pg_server_version(const struct hv_pg *pg);
 bool hv_pg_is_up(const struct hv_pg *pg);   /* a session is established */
 bool hv_pg_is_idle(const struct hv_pg *pg); /* ... and no statement is out */
 
-/* Sends one statement with binary results (PQsendQueryParams: unnamed). Only when idle (asserted). Parameters as in PQsendQueryParams, copied before return. Never
- * blocks. Success or failure is told by the handler, always exactly one of result, refused, down. */
+/* Sends one statement with binary results (PQsendQueryParams: unnamed). Only when idle (asserted). Parameters as in PQsendQueryParams,
+ * copied before return. Never blocks. Success or failure is told by the handler, always exactly one of result, refused, down. */
 void hv_pg_send(struct hv_pg *pg, const char *sql, int count, const Oid *types, const char *const *values,
                 const int *lengths, const int *formats);
 
-/* The same for a statement that comes often, with binary parameters: it is prepared, where nothing speaks against it (pg_prepared.h). Its text
- * stays where it is, and as it is, for the time of a session. */
-void hv_pg_send_often(struct hv_pg *pg, const char *sql, int count, const Oid *types, const char *const *values, const int *lengths);
+/* The same for a statement that comes often, with binary parameters: it is prepared, where nothing speaks against it (pg_prepared.h). Its
+ * text stays where it is, and as it is, for the time of a session. */
+void hv_pg_send_often(struct hv_pg *pg, const char *sql, int count, const Oid *types, const char *const *values,
+                      const int *lengths);
 
 /* Drops the session at once and connects anew (reported by `down` with `reason` and outcome_unknown as it
  * is). Nothing happens when none is up: a `down` is under way then. */

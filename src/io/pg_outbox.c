@@ -638,12 +638,19 @@ static void on_notified(void *user) {
     }
 }
 
+static void on_unprepared(void *user) {
+    struct hv_outbox *outbox = user;
+    if (outbox->handler->unprepared != NULL) {
+        outbox->handler->unprepared(outbox->user);
+    }
+}
+
 /* ---- open and close ---- */
 
 int hv_outbox_open(struct hv_loop *loop, const struct hv_pg_options *options, const char *table,
                    const struct hv_outbox_handler *handler, void *user, struct hv_outbox **ret,
                        struct hv_error *err) {
-    static const struct hv_pg_handler pg_handler = {on_up, on_down, on_result, on_refused, on_notified};
+    static const struct hv_pg_handler pg_handler = {on_up, on_down, on_result, on_refused, on_notified, on_unprepared};
     char channel[HV_TABLE_CHANNEL_SIZE];
     struct hv_outbox *outbox = calloc(1, sizeof *outbox);
     if (outbox == NULL) {

@@ -45,6 +45,8 @@ struct hv_outbox_handler {
     void (*listening)(void *user);
     /* Rows may have been written: those are in the table by now. May come at any time, also for nothing, or not at all. */
     void (*notified)(void *user);
+    /* As hv_pg_handler.unprepared. May be NULL. */
+    void (*unprepared)(void *user);
 };
 
 /* `table`: as the user wrote it: name or schema.name, parts optionally in double quotes; unquoted parts

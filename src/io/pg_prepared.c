@@ -148,7 +148,9 @@ enum hv_pg_next hv_pg_prepared_next(struct hv_pg_prepared *prepared, PGconn *con
         return HV_PG_ANSWERED;
     }
     if (!fails_for_its_name(prepared, answer)) {
-        if (prepared->step == HV_PG_EXECUTING || PQresultStatus(answer) != PGRES_COMMAND_OK) {
+        bool preparing = prepared->step == HV_PG_PREPARING;
+        if (!preparing || PQresultStatus(answer) != PGRES_COMMAND_OK) {
+            prepared->latest->times -= preparing; /* it was not: the name is free, and it is tried again */
             prepared->step = HV_PG_UNNAMED;
             if (prepared->params.room > BYTES_KEPT) {
                 free_bytes(&prepared->params);

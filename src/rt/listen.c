@@ -140,6 +140,13 @@ static void on_notified(void *user) {
     }
 }
 
+/* Nothing fails for it, but each statement costs the server more: an operator may wonder why. */
+static void on_unprepared(void *user) {
+    struct hv_rt_database *db = user;
+    hv_log(db->rt->logger, HV_INFO, "database", "statements are not prepared any more",
+           HV_FIELDS(HV_STR("role", db->role), HV_STR("reason", "a pooler is in between, or somebody discarded what was prepared")));
+}
+
 const struct hv_outbox_handler hv_rt_outbox_handler = {
     .up = on_up,
     .down = on_down,
@@ -152,6 +159,7 @@ const struct hv_outbox_handler hv_rt_outbox_handler = {
     .listening = on_listening,
     .notified = on_notified,
     .refused = on_refused,
+    .unprepared = on_unprepared,
 };
 
 /* ---- Kafka ---- */

@@ -59,8 +59,8 @@ static void on_listening(void *user) {
     ((struct client *)user)->listening++;
 }
 
-static const struct hv_pg_handler handler = {on_up, on_down, on_result, on_refused, on_notified};
-static const struct hv_pg_handler deaf_handler = {on_up, on_down, on_result, on_refused, NULL};
+static const struct hv_pg_handler handler = {on_up, on_down, on_result, on_refused, on_notified, NULL};
+static const struct hv_pg_handler deaf_handler = {on_up, on_down, on_result, on_refused, NULL, NULL};
 static const struct hv_outbox_handler outbox_handler = {
     .up = on_up, .down = on_down, .refused = on_refused, .listening = on_listening, .notified = on_notified};
 

@@ -185,6 +185,19 @@ def test_other_clients_find_their_settings(bed, mode):
         assert [c.execute(settings).fetchall() for c in (a, b)] == [before, before]
 
 
+def test_a_pooler_that_is_not_noticed(bed):
+    """What was prepared is gone, as after a pooler's reset, here by a trigger: nothing fails, and the log says so once."""
+    database, topic = bed.database(), bed.topic()
+    daemon = bed.harvestd(database)
+    works(bed, database, topic)
+    database.execute("""CREATE FUNCTION reset() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'DEALLOCATE ALL'; RETURN OLD; END $$;
+        CREATE TRIGGER reset BEFORE DELETE ON outbox FOR EACH ROW EXECUTE FUNCTION reset()""")
+    for n in range(3):
+        works(bed, database, topic, "again %d" % n)
+    assert [line["role"] for line in daemon.find("database", "statements are not prepared any more")] == ["settle"]
+    assert not daemon.find("database", "statement refused"), daemon.tail()
+
+
 # -- signing in, and what cannot work ---------------------------------------------------------------------------------
 
 
