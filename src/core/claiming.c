@@ -26,7 +26,7 @@ void hv_claim_init(struct hv_claim *claim, const struct hv_core_config *config, 
     hv_gaps_init(&claim->gaps, config->gaps_max);
     hv_look_init(&claim->look, config->list_span);
     claim->by_mark = !config->by_cursor;
-    claim->next = claim->remark_until = INT64_MIN;
+    claim->next = claim->seen_to = claim->remark_until = INT64_MIN;
     claim->crowded_since = HV_NEVER;
 }
 
@@ -148,6 +148,7 @@ static void move_on(struct hv_claim *claim, const struct hv_claimed *rows, size_
         }
         claim->next = rows[i].id < INT64_MAX ? rows[i].id + 1 : INT64_MAX; /* the very last id is looked at for ever */
     }
+    claim->seen_to = claim->next > claim->seen_to ? claim->next : claim->seen_to;
 }
 
 /* Everything up to `until` was looked at, and these rows were there. */
@@ -351,6 +352,7 @@ static void claim_rows(struct hv_claim *claim, const uint8_t *leader_id, bool al
     action->gaps = claim->gaps.list;
     action->gap_count = (uint32_t)claim->gaps.count;
     action->keys = hv_keys_hidden(&iso->keys, &action->key_count);
+    action->flag = claim->next == claim->seen_to && claim->next < INT64_MAX;
     claim->asked_alone = alone;
 }
 

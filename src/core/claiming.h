@@ -42,6 +42,7 @@ struct hv_claim {
     bool by_mark;        /* as configured; also after a refresh because of crowded gaps, until the next */
     struct hv_gaps gaps;
     int64_t next;        /* the lowest id that was not seen and is in no gap */
+    int64_t seen_to;     /* the highest that it ever was: nothing above is held */
     int64_t remark_until; /* rows below it may be held, and be marked anew */
     hv_time crowded_since; /* HV_NEVER: the last scan was not crowded */
     bool crowded;        /* ... for too long: the refresh that is due goes over to marks */

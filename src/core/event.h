@@ -91,7 +91,7 @@ enum hv_action_type {
     HV_ACT_LEAVE,          /* leave the group, then HV_EV_LEFT */
     HV_ACT_MARK,           /* uuid, from_id, gaps, limit, keys: mark, in one snapshot, up to `limit` rows of the lowest ids in the gaps and
                             * >= from_id that do not carry the mark. Rows of `keys` in gaps may be left out, and the others be bare, and not
-                            * marked; on the claiming connection */
+                            * marked; flag: none of those >= from_id is held, and `was` need not be right; on the claiming connection */
     HV_ACT_SCAN,           /* from_id, gaps, limit, keys; ids, count: read, in one snapshot, up to `limit` rows of the lowest ids >= from_id,
                             * and as many out of each gap, but none of `ids`. Of `keys` as above; on the claiming connection */
     HV_ACT_LIST,           /* from_id, to_id, limit: read the highest ids between these, both inclusive; on the claiming connection */

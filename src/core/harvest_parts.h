@@ -1,4 +1,4 @@
-/* What the files of struct hv_harvest share; nobody else includes this.
+/* What the files of struct hv_harvest share; nobody else includes this, but the simulator, to look at them.
  *
  *   harvest.c          made, freed; an event goes to the part that it is for; the turn calls the parts in order
  *   harvest_tenure.c   from standing by to leading and back: ids of leaders, promotion, the lease, hand-over, stop, leaving the group

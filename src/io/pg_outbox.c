@@ -116,17 +116,17 @@ static bool make_gap_arrays(const struct hv_gap *gaps, size_t count, uint8_t **l
 }
 
 void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64_t from_id, uint32_t limit, const struct hv_gap *gaps,
-                    size_t gap_count, struct hv_outbox_hidden hidden) {
+                    size_t gap_count, struct hv_outbox_hidden hidden, bool only_new) {
     const Oid types[] = {OID_UUID, OID_INT8, OID_INT8, OID_INT8, OID_INT8_ARRAY, OID_INT8_ARRAY, type_of_keys(outbox)};
-    static const int parameters[] = {[HV_MARK_ABOVE] = 4, [HV_MARK_GAPS] = 6, [HV_MARK_HIDING] = 7};
-    int form = hidden.count > 0 ? HV_MARK_HIDING : gap_count > 0 ? HV_MARK_GAPS : HV_MARK_ABOVE;
+    static const int parameters[] = {[HV_MARK_NEW] = 4, [HV_MARK_ABOVE] = 4, [HV_MARK_GAPS] = 6, [HV_MARK_HIDING] = 7};
+    int form = hidden.count > 0 ? HV_MARK_HIDING : gap_count > 0 ? HV_MARK_GAPS : only_new ? HV_MARK_NEW : HV_MARK_ABOVE;
     int lengths[] = {16, 8, 8, 8, 0, 0, 0};
     assert(hv_outbox_is_idle(outbox) && limit > 0);
     uint8_t from[8], rows[8], bytes[8], *lo = NULL, *hi = NULL, *keys = NULL;
     hv_put_be64(from, (uint64_t)from_id);
     hv_put_be64(rows, (uint64_t)limit);
     hv_put_be64(bytes, (uint64_t)outbox->reply_bytes);
-    bool fine = form == HV_MARK_ABOVE || make_gap_arrays(gaps, gap_count, &lo, &hi, &lengths[4]);
+    bool fine = form < HV_MARK_GAPS || make_gap_arrays(gaps, gap_count, &lo, &hi, &lengths[4]);
     if (fine && form == HV_MARK_HIDING) {
         keys = array_of_hidden(outbox, hidden, &lengths[6]);
         fine = keys != NULL;

@@ -74,9 +74,10 @@ struct hv_outbox_hidden {
 };
 
 /* Claims, as of one snapshot, up to `limit` (1 or more) rows of the lowest ids out of the gaps and >= from_id that do not carry leader_id;
- * bare ones among them are not marked. Gaps are below from_id and apart from each other. Copies its arguments before it returns. */
+ * bare ones among them are not marked. Gaps are below from_id and apart from each other. only_new: nobody holds rows >= from_id, or cares
+ * for the version that they had before; it need not be told. Copies its arguments before it returns. */
 void hv_outbox_mark(struct hv_outbox *outbox, const uint8_t leader_id[16], int64_t from_id, uint32_t limit, const struct hv_gap *gaps,
-                    size_t gap_count, struct hv_outbox_hidden hidden);
+                    size_t gap_count, struct hv_outbox_hidden hidden, bool only_new);
 /* Reads, in one snapshot, the `limit` (1 or more) rows of the lowest ids out of the gaps (as above) and >= from_id, but none in a gap with
  * an id of left_out. Copies its arguments before it returns. A standby refuses. */
 void hv_outbox_scan(struct hv_outbox *outbox, int64_t from_id, uint32_t limit, const struct hv_gap *gaps, size_t gap_count,

@@ -48,17 +48,22 @@ static const char *const bytes_forms[2][2] = { /* [since 14][the value is JSON] 
 /* Of the rows before this one. */
 #define BYTES_BEFORE "sum(bytes) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - bytes AS before"
 
-/* ARRAY(...) is evaluated first and by itself, and its ids are then looked up one by one: with IN (...)
- * the planner may join instead and read the whole table on every mark. coalesce(...) is "no or another
- * leader" in a form that the planner does not understand: with statistics from a time when all rows
- * carried our id it would expect a row or two, and sort the table. */
-#define MARK_ROWS(rows) \
-    "WITH found AS (SELECT id, xmin FROM (SELECT id, xmin, " BYTES_BEFORE " FROM (" rows " ORDER BY id LIMIT $3) " \
-    "AS few) AS found WHERE before < $4 ORDER BY id) " \
-    "UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM found)) RETURNING " ROW ", false, false, " WAS
-#define WAS "(ARRAY(SELECT xmin FROM found))[pg_catalog.width_bucket(id::int8, ARRAY(SELECT id::int8 FROM found))]" /* its version before */
+/* found: one row, two arrays. The ids are looked up one by one: with IN (...) the planner may join instead and read the whole table on
+ * every mark. The bytes of all are added up, which is cheap; only if they are too many, up to each row. coalesce(...) is "no or another
+ * leader" in a form that the planner does not understand: with statistics from a time when all rows carried our id it would expect a row or
+ * two, and sort the table. */
+#define FIT "(SELECT count(*) FROM (SELECT sum(b) OVER (ORDER BY n ROWS UNBOUNDED PRECEDING) - b AS before " \
+    "FROM pg_catalog.unnest(bytes) WITH ORDINALITY AS b (b, n)) AS sized WHERE before < $4)"
+#define MARK_FOUND(rows) \
+    "WITH found AS (SELECT CASE WHEN total < $4 THEN ids ELSE ids[1:" FIT "] END AS ids, versions FROM (SELECT pg_catalog.array_agg(id::int8) AS ids, " \
+    "pg_catalog.array_agg(xmin) AS versions, pg_catalog.array_agg(bytes) AS bytes, pg_catalog.sum(bytes) AS total " \
+    "FROM (" rows " ORDER BY id LIMIT $3) AS few) AS all_of_them) " \
+    "UPDATE %s SET leader_id = $1 WHERE id = ANY ((SELECT ids FROM found)::int8[]) RETURNING " ROW
+#define WAS "((SELECT versions FROM found))[pg_catalog.width_bucket(id::int8, (SELECT ids FROM found))]" /* its version before */
+#define MARK_ROWS(rows) MARK_FOUND(rows) ", false, false, " WAS
 #define UNMARKED "SELECT id, " VERSION ", %s AS bytes FROM %s WHERE coalesce(leader_id <> $1, true) AND "
 static const char mark_above_form[] = MARK_ROWS(UNMARKED "id >= $2");
+static const char mark_new_form[] = MARK_FOUND(UNMARKED "id >= $2"); /* nobody asks for the version that a row had before */
 
 /* One statement, and so one snapshot: a row above, or in a later gap, may have its predecessor in an earlier one. The limit over all
  * bounds the reply: many gaps may be filled at one time. */
@@ -77,7 +82,8 @@ static const char mark_hiding_form[] =
     IN_EACH_GAP("$5", "$6") "(SELECT id, " VERSION ", kafka_key, %s AS bytes, false AS hidden FROM %s WHERE coalesce(leader_id <> $1, true) "
     "AND id >= g.lo AND id <= g.hi AND NOT " HIDDEN " ORDER BY id LIMIT $3) AS o) AS rows ORDER BY id LIMIT $3) AS few) AS sized "
     "WHERE before < $4 ORDER BY id), "
-    "marked AS (UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM found WHERE NOT hidden)) RETURNING " ROW ", " WAS " AS was) "
+    "marked AS (UPDATE %s SET leader_id = $1 WHERE id = ANY (ARRAY(SELECT id FROM found WHERE NOT hidden)) RETURNING " ROW ", "
+    "(ARRAY(SELECT xmin FROM found))[pg_catalog.width_bucket(id::int8, ARRAY(SELECT id::int8 FROM found))] AS was) "
     "SELECT " FOUND ", false, false, was FROM marked UNION ALL SELECT id, NULL, kafka_key, NULL, NULL, NULL, xmin, false, true, xmin "
     "FROM found WHERE hidden";
 
@@ -190,6 +196,7 @@ void hv_outbox_sql_claims(struct hv_outbox_sql *sql, const char *table, const st
     bool versions = types->versions;
     const char *bytes = bytes_forms[server_version >= 140000][hv_table_value_is_json(types)];
     write_sql(sql->mark[HV_MARK_ABOVE], HV_OUTBOX_SQL_MAX, versions, mark_above_form, bytes, table, table);
+    write_sql(sql->mark[HV_MARK_NEW], HV_OUTBOX_SQL_MAX, versions, mark_new_form, bytes, table, table);
     write_sql(sql->mark[HV_MARK_GAPS], HV_OUTBOX_SQL_MAX, versions, mark_gaps_form, bytes, table, bytes, table, table);
     const char *key = hv_outbox_keys_are_bytes(types) ? "kafka_key" : "kafka_key::text COLLATE pg_catalog.\"C\"";
     write_sql(sql->mark[HV_MARK_HIDING], HV_OUTBOX_SQL_MAX, versions, mark_hiding_form, bytes, table, key, bytes, table, key, table);

@@ -6,7 +6,7 @@
 
 #define HV_OUTBOX_SQL_MAX 5120
 
-enum { HV_MARK_ABOVE, HV_MARK_GAPS, HV_MARK_HIDING, HV_MARK_FORMS }; /* how a mark is asked for; */
+enum { HV_MARK_NEW, HV_MARK_ABOVE, HV_MARK_GAPS, HV_MARK_HIDING, HV_MARK_FORMS }; /* how a mark is asked for; */
 enum { HV_SCAN_ABOVE, HV_SCAN_GAPS, HV_SCAN_GAPS_WITHOUT, HV_SCAN_HIDING, HV_SCAN_FORMS }; /* how a scan is asked for... */
 enum { HV_PURGE_ANY, HV_PURGE_ALL, HV_PURGE_BUT_LOCKED, HV_PURGE_FORMS }; /* of rows: any version, one version */
 enum { HV_BY_SHARES, HV_BY_SUM, HV_SCAN_BOUNDS }; /* ... and bounded */

@@ -109,7 +109,7 @@ static void act_on_database(struct hv_runtime *rt, const struct hv_action *actio
     const struct hv_outbox_hidden hidden = {action->keys, action->key_count};
     switch (action->type) {
     case HV_ACT_MARK:
-        hv_outbox_mark(outbox, action->uuid, action->from_id, action->limit, action->gaps, action->gap_count, hidden);
+        hv_outbox_mark(outbox, action->uuid, action->from_id, action->limit, action->gaps, action->gap_count, hidden, action->flag);
         break;
     case HV_ACT_SCAN:
         hv_outbox_scan(outbox, action->from_id, action->limit, action->gaps, action->gap_count, action->ids, action->count,

@@ -8,6 +8,7 @@
 
 #include "base/memory.h"
 #include "core/gaps.h"
+#include "core/harvest_parts.h"
 
 #define IDS 64
 #define GAPS 64
@@ -23,6 +24,7 @@ struct statement {
     bool because_of_a_row;
     bool cut; /* the reply ended before the limit */
     bool listen;
+    bool only_new; /* nobody asks for the versions that rows had before they were marked */
     uint8_t uuid[HV_UUID_BYTES];
     int64_t from, to;
     uint32_t limit, count, hash_count, gap_count;
@@ -186,7 +188,7 @@ static void apply_mark(struct sim *sim, struct statement *s) {
             row->marked = true;
             memcpy(row->leader, s->uuid, HV_UUID_BYTES);
             row->xmin = xid;
-            s->was[count] = s->xmins[i];
+            s->was[count] = s->only_new && s->gap_count == 0 ? xid : s->xmins[i];
             s->xmins[count] = xid;
             s->versions[count] = row->version;
             s->flaws[count] = row->flaw;
@@ -419,6 +421,15 @@ static void take_range(struct statement *s, const struct hv_action *action) {
     }
 }
 
+static bool holds_any_from(const struct sim_member *member, int64_t id) {
+    const struct hv_slots *slots = &member->core->slots;
+    bool any = false;
+    for (uint32_t i = 0; i < slots->capacity; i++) {
+        any = any || (slots->table[i].state != HV_SLOT_FREE && slots->table[i].id >= id);
+    }
+    return any;
+}
+
 void sim_statement(struct sim_member *member, const struct hv_action *action) {
     struct sim *sim = member->sim;
     bool claims = action->type == HV_ACT_MARK || action->type == HV_ACT_SCAN;
@@ -438,6 +449,9 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
                                                                   HV_UUID_BYTES) != 0)) {
         sim_fail(sim, "m%d marks without being the leader that it said it is", member->index);
     }
+    if (action->type == HV_ACT_MARK && action->flag && holds_any_from(member, action->from_id)) {
+        sim_fail(sim, "m%d holds rows that it takes for new", member->index);
+    }
     if (action->type == HV_ACT_LISTEN && (!member->config.listen || (action->flag && !member->leads))) {
         sim_fail(sim, "m%d wants to be told of rows without need", member->index);
     }
@@ -451,6 +465,7 @@ void sim_statement(struct sim_member *member, const struct hv_action *action) {
     s->link = link->uid;
     s->type = action->type;
     s->listen = action->flag;
+    s->only_new = action->type == HV_ACT_MARK && action->flag;
     s->fate = draw_fate(sim, trouble);
     memcpy(s->uuid, action->uuid, HV_UUID_BYTES);
     s->limit = action->limit;

@@ -344,6 +344,26 @@ static void a_row_that_nobody_knows_of_makes_it_mark_from_the_first_id_on(void *
     hv_slots_fini(&slots);
 }
 
+/* Of rows that nobody holds the version before need not be told. */
+static void above_all_that_was_ever_seen_rows_are_new(void **state) {
+    (void)state;
+    struct hv_claim claim;
+    begin(&claim);
+    assert_true(advance(&claim, 1000, 0)->flag);
+    marked(&claim, IDS(1, 2, 3, 4), 0);
+    assert_true(advance_past_writers(&claim, 0)->flag);
+    marked(&claim, IDS(5, 6, 7, 8, 9), 0);
+    hv_claim_restart(&claim, 0);
+    assert_false(advance_past_writers(&claim, 0)->flag);
+    marked(&claim, IDS(1, 2, 3, 4, 5, 6, 7, 8), HV_MS(1));
+    assert_false(advance_past_writers(&claim, HV_SECONDS(1))->flag);
+    marked(&claim, IDS(9), HV_SECONDS(1));
+    assert_true(advance_past_writers(&claim, HV_SECONDS(2))->flag);
+    marked(&claim, IDS(INT64_MAX), HV_SECONDS(2));
+    assert_false(advance_past_writers(&claim, HV_SECONDS(3))->flag);
+    hv_claim_fini(&claim);
+}
+
 /* ---- crowded gaps ---- */
 
 static void took(struct hv_claim *claim, size_t kept, size_t come_again, bool cut, hv_time now) {
@@ -399,6 +419,7 @@ int main(void) {
         cmocka_unit_test(after_a_refresh_a_mark_counts_when_nothing_was_deleted),
         cmocka_unit_test(until_all_that_is_held_was_marked_it_takes_turns_with_the_other_connection),
         cmocka_unit_test(a_row_that_nobody_knows_of_makes_it_mark_from_the_first_id_on),
+        cmocka_unit_test(above_all_that_was_ever_seen_rows_are_new),
         cmocka_unit_test(scans_that_bring_little_else_lead_to_marks_until_the_next_refresh),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

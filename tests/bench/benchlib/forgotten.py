@@ -12,7 +12,7 @@ from . import Wrong, cpu, daemon
 from .topic import Topic
 
 # What the daemon's claims look like, and its look at ids from the first on.
-CLAIMS = {"mark": "UPDATE % SET leader_id = $1 %", "cursor": "%SELECT id, kafka_topic, %ORDER BY id LIMIT%"}
+CLAIMS = {"mark": "%UPDATE % SET leader_id = $1 %", "cursor": "%SELECT id, kafka_topic, %ORDER BY id LIMIT%"}
 LISTS = "SELECT id, kafka_key FROM % WHERE id >= % ORDER BY id DESC LIMIT%"
 IDLE = 1.0      # seconds without records, in which empty claims are looked at
 DEADLINE = 120  # of one portion
