@@ -105,7 +105,8 @@ enum hv_action_type {
     HV_ACT_OPEN_CLIENT,    /* lane: make a client; answer HV_EV_CLIENT_READY or HV_EV_CLIENT_FAILED */
     HV_ACT_PURGE_CLIENT,   /* lane: give up all that is in flight; flag: but what brokers may have; reports follow. Nothing is sent any more */
     HV_ACT_CLOSE_CLIENT,   /* lane: destroy the client; no event of it may follow */
-    HV_ACT_PRODUCE,        /* lane, ticket, payload; flag: in a request of its own. One that bounces takes all later ones of the same batch of actions with it */
+    HV_ACT_PRODUCE,        /* lane, ticket, payload; flag: in a request of its own. One that bounces takes all later ones of the same batch of
+                            * actions with it */
     HV_ACT_RELEASE,        /* payload: not used any more */
     HV_ACT_NOTIFY,         /* notice (and uuid, reason, id, payload, duration): tell the application and the log */
     HV_ACT_STOPPED,        /* all is done after HV_EV_STOP */

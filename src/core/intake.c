@@ -65,9 +65,12 @@ static enum hv_intake_result take_known(struct hv_intake *in, uint32_t index, co
         return take_new(in, row, now, out);
     }
     if (slot->state != HV_SLOT_UNSENT) {
-        slot->other = slot->other || row->was != slot->version;
-        slot->moved = slot->moved || (row->was == slot->version && row->version != slot->version);
-        slot->version = row->was == slot->version ? row->version : slot->version;
+        if (row->was != slot->version) {
+            slot->other = true;
+        } else if (row->version != slot->version) {
+            slot->moved = true;
+            slot->version = row->version;
+        }
         hv_intake_release(row, out);
         return HV_INTAKE_HAD;
     }

@@ -72,11 +72,16 @@ enum hv_poison hv_removal_ask(struct hv_isolation *iso, hv_time now, const struc
             continue;
         }
         assert(!key->asked); /* one statement at a time */
+        struct hv_slot *slot = hv_slot(iso->slots, key->removing);
         key->asked = true;
-        hv_slot(iso->slots, key->removing)->other = false;
+        slot->other = false;
         iso->removed_ids[count] = key->id;
-        iso->removed[count++] = (struct hv_removed){
-            .id = key->id, .version = hv_slot(iso->slots, key->removing)->version, .code = key->code, .reason = key->reason, .attempts = key->attempts, .failing_for = now - key->since};
+        iso->removed[count++] = (struct hv_removed){.id = key->id,
+                                                    .version = slot->version,
+                                                    .code = key->code,
+                                                    .reason = key->reason,
+                                                    .attempts = key->attempts,
+                                                    .failing_for = now - key->since};
     }
     assert(count > 0);
     removals->waiting -= count;

@@ -134,7 +134,6 @@ static bool others_were_seen(const struct hv_settle *settle) {
 
 /* The rows that were to be removed are gone. */
 static void removed(struct hv_settle *settle, bool mark_is_out, struct hv_actions *out) {
-    settle->state = HV_SETTLE_IDLE;
     hv_removal_done(settle->iso, &settle->gone, out);
     if (!mark_is_out) {
         hv_settle_mark_answered(settle);
@@ -189,7 +188,7 @@ void hv_settle_purged(struct hv_settle *settle, size_t deleted, bool mark_is_out
 
 /* ---- rows that may be there still, or others in their place ---- */
 
-static bool check(struct hv_settle *settle, struct hv_actions *out) {
+static void check(struct hv_settle *settle, struct hv_actions *out) {
     size_t count = 0;
     for (uint32_t index = settle->purging.first; index != HV_NO_SLOT; index = hv_slot(settle->slots, index)->next) {
         hv_slot(settle->slots, index)->other = false;
@@ -200,7 +199,6 @@ static bool check(struct hv_settle *settle, struct hv_actions *out) {
     action->count = count;
     settle->state = HV_SETTLE_CHECKING;
     settle->check = false;
-    return true;
 }
 
 /* A row that was to be purged is there, in one version or another. If a claim brought another one meanwhile, nobody knows which is the

@@ -7,7 +7,8 @@
  *                        └──┼─────────────────┘                       └────failed──────┘ └──► STUCK ──time──► ACKED
  *                           └──forgotten──► FREE
  *
- * PURGED comes between PURGING and FREE while a claim is out that may still bring the row.
+ * Instead of being sent, an UNSENT record that was refused may leave the table: UNSENT ──► REMOVING ──► FREE (removal.h). PURGED comes before
+ * FREE, from PURGING or REMOVING, while a claim is out that may still bring the row.
  */
 #ifndef HV_CORE_SLOTS_H
 #define HV_CORE_SLOTS_H
