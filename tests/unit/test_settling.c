@@ -468,6 +468,18 @@ static void another_row_in_the_place_of_one_that_is_parked_stays(void **state) {
     assert_int_equal(bed->slots.used, 0);
 }
 
+static void rows_parked_while_a_mark_is_out_stay_known(void **state) {
+    struct bed *bed = *state;
+    refuse(bed, 1, HV_POISON_PARK);
+    assert_int_equal(statement(bed)->type, HV_ACT_PARK);
+    hv_settle_parked(&bed->settle, 1, true, &bed->out);
+    assert_int_equal(told(bed, HV_NOTICE_PARKED), 1);
+    const struct hv_claimed row = {.id = 1, .key = 1, .version = 5, .was = 5, .payload = &bed->payload};
+    assert_int_equal(hv_intake_row(&bed->intake, &row, bed->now, &bed->out), HV_INTAKE_HAD);
+    hv_settle_mark_answered(&bed->settle);
+    assert_int_equal(bed->slots.used, 0);
+}
+
 /* 1 was not deleted; 2 and 3 were not looked at, since 1 is large. */
 static void what_was_not_skipped_is_read_again(void **state) {
     struct bed *bed = *state;
@@ -519,6 +531,7 @@ int main(void) {
         TEST(a_look_that_came_too_early_is_repeated),
         TEST(a_look_that_found_an_older_row_is_repeated),
         TEST(another_row_in_the_place_of_one_that_is_parked_stays),
+        TEST(rows_parked_while_a_mark_is_out_stay_known),
         TEST(what_was_not_skipped_is_read_again),
         TEST(what_blocks_is_read_again_whatever_becomes_of_the_statement),
     };
