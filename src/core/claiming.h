@@ -138,8 +138,8 @@ void hv_claim_wake(struct hv_claim *claim);
 /* While nothing is claimed, nobody has to be told of rows. */
 void hv_claim_rest(struct hv_claim *claim, struct hv_actions *out);
 
-/* Sends what is due. `room`: rows that may be taken; less than a full mark halts claiming. `alone`: nothing is being deleted by us. The keys of `iso` of which rows are left are
- * named to claims. */
+/* Sends what is due. `room`: rows that may be taken; less than a full mark halts claiming. `alone`: nothing is being deleted by us. The
+ * keys of `iso` of which rows are left are named to claims. */
 void hv_claim_advance(struct hv_claim *claim, const uint8_t *leader_id, uint32_t room, bool alone, uint64_t term,
                       struct hv_isolation *iso, hv_time now, struct hv_actions *out);
 

@@ -36,11 +36,11 @@ enum hv_event_type {
     HV_EV_WAKE,         /* rows may have been written. May come for nothing, and may be missing */
     HV_EV_SETTLE_UP,    /* as the three above, for the settling connection */
     HV_EV_SETTLE_DOWN,
-    HV_EV_SETTLE_REFUSED, /* flag: because of one of the rows (true) or of the table as a whole (rights, missing...); code, not 0: somebody
-                         * keeps a row locked */
+    HV_EV_SETTLE_REFUSED, /* flag: because of one of the rows (true) or of the table as a whole (rights, missing...); code, not 0:
+                         * somebody keeps a row locked */
     HV_EV_PURGED,       /* count: the reply to HV_ACT_PURGE, so many were deleted */
-    HV_EV_FETCHED,      /* rows, count: the reply to HV_ACT_FETCH, those that were still in the table, ids ascending; flag: it ended with the last
-                         * one because it grew large */
+    HV_EV_FETCHED,      /* rows, count: the reply to HV_ACT_FETCH, those that were still in the table, ids ascending; flag: it ended with
+                         * the last one because it grew large */
     HV_EV_PARKED,       /* count: the reply to HV_ACT_PARK, so many were moved */
     HV_EV_CLIENT_READY, /* lane: the reply to HV_ACT_OPEN_CLIENT */
     HV_EV_CLIENT_FAILED, /* lane: it could not be made, or is finished (fatal error) */
@@ -97,8 +97,8 @@ enum hv_action_type {
     HV_ACT_LIST,           /* from_id, to_id, limit: read the highest ids between these, both inclusive; on the claiming connection */
     HV_ACT_WRITERS,        /* ask for the writing transactions on the claiming connection */
     HV_ACT_LISTEN,         /* flag: from now on this session of the claiming connection is told of rows (true) or not any more (false) */
-    HV_ACT_PURGE,          /* ids, versions, count: delete those rows that are still of that version; flag: but those that somebody keeps locked;
-                            * on the settling connection */
+    HV_ACT_PURGE,          /* ids, versions, count: delete those rows that are still of that version; flag: but those that somebody keeps
+                            * locked; on the settling connection */
     HV_ACT_FETCH,          /* ids, count: read these rows; on the settling connection */
     HV_ACT_PARK,           /* removed, count: move those of these rows that are still of that version to the table of parked records; on the
                             * settling connection */

@@ -17,7 +17,8 @@ static inline bool hv_removal_is_possible(const struct hv_isolation *iso, enum h
 /* The first record of the key's queue was refused: it goes. */
 void hv_removal_begin(struct hv_isolation *iso, uint32_t key, enum hv_poison policy, struct hv_actions *out);
 
-/* Asks for what waits to be parked, or else to be skipped: up to HV_REMOVALS rows. HV_POISON_BLOCK: nothing waits. Lent until the next call. */
+/* Asks for what waits to be parked, or else to be skipped: up to HV_REMOVALS rows. HV_POISON_BLOCK: nothing waits. Lent until the next
+ * call. */
 enum hv_poison hv_removal_ask(struct hv_isolation *iso, hv_time now, const struct hv_removed **ret_rows, const int64_t **ret_ids,
                               size_t *ret_count);
 static inline bool hv_removal_waits(const struct hv_isolation *iso) {

@@ -70,8 +70,8 @@ void hv_settle_fetched(struct hv_settle *settle);
 
 /* Those of the rows to be checked that are there (ids ascending; `cut`: those above the last one were not looked at). Their payloads are the
  * core's, or released. `take`: new records may be taken. */
-void hv_settle_checked(struct hv_settle *settle, struct hv_intake *intake, const struct hv_event *event, bool take, bool mark_is_out, hv_time now,
-                       struct hv_actions *out);
+void hv_settle_checked(struct hv_settle *settle, struct hv_intake *intake, const struct hv_event *event, bool take, bool mark_is_out,
+                       hv_time now, struct hv_actions *out);
 
 /* Sends what is due. `leading`: rows may be read again. `hurry`: without gathering. */
 void hv_settle_advance(struct hv_settle *settle, bool leading, bool hurry, hv_time now, struct hv_actions *out);
