@@ -72,9 +72,11 @@ void hv_settle_down(struct hv_settle *settle, hv_time now) {
     settle->state = HV_SETTLE_DOWN;
 }
 
-/* Rows are stuck now, of which this is one. */
+/* Rows are stuck now, of which this is one. Those that wait already do not wait longer because of it. */
 static void say_stuck(struct hv_settle *settle, int64_t id, hv_time now, struct hv_actions *out) {
-    settle->stuck_until = now + hv_backoff_next(&settle->stuck_backoff, settle->dice);
+    if (now >= settle->stuck_until) {
+        settle->stuck_until = now + hv_backoff_next(&settle->stuck_backoff, settle->dice);
+    }
     struct hv_action *action = hv_actions_notify(out, HV_NOTICE_UNPURGEABLE);
     action->id = id;
     action->duration = settle->stuck_until - now;
@@ -203,8 +205,8 @@ static void check(struct hv_settle *settle, struct hv_actions *out) {
 
 /* A row that was to be purged is there, in one version or another. If a claim brought another one meanwhile, nobody knows which is the
  * latest: it is read again. */
-static bool check_row(struct hv_settle *settle, struct hv_intake *intake, uint32_t index, const struct hv_claimed *row, bool take, hv_time now,
-                      struct hv_actions *out) {
+static bool check_row(struct hv_settle *settle, struct hv_intake *intake, uint32_t index, const struct hv_claimed *row, bool take,
+                      hv_time now, struct hv_actions *out) {
     struct hv_slot *slot = hv_slot(settle->slots, index);
     bool same = row->version == slot->version;
     if (!same && slot->other) {
@@ -227,8 +229,8 @@ static bool check_row(struct hv_settle *settle, struct hv_intake *intake, uint32
     return same && slot->state == HV_SLOT_STUCK;
 }
 
-void hv_settle_checked(struct hv_settle *settle, struct hv_intake *intake, const struct hv_event *event, bool take, bool mark_is_out, hv_time now,
-                       struct hv_actions *out) {
+void hv_settle_checked(struct hv_settle *settle, struct hv_intake *intake, const struct hv_event *event, bool take, bool mark_is_out,
+                       hv_time now, struct hv_actions *out) {
     assert(settle->state == HV_SETTLE_CHECKING);
     settle->state = HV_SETTLE_IDLE;
     int64_t stuck = 0, last = event->flag && event->count > 0 ? event->rows[event->count - 1].id : INT64_MAX;

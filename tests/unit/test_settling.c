@@ -369,6 +369,48 @@ static void rows_that_are_locked_are_left_out_next_time(void **state) {
     assert_int_equal(bed->slots.used, 0);
 }
 
+/* Somebody locks each row for a while. Returns whether the purge that is sent now asks for row 1. */
+static bool is_locked_again(struct bed *bed) {
+    bool first = false;
+    for (int i = 0; i < 10; i++) {
+        bed->out.count = 0;
+        hv_settle_advance(&bed->settle, true, true, bed->now, &bed->out);
+        if (bed->out.count == 0) {
+            break;
+        }
+        const struct hv_action *action = &bed->out.list[0];
+        if (action->type == HV_ACT_PURGE && !action->flag) {
+            hv_settle_refused(&bed->settle, false, true, bed->now, &bed->out);
+        } else if (action->type == HV_ACT_PURGE) {
+            for (size_t at = 0; at < action->count; at++) {
+                first = first || action->ids[at] == 1;
+            }
+            hv_settle_purged(&bed->settle, 0, false, &bed->out);
+        } else {
+            struct hv_claimed rows[RECORDS];
+            size_t count = action->count;
+            for (size_t at = 0; at < count; at++) {
+                rows[at] = (struct hv_claimed){.id = action->ids[at], .version = 5, .was = 5, .payload = &bed->payload};
+            }
+            looked(bed, rows, count, false, true);
+        }
+    }
+    return first;
+}
+
+static void rows_that_get_stuck_do_not_make_others_wait_longer(void **state) {
+    struct bed *bed = *state;
+    hv_time tried = bed->now;
+    for (int64_t id = 1; id <= 8; id++) {
+        acknowledge_version(bed, id, 5);
+        for (int i = 0; i < 3; i++, bed->now += HV_MS(100)) {
+            tried = is_locked_again(bed) ? bed->now : tried;
+        }
+        assert_true(bed->now - tried <= bed->config.blocked_backoff_max + HV_MS(100));
+    }
+    assert_int_equal(bed->settle.stuck.count, 8);
+}
+
 /* A purge is out, or done; claims bring another row with its id. */
 static void another_row_with_the_id_is_not_taken_for_the_first(void **state) {
     struct bed *bed = *state;
@@ -526,6 +568,7 @@ int main(void) {
         TEST(who_does_not_lead_leaves_the_other_row_in_the_table),
         TEST(a_check_that_is_lost_or_refused_begins_with_the_purge),
         TEST(rows_that_are_locked_are_left_out_next_time),
+        TEST(rows_that_get_stuck_do_not_make_others_wait_longer),
         TEST(another_row_with_the_id_is_not_taken_for_the_first),
         TEST(another_row_that_comes_after_the_purge_is_taken_at_once),
         TEST(a_look_that_came_too_early_is_repeated),
