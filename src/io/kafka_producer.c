@@ -38,10 +38,12 @@ struct hv_producer {
 /* ---- what errors mean ---- */
 
 static enum hv_delivery delivery_of(rd_kafka_resp_err_t code) {
-    if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
+    if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
         return HV_DELIVERED;
-    if (code == RD_KAFKA_RESP_ERR__PURGE_QUEUE || code == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT)
+    }
+    if (code == RD_KAFKA_RESP_ERR__PURGE_QUEUE || code == RD_KAFKA_RESP_ERR__PURGE_INFLIGHT) {
         return HV_PURGED;
+    }
     switch (hv_kafka_class_of(code)) {
     case HV_KAFKA_RECORD:
         return HV_REFUSED;
@@ -72,27 +74,32 @@ static enum hv_queue_next on_reports(struct hv_producer *p, rd_kafka_event_t *ev
     }
     hv_routes_release(p->routes);
     bool more = rd_kafka_event_message_count(event) > 0;
-    if (hv_routes_are_full(p->routes))
+    if (hv_routes_are_full(p->routes)) {
         hv_queue_kick(p->queue); /* once this event is destroyed there is room */
-    if (count > 0)
+    }
+    if (count > 0) {
         p->handler->reports(p->user, p->reports, count);
+    }
     return more ? HV_QUEUE_MORE : HV_QUEUE_DONE;
 }
 
 static void on_error(struct hv_producer *p, rd_kafka_event_t *event) {
     rd_kafka_resp_err_t code = rd_kafka_event_error(event);
     if (code != RD_KAFKA_RESP_ERR__FATAL && !rd_kafka_event_error_is_fatal(event)) {
-        if (!p->purged && !hv_gate_is_over(p->gate)) /* or it may be about connections that we cut */
+        if (!p->purged && !hv_gate_is_over(p->gate)) { /* or it may be about connections that we cut */
             p->handler->trouble(p->user, code, rd_kafka_event_error_string(event));
+        }
         return;
     }
-    if (p->fatal_told)
+    if (p->fatal_told) {
         return;
+    }
     p->fatal_told = true;
     char reason[HV_ERROR_MAX];
     code = rd_kafka_fatal_error(p->client, reason, sizeof reason);
-    if (code == RD_KAFKA_RESP_ERR_NO_ERROR)
+    if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
         snprintf(reason, sizeof reason, "%s", rd_kafka_event_error_string(event));
+    }
     p->handler->fatal(p->user, reason);
 }
 
@@ -108,8 +115,9 @@ static enum hv_queue_next on_event(void *user, rd_kafka_event_t *event) {
         return HV_QUEUE_DONE;
     case RD_KAFKA_EVENT_LOG:
         if (rd_kafka_event_log(event, &facility, &text, &level) == 0 &&
-            !hv_kafka_log_is_noise(facility, text))
+            !hv_kafka_log_is_noise(facility, text)) {
             p->handler->log(p->user, level, facility, text);
+        }
         return HV_QUEUE_DONE;
     default:
         return HV_QUEUE_DONE;
@@ -148,8 +156,9 @@ void hv_producer_use_signal(int number) {
 /* ---- sending ---- */
 
 static rd_kafka_headers_t *make_headers(const struct hv_record *record) {
-    if (record->header_count == 0)
+    if (record->header_count == 0) {
         return NULL;
+    }
     rd_kafka_headers_t *headers = rd_kafka_headers_new((size_t)record->header_count);
     for (int32_t i = 0; i < record->header_count; i++) {
         const struct hv_header *h = &record->headers[i];
@@ -181,10 +190,12 @@ static rd_kafka_resp_err_t produce(void *user, rd_kafka_topic_t *topic, int32_t 
                           RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_KEY(key, key_length),
                           RD_KAFKA_V_VALUE(value, value_length), RD_KAFKA_V_OPAQUE(opaque),
                           RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_END);
-    if (code != RD_KAFKA_RESP_ERR_NO_ERROR && headers != NULL)
+    if (code != RD_KAFKA_RESP_ERR_NO_ERROR && headers != NULL) {
         rd_kafka_headers_destroy(headers); /* taken over on success only */
-    if (code != RD_KAFKA_RESP_ERR_NO_ERROR)
+    }
+    if (code != RD_KAFKA_RESP_ERR_NO_ERROR) {
         hv_gate_take(p->gate);
+    }
     return code;
 }
 
@@ -232,8 +243,9 @@ static struct hv_report refusal(uint64_t ticket, rd_kafka_resp_err_t code) {
 enum hv_send hv_producer_send(struct hv_producer *p, const struct hv_record *record, uint64_t ticket, bool alone,
                               struct hv_error *err) {
     assert(record->defect == HV_SOUND);
-    if (p->purged || p->fatal_told)
+    if (p->purged || p->fatal_told) {
         return HV_SEND_FATAL;
+    }
     rd_kafka_resp_err_t code = is_too_large(p, record) ? RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE
                                                        : hv_routes_send(p->routes, record, ticket, alone);
     switch (code) {
@@ -255,8 +267,9 @@ const struct hv_report *hv_producer_refusal(const struct hv_producer *p) {
 }
 
 void hv_producer_flush(struct hv_producer *p) {
-    if (p->purged)
+    if (p->purged) {
         return;
+    }
     hv_routes_retry(p->routes);
     hv_routes_flush(p->routes);
 }
@@ -318,8 +331,9 @@ static void read_conf(const rd_kafka_conf_t *conf, enum hv_kafka_role role, cons
 static int make_client(struct hv_producer *p, enum hv_kafka_role role, const struct hv_kafka_properties *properties,
                        const char *client_id, struct hv_error *err) {
     rd_kafka_conf_t *conf;
-    if (hv_kafka_conf_make(role, client_id, NULL, properties, NULL, &conf, err) != 0)
+    if (hv_kafka_conf_make(role, client_id, NULL, properties, NULL, &conf, err) != 0) {
         return -1;
+    }
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_LOG);
     char why[HV_ERROR_MAX] = "out of memory";
     struct known known;
@@ -350,8 +364,9 @@ int hv_producer_open(struct hv_loop *loop, enum hv_kafka_role role, const struct
                      const char *client_id, hv_time poll_duration, const struct hv_producer_handler *handler, void *user,
                      struct hv_producer **ret, struct hv_error *err) {
     struct hv_producer *p = calloc(1, sizeof *p);
-    if (p == NULL)
+    if (p == NULL) {
         return hv_error_set(err, "out of memory");
+    }
     p->loop = loop;
     p->handler = handler;
     p->user = user;

@@ -13,8 +13,9 @@ static void quoted_word(const char *message, char *out, size_t size) {
     const char *from = strchr(message, '"');
     const char *to = from == NULL ? NULL : strchr(from + 1, '"');
     size_t length = to == NULL ? 0 : (size_t)(to - from - 1);
-    if (length >= size)
+    if (length >= size) {
         length = 0;
+    }
     memcpy(out, length > 0 ? from + 1 : "", length);
     out[length] = '\0';
 }
@@ -24,13 +25,15 @@ static int unknown_option(const char *message, struct hv_error *err) {
     quoted_word(message, word, sizeof word);
     struct hv_nearest nearest = {.name = word};
     PQconninfoOption *known = PQconndefaults();
-    for (PQconninfoOption *o = known; o != NULL && o->keyword != NULL; o++)
+    for (PQconninfoOption *o = known; o != NULL && o->keyword != NULL; o++) {
         hv_nearest_try(&nearest, o->keyword);
-    if (nearest.best != NULL && word[0] != '\0')
+    }
+    if (nearest.best != NULL && word[0] != '\0') {
         hv_error_set(err, "it holds an unknown connection option; did you mean %s?", nearest.best);
-    else
+    } else {
         hv_error_set(err, "it holds an unknown connection option; a value with blanks or quotes goes in "
                           "single quotes, as in password='a b'");
+    }
     PQconninfoFree(known);
     return -1;
 }
@@ -42,21 +45,22 @@ int hv_pg_dsn_check(const char *data_source, struct hv_error *err) {
         PQconninfoFree(options);
         return 0;
     }
-    if (message == NULL)
+    if (message == NULL) {
         hv_error_set(err, "out of memory");
-    else if (strncmp(message, "invalid connection option", 25) == 0 ||
-             strncmp(message, "invalid URI query", 17) == 0)
+    } else if (strncmp(message, "invalid connection option", 25) == 0 ||
+             strncmp(message, "invalid URI query", 17) == 0) {
         unknown_option(message, err);
-    else if (strncmp(message, "missing \"=\"", 11) == 0)
+    } else if (strncmp(message, "missing \"=\"", 11) == 0) {
         hv_error_set(err, "a '=' is missing: write option=value pairs; a value with blanks or quotes goes in "
                           "single quotes, as in password='a b'");
-    else if (strncmp(message, "unterminated quoted string", 26) == 0)
+    } else if (strncmp(message, "unterminated quoted string", 26) == 0) {
         hv_error_set(err,
                      "a single quote is not closed; within single quotes write \\' for ' and \\\\ for \\");
-    else if (strncmp(message, "invalid percent-encoded token", 29) == 0)
+    } else if (strncmp(message, "invalid percent-encoded token", 29) == 0) {
         hv_error_set(err, "a %% is not followed by two hexadecimal digits; write %%25 for %% in a URI");
-    else
+    } else {
         hv_error_set(err, "libpq cannot read it as option=value pairs or as a postgresql:// URI");
+    }
     PQfreemem(message);
     return -1;
 }
@@ -66,10 +70,13 @@ const char *hv_pg_dsn_redact(const char *data_source, char *out, size_t size) {
     struct hv_text t;
     hv_text_init(&t, out, size);
     PQconninfoOption *options = PQconninfoParse(data_source, NULL);
-    for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++)
-        for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
-            if (strcmp(o->keyword, shown[i]) == 0 && o->val != NULL && o->val[0] != '\0')
+    for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++) {
+        for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++) {
+            if (strcmp(o->keyword, shown[i]) == 0 && o->val != NULL && o->val[0] != '\0') {
                 hv_text_printf(&t, "%s%s=%s", t.length > 0 ? " " : "", o->keyword, o->val);
+            }
+        }
+    }
     PQconninfoFree(options);
     return out;
 }
@@ -77,10 +84,12 @@ const char *hv_pg_dsn_redact(const char *data_source, char *out, size_t size) {
 bool hv_pg_dsn_has_password(const char *data_source) {
     bool found = false;
     PQconninfoOption *options = PQconninfoParse(data_source, NULL);
-    for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
+    for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++) {
         if ((strcmp(o->keyword, "password") == 0 || strcmp(o->keyword, "sslpassword") == 0) && o->val != NULL &&
-            o->val[0] != '\0')
+            o->val[0] != '\0') {
             found = true;
+        }
+    }
     PQconninfoFree(options);
     return found;
 }
@@ -101,8 +110,9 @@ static const char *uri_separator(const char *uri) {
 /* A backslash at the end would take what follows for its own; libpq passes over it. */
 static size_t length_without_open_escape(const char *text) {
     size_t length = strlen(text), slashes = 0;
-    while (slashes < length && text[length - 1 - slashes] == '\\')
+    while (slashes < length && text[length - 1 - slashes] == '\\') {
         slashes++;
+    }
     return length - slashes % 2;
 }
 
@@ -110,8 +120,9 @@ static size_t length_without_open_escape(const char *text) {
 char *hv_pg_dsn_with_password(const char *data_source, const char *password) {
     size_t size = strlen(data_source) + 3 * strlen(password) + 32;
     char *joined = malloc(size);
-    if (joined == NULL)
+    if (joined == NULL) {
         return NULL;
+    }
     bool uri = is_uri(data_source);
     int kept = uri ? (int)strlen(data_source) : (int)length_without_open_escape(data_source);
     int n = snprintf(joined, size, uri ? "%.*s%spassword=" : "%.*s%s password='", kept, data_source,
@@ -121,8 +132,9 @@ char *hv_pg_dsn_with_password(const char *data_source, const char *password) {
         if (uri) {
             to += snprintf(to, 4, "%%%02X", (unsigned)(unsigned char)*c);
         } else {
-            if (*c == '\'' || *c == '\\')
+            if (*c == '\'' || *c == '\\') {
                 *to++ = '\\';
+            }
             *to++ = *c;
         }
     }

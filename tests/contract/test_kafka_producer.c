@@ -30,8 +30,9 @@ static enum hv_send send_one(struct hv_producer *producer, const struct hv_recor
 static void must_send(struct hv_producer *producer, const struct hv_record *record, uint64_t ticket) {
     struct hv_error err = {""};
     enum hv_send result = send_one(producer, record, ticket, &err);
-    if (result != HV_SENT)
+    if (result != HV_SENT) {
         fail_msg("not taken (%d): %s", (int)result, err.text);
+    }
 }
 
 static int64_t written(const char *topic) {
@@ -98,8 +99,9 @@ static struct seen read_topic(const char *topic, size_t count) {
     rd_kafka_t *reader = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
     assert_non_null(reader);
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(4);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
         rd_kafka_topic_partition_list_add(list, topic, i)->offset = RD_KAFKA_OFFSET_BEGINNING;
+    }
     rd_kafka_assign(reader, list);
     rd_kafka_topic_partition_list_destroy(list);
     hv_time end = hv_loop_clock() + HV_SECONDS(30);
@@ -200,8 +202,9 @@ static void test_passing_errors_are_the_clients_affair(void **state) {
                                       RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
                                       RD_KAFKA_RESP_ERR__TRANSPORT);
     struct hv_record record = bed_record("passing", "key", "value", 5);
-    for (uint64_t i = 0; i < 100; i++)
+    for (uint64_t i = 0; i < 100; i++) {
         must_send(p, &record, i);
+    }
     bed_reports(&bed, &reports, 100, HV_SECONDS(60));
     assert_int_equal(reports.delivered, 100);
     hv_producer_close(p);
@@ -222,8 +225,9 @@ static void test_full_queue(void **state) {
     bed_reports(&bed, &reports, 1, HV_SECONDS(20));
     for (uint64_t i = 1; i <= 100; i++) {
         enum hv_send result;
-        while ((result = send_one(p, &record, i, &err)) == HV_SEND_FULL)
+        while ((result = send_one(p, &record, i, &err)) == HV_SEND_FULL) {
             bed_reports(&bed, &reports, reports.count + 1, HV_SECONDS(20));
+        }
         assert_int_equal(result, HV_SENT);
     }
     bed_reports(&bed, &reports, 101, HV_SECONDS(20));
@@ -262,8 +266,9 @@ struct trier {
 static bool is_delivered(void *arg) {
     struct trier *t = arg;
     struct hv_error err = {""};
-    if (reports.delivered == 0 && reports.count == t->ticket && send_one(t->producer, &t->record, t->ticket, &err) == HV_SENT)
+    if (reports.delivered == 0 && reports.count == t->ticket && send_one(t->producer, &t->record, t->ticket, &err) == HV_SENT) {
         t->ticket++;
+    }
     return reports.delivered > 0;
 }
 
@@ -325,8 +330,9 @@ static void test_refused_batch_ends_the_record_client(void **state) {
     must_send(p, &record, 0);
     bed_reports(&bed, &reports, 1, HV_SECONDS(20));
     rd_kafka_mock_push_request_errors(bed.cluster, PRODUCE, 1, RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE);
-    for (uint64_t i = 1; i <= 10; i++)
+    for (uint64_t i = 1; i <= 10; i++) {
         must_send(p, &record, i);
+    }
     bed_until(&bed, has_fatal, &reports, HV_SECONDS(20), "the fatal error is told");
     hv_producer_purge(p, true);
     bed_reports(&bed, &reports, 11, HV_SECONDS(20));
@@ -454,8 +460,9 @@ static void test_purge_reports_everything(void **state) {
     must_send(p, &record, 0);
     bed_reports(&bed, &reports, 1, HV_SECONDS(20));
     rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 3600000);
-    for (uint64_t i = 1; i <= 5000; i++)
+    for (uint64_t i = 1; i <= 5000; i++) {
         must_send(p, &record, i);
+    }
     bed_run_for(&bed, HV_MS(50)); /* some are in flight now, or all still queued: both are purged */
     reports.inside = true;
     hv_producer_purge(p, false);
@@ -480,8 +487,9 @@ static void test_purge_but_what_is_sent(void **state) {
     rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 1000);
     must_send(p, &record, 1);
     bed_run_for(&bed, HV_MS(300)); /* it is on its way */
-    for (uint64_t i = 2; i <= 50; i++)
+    for (uint64_t i = 2; i <= 50; i++) {
         must_send(p, &record, i);
+    }
     hv_producer_purge(p, true);
     bed_reports(&bed, &reports, 51, HV_SECONDS(20));
     assert_true(reports.delivered >= 2);
@@ -498,8 +506,9 @@ static void test_purge_reports_what_is_held(void **state) {
     struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
     rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 3600000);
     struct hv_record record = bed_record("unknown", "key", "value", 5);
-    for (uint64_t i = 0; i < 2500; i++)
+    for (uint64_t i = 0; i < 2500; i++) {
         must_send(p, &record, i);
+    }
     bed_run_for(&bed, HV_MS(20));
     reports.inside = true;
     hv_producer_purge(p, false);
@@ -516,8 +525,9 @@ static void test_close_with_records_on_their_way(void **state) {
     rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 3600000);
     struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
     struct hv_record record = bed_record("close", "key", "value", 5);
-    for (uint64_t i = 0; i < 1000; i++)
+    for (uint64_t i = 0; i < 1000; i++) {
         must_send(p, &record, i);
+    }
     bed_run_for(&bed, HV_MS(20));
     hv_producer_close(p); /* while the metadata worker waits for an answer */
     bed_close(&bed);
@@ -541,8 +551,9 @@ static void test_nothing_is_sent_after_the_lease(void **state) {
     uint64_t given = 0;
     while (given == 0) { /* on a busy machine we may come too late */
         hv_producer_lease(p, hv_loop_waking_clock() + HV_MS(10));
-        while (given < 100 && send_one(p, &record, given + 1, &err) == HV_SENT)
+        while (given < 100 && send_one(p, &record, given + 1, &err) == HV_SENT) {
             given++;
+        }
     }
     nanosleep(&pause, NULL);
     assert_int_equal(written("lease"), 1);
@@ -607,8 +618,9 @@ static atomic_bool pool_is_free;
 static void occupy(uv_work_t *work) {
     (void)work;
     const struct timespec pause = {.tv_nsec = 1000000};
-    while (!pool_is_free)
+    while (!pool_is_free) {
         nanosleep(&pause, NULL);
+    }
 }
 
 static void freed(uv_work_t *work, int status) {
@@ -661,14 +673,16 @@ static void test_hanging_broker_costs_nothing(void **state) {
     rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 3600000);
     for (uint64_t i = 1; i <= 1000; i++) { /* in ten portions: more than may be in flight */
         must_send(p, &record, i);
-        if (i % 100 == 0)
+        if (i % 100 == 0) {
             bed_run_for(&bed, HV_MS(150));
+        }
     }
     double before = bed_cpu();
     bed_run_for(&bed, HV_SECONDS(3));
     double share = (bed_cpu() - before) / 3;
-    if (share > 0.1)
+    if (share > 0.1) {
         fail_msg("%.0f %% of a core while the broker hangs", share * 100);
+    }
     rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 0);
     bed_reports(&bed, &reports, 1001, HV_SECONDS(60));
     assert_int_equal(reports.delivered, 1001);
@@ -831,15 +845,17 @@ static void check_close_during_dns(bool with_record, size_t ticks_wanted) {
     struct hv_producer *p = bed_producer(&bed, HV_KAFKA_RECORDS, &reports, NULL, 0);
     sem_wait(&asked); /* a broker thread is in the look-up now */
     struct hv_record record = bed_record("dns", "key", "value", 5);
-    if (with_record)
+    if (with_record) {
         must_send(p, &record, 0);
+    }
     start_ticking();
     hv_producer_close(p); /* would never return if it joined that thread */
     bed_until(&bed, has_ticked, &ticks_wanted, HV_SECONDS(30), "the loop goes on");
     stop_ticking();
     atomic_store(&slow_dns, false);
-    for (int i = 0; i < 100; i++)
+    for (int i = 0; i < 100; i++) {
         sem_post(&answer);
+    }
     bed_close(&bed);
 }
 
