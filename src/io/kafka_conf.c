@@ -61,7 +61,8 @@ static const struct setting settings[] = {
     {REC | SUS, "batch.size", "1000000", NULL},
     {REC, "queue.buffering.max.ms", "1", NULL},
     {SUS, "queue.buffering.max.ms", "1", ""},
-    {SUS, "batch.num.messages", "16", ""}, /* an error names a batch, not a record: the fewer share it the better; 16 is best for 1 bad one in 256 */
+    /* An error names a batch, not a record: the fewer share it the better; 16 is best for 1 bad one in 256. */
+    {SUS, "batch.num.messages", "16", ""},
     {REC | SUS, "queue.buffering.max.messages", "10000000", NULL}, /* our own window is the limit */
     {REC | SUS, "queue.buffering.max.kbytes", "2147483647", NULL},
     {REC | SUS, "topic.metadata.refresh.fast.interval.ms", "100", NULL},

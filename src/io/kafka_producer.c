@@ -324,7 +324,8 @@ static void read_conf(const rd_kafka_conf_t *conf, enum hv_kafka_role role, cons
         .batch_records = (uint32_t)read_number(conf, "batch.num.messages"),
         .batch_bytes = batch_bytes < known->size_max ? (int64_t)batch_bytes : known->size_max,
         /* Who asks for a linger gets it, but not for suspects. */
-        .hurry = linger > 0 && (role == HV_KAFKA_SUSPECTS || (!is_set(properties, "linger.ms") && !is_set(properties, "queue.buffering.max.ms"))),
+        .hurry = linger > 0 && (role == HV_KAFKA_SUSPECTS || (!is_set(properties, "linger.ms") &&
+                                                              !is_set(properties, "queue.buffering.max.ms"))),
     };
 }
 

@@ -15,7 +15,8 @@ struct hv_producer;
 
 /* Called on the loop's thread; but for `reports` from within hv_producer_purge, never from within a call into this API. */
 struct hv_producer_handler {
-    /* Delivery reports, by the tickets given to hv_producer_send; lent. At most 1,000 a call; several calls follow in later iterations if there are more. */
+    /* Delivery reports, by the tickets given to hv_producer_send; lent. At most 1,000 a call; several calls follow in later iterations
+     * if there are more. */
     void (*reports)(void *user, const struct hv_report *reports, size_t count);
     /* The client is finished (fatal error): nothing more will be delivered by it. Reports of what is in flight still come.
      * Once per client. */

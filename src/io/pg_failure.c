@@ -7,7 +7,8 @@
 
 #include "io/pg_passfile.h"
 
-enum hv_pg_trouble hv_pg_trouble_of(const char *sqlstate, enum hv_pg_trouble otherwise) {
+/* The kind of an error that a server answered with this SQLSTATE; `otherwise` for one that is not special. */
+static enum hv_pg_trouble trouble_of(const char *sqlstate, enum hv_pg_trouble otherwise) {
     static const struct {
         const char *prefix;
         enum hv_pg_trouble trouble;
@@ -130,7 +131,7 @@ void hv_pg_failure_from_result(struct hv_pg_failure *failure, const PGresult *re
     copy_sqlstate(failure, PQresultErrorField(result, PG_DIAG_SQLSTATE));
     hv_pg_first_line(&failure->error, primary != NULL ? primary : PQresultErrorMessage(result));
     failure->trouble = hv_pg_is_from_pooler(failure->sqlstate) ? trouble_of_pooler(failure->error.text)
-                                                         : hv_pg_trouble_of(failure->sqlstate, HV_PG_STATEMENT);
+                                                               : trouble_of(failure->sqlstate, HV_PG_STATEMENT);
 }
 
 bool hv_pg_result_is_fatal(const PGresult *result) {
@@ -180,7 +181,7 @@ void hv_pg_failure_from_attempt(struct hv_pg_failure *failure, const PGconn *con
             if (state != NULL) {
                 char code[6] = {state[0], state[1], state[2], state[3], state[4], 0};
                 copy_sqlstate(failure, code);
-                failure->trouble = hv_pg_trouble_of(code, HV_PG_UNREACHABLE);
+                failure->trouble = trouble_of(code, HV_PG_UNREACHABLE);
                 append(&failure->error, line, (size_t)(state - line));
                 append(&failure->error, state + 7, length - (size_t)(state + 7 - line));
             } else {

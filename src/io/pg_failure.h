@@ -6,9 +6,6 @@
 
 #include "io/pg_conn.h"
 
-/* The kind of an error that a server answered with this SQLSTATE; `otherwise` for one that is not special. */
-enum hv_pg_trouble hv_pg_trouble_of(const char *sqlstate, enum hv_pg_trouble otherwise);
-
 /* Did PgBouncer or its like say it? */
 bool hv_pg_is_from_pooler(const char *sqlstate);
 

@@ -178,10 +178,10 @@ static uint8_t *put_member(uint8_t *at, int param, const struct hv_parked *row) 
         return put_text(at, row->failure_class);
     case 2:
         return put_text(at, row->error);
-    case 5:
-        return put_number(at, row->version, 4);
     case 3:
         return put_number(at, row->attempts <= INT32_MAX ? row->attempts : INT32_MAX, 4);
+    case 5:
+        return put_number(at, row->version, 4);
     default:
         return put_number(at, (uint64_t)bounded(row->failing_for), 8);
     }

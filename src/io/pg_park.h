@@ -41,9 +41,10 @@ void hv_park_name(const char *quoted_table, const char *suffix, char *out, size_
 /* Parameters: outbox and table of parked records, both quoted, text. One row; hv_park_read_shape knows what is in it. */
 extern const char hv_park_shape_sql[];
 
-/* Judges the answer (in binary or in text); `versions`: rows of the outbox have them, see struct hv_table_types. Returns 0 and the statement that parks, which the caller frees, or -1 with what is wrong and the
- * SQL that mends it. */
-int hv_park_read_shape(const PGresult *result, const char *table, const char *parked, bool versions, char **ret_sql, struct hv_error *err);
+/* Judges the answer (in binary or in text); `versions`: rows of the outbox have them, see struct hv_table_types. Returns 0 and the
+ * statement that parks, which the caller frees, or -1 with what is wrong and the SQL that mends it. */
+int hv_park_read_shape(const PGresult *result, const char *table, const char *parked, bool versions, char **ret_sql,
+                       struct hv_error *err);
 
 /* The statement's parameters, binary. */
 enum { HV_PARK_PARAMS = 7 };

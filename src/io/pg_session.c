@@ -4,15 +4,14 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-/* What needs a session, in one round trip. The server is asked to end a statement itself a
- * little before we would drop the session: that keeps the session and the statement's outcome known, and
- * leaves no backend behind that waits for a lock. JIT is off: it compiles for a third of a second what reads a
- * thousand rows, for estimates of claims in many gaps are high. Rows are to be found by id, in order: with
- * statistics from a time when the table was large, or empty, the planner reads all of it. So plans are the same whatever the
- * parameters are, and are made once a statement that is prepared (see pg_prepared.h); without being told, the planner would make one each time, because it takes
- * a limit that it does not know for a tenth of the table. For the same reason it might start parallel workers. None of that through
- * a pooler, which would hand such settings on to other clients: there the process id that we were told is not
- * the one that answers. In a database without an encoding, bytes are to pass as they are. */
+/* What needs a session, in one round trip. The server is asked to end a statement itself a little before we would drop the session: that
+ * keeps the session and the statement's outcome known, and leaves no backend behind that waits for a lock. JIT is off: it compiles for a
+ * third of a second what reads a thousand rows, for estimates of claims in many gaps are high. Rows are to be found by id, in order: with
+ * statistics from a time when the table was large, or empty, the planner reads all of it. So plans are the same whatever the parameters
+ * are, and a statement that is prepared (see pg_prepared.h) is planned once; without being told, the planner would do that each time,
+ * because it takes a limit that it does not know for a tenth of the table. For the same reason it might start parallel workers.
+ * None of that through a pooler, which would hand such settings on to other clients: there the process id that we were told is not the one
+ * that answers. In a database without an encoding, bytes are to pass as they are. */
 #define OURS "pg_catalog.pg_backend_pid() = $1"
 #define SET(name, value) "pg_catalog.set_config('" name "', '" value "', false)"
 static const char setup_sql[] =
@@ -20,7 +19,8 @@ static const char setup_sql[] =
     "WHERE name = 'statement_timeout') NOT BETWEEN 1 AND $2 "
     "THEN pg_catalog.set_config('statement_timeout', $2::text, false) END, "
     "CASE WHEN " OURS " AND pg_catalog.current_setting('jit', true) = 'on' THEN " SET("jit", "off") " END, "
-    "CASE WHEN " OURS " AND pg_catalog.current_setting('plan_cache_mode', true) = 'auto' THEN " SET("plan_cache_mode", "force_generic_plan") " END, "
+    "CASE WHEN " OURS " AND pg_catalog.current_setting('plan_cache_mode', true) = 'auto' THEN "
+    SET("plan_cache_mode", "force_generic_plan") " END, "
     "CASE WHEN " OURS " THEN " SET("enable_bitmapscan", "off") " || " SET("enable_seqscan", "off") " || "
     SET("max_parallel_workers_per_gather", "0") " END, "
     "CASE WHEN $3 AND pg_catalog.current_setting('server_encoding') = 'SQL_ASCII' THEN " SET("client_encoding", "SQL_ASCII") " END";
