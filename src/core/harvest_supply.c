@@ -153,7 +153,7 @@ static uint32_t claim_room(const struct hv_harvest *h) {
 }
 
 static void claim(struct hv_harvest *h, struct hv_actions *out) {
-    bool alone = hv_settle_pending(&h->settle) + h->settle.stuck.count == 0;
+    bool alone = hv_settle_pending(&h->settle) == 0; /* stuck rows are among these when they are tried again */
     size_t before = out->count;
     hv_claim_advance(&h->claim, h->leader_id, claim_room(h), alone, h->term, &h->isolation, h->now, out);
     if (out->count > before && out->list[before].type == HV_ACT_SCAN) {

@@ -275,6 +275,52 @@ static void what_is_held_is_not_marked_anew_while_it_is_purged(void **state) {
     assert_int_equal(bed->done[HV_ACT_MARK], 3);
 }
 
+/* Marks are answered by nothing; none is out at the beginning. Returns how many there were. */
+static int rest(struct bed *bed, hv_time span) {
+    int count = 0;
+    for (hv_time end = bed->now + span; bed->now < end;) {
+        int before = bed->done[HV_ACT_MARK];
+        pass(bed, HV_MS(5));
+        if (bed->done[HV_ACT_MARK] > before) {
+            tell(bed, (struct hv_event){.type = HV_EV_CLAIMED});
+            count++;
+        }
+    }
+    return count;
+}
+
+/* Row 1 cannot be deleted, for days perhaps, and all is marked anew. */
+static void a_row_that_is_stuck_does_not_keep_marks_coming(void **state) {
+    struct bed *bed = *state;
+    struct hv_core_config patient = config;
+    patient.idle_backoff_max = HV_SECONDS(1);
+    patient.blocked_backoff_max = HV_SECONDS(3600);
+    hv_harvest_free(bed->core, NULL, NULL);
+    bed->core = hv_harvest_new(&patient, bed->now);
+    tell(bed, (struct hv_event){.type = HV_EV_CLAIM_UP});
+    tell(bed, (struct hv_event){.type = HV_EV_SETTLE_UP});
+    tell(bed, (struct hv_event){.type = HV_EV_ASSIGNED, .flag = true});
+    turns(bed);
+    CLAIMED(bed, 1);
+    turns(bed);
+    report(bed, 1, HV_DELIVERED);
+    for (int i = 0; i < 10; i++) { /* so that the wait grows */
+        int purges = bed->done[HV_ACT_PURGE];
+        while (bed->done[HV_ACT_PURGE] == purges) {
+            pass(bed, HV_MS(100));
+        }
+        tell(bed, (struct hv_event){.type = HV_EV_SETTLE_REFUSED, .flag = true});
+    }
+    assert_true(bed->notices[HV_NOTICE_UNPURGEABLE] > 0);
+    tell(bed, (struct hv_event){.type = HV_EV_CLAIM_DOWN, .flag = true});
+    tell(bed, (struct hv_event){.type = HV_EV_CLAIM_UP});
+    turns(bed);
+    assert_int_equal(bed->notices[HV_NOTICE_REFRESHED], 1);
+    CLAIMED(bed, 1);
+    rest(bed, HV_SECONDS(5));
+    assert_true(rest(bed, HV_SECONDS(5)) <= 20);
+}
+
 /* A purge of the client takes long, the queues' age is looked at meanwhile: 2 must not go before 1. */
 static void a_failed_record_is_not_forgotten_while_others_are_in_flight(void **state) {
     struct bed *bed = *state;
@@ -548,6 +594,7 @@ int main(void) {
         TEST(after_an_unknown_mark_nothing_newer_is_claimed_first),
         TEST(a_row_is_purged_when_it_is_marked_anew),
         TEST(what_is_held_is_not_marked_anew_while_it_is_purged),
+        TEST(a_row_that_is_stuck_does_not_keep_marks_coming),
         TEST(a_failed_record_is_not_forgotten_while_others_are_in_flight),
         TEST(a_blocked_key_comes_back_in_order),
         TEST(what_nobody_understands_blocks_its_key_after_a_while),
