@@ -360,10 +360,11 @@ void hv_settle_advance(struct hv_settle *settle, bool leading, bool hurry, hv_ti
         return;
     }
     settle->purge_next = false;
-    if (purge_now) {
-        purge(settle, &settle->sender->acked, settle->batch, out);
-    } else if (settle->stuck.count > 0 && now >= settle->stuck_until) {
+    bool stuck_now = settle->stuck.count > 0 && now >= settle->stuck_until;
+    if (stuck_now && !(purge_now && settle->of_stuck)) { /* they take turns, too */
         purge(settle, &settle->stuck, settle->stuck_batch, out);
+    } else if (purge_now) {
+        purge(settle, &settle->sender->acked, settle->batch, out);
     }
 }
 

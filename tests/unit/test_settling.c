@@ -291,14 +291,14 @@ static void what_was_not_deleted_is_read_again(void **state) {
     assert_int_equal(slot_of(bed, 3)->state, HV_SLOT_STUCK);
     assert_int_equal(slot_of(bed, 4)->state, HV_SLOT_ACKED);
     assert_int_equal(slot_of(bed, 5)->state, HV_SLOT_ACKED);
+    expect_purge(bed, 3, 1);
+    assert_true(bed->out.list[0].flag); /* nobody waits for a lock once more */
+    answer(bed);
     const struct hv_action *action = statement(bed);
     assert_int_equal(action->type, HV_ACT_PURGE);
     assert_int_equal(action->count, 2);
     assert_int_equal(action->ids[1], 4);
     assert_int_equal(action->versions[1], 24);
-    answer(bed);
-    expect_purge(bed, 3, 1);
-    assert_true(bed->out.list[0].flag); /* nobody waits for a lock once more */
     slot_of(bed, 2)->payload = NULL; /* the bed's */
 }
 
@@ -360,11 +360,11 @@ static void rows_that_are_locked_are_left_out_next_time(void **state) {
     looked(bed, &row, 1, false, true);
     assert_int_equal(bed->slots.used, 1);
     acknowledge_version(bed, 7, 5);
-    expect_purge(bed, 7, 1);
-    assert_false(bed->out.list[0].flag);
-    answer(bed);
     expect_purge(bed, 2, 1);
     assert_true(bed->out.list[0].flag);
+    answer(bed);
+    expect_purge(bed, 7, 1);
+    assert_false(bed->out.list[0].flag);
     answer(bed);
     assert_int_equal(bed->slots.used, 0);
 }
@@ -409,6 +409,22 @@ static void rows_that_get_stuck_do_not_make_others_wait_longer(void **state) {
         assert_true(bed->now - tried <= bed->config.blocked_backoff_max + HV_MS(100));
     }
     assert_int_equal(bed->settle.stuck.count, 8);
+}
+
+static void a_row_that_is_stuck_is_tried_again_however_busy_it_is(void **state) {
+    struct bed *bed = *state;
+    acknowledge(bed, 1);
+    expect_purge(bed, 1, 1);
+    hv_settle_refused(&bed->settle, true, false, bed->now, &bed->out);
+    bool tried = false;
+    for (int64_t id = 2; id < 6; id++) { /* there is always something to purge */
+        acknowledge(bed, id);
+        const struct hv_action *action = statement(bed);
+        assert_int_equal(action->type, HV_ACT_PURGE);
+        tried = tried || action->ids[0] == 1;
+        answer(bed);
+    }
+    assert_true(tried);
 }
 
 /* A purge is out, or done; claims bring another row with its id. */
@@ -569,6 +585,7 @@ int main(void) {
         TEST(a_check_that_is_lost_or_refused_begins_with_the_purge),
         TEST(rows_that_are_locked_are_left_out_next_time),
         TEST(rows_that_get_stuck_do_not_make_others_wait_longer),
+        TEST(a_row_that_is_stuck_is_tried_again_however_busy_it_is),
         TEST(another_row_with_the_id_is_not_taken_for_the_first),
         TEST(another_row_that_comes_after_the_purge_is_taken_at_once),
         TEST(a_look_that_came_too_early_is_repeated),
