@@ -231,23 +231,37 @@ static struct hv_row_version *sorted(const int64_t *ids, const uint32_t *version
     return rows;
 }
 
+/* Leaves the first of each run of rows of one version. Returns how many these are. */
+static size_t first_of_runs(struct hv_row_version *rows, size_t count) {
+    size_t runs = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (i == 0 || rows[i].version != rows[runs - 1].version) {
+            rows[runs++] = rows[i];
+        }
+    }
+    return runs;
+}
+
 void hv_outbox_purge(struct hv_outbox *outbox, const int64_t *ids, const uint32_t *versions, size_t count, bool but_locked) {
-    static const Oid types[] = {OID_INT8_ARRAY, OID_XID_ARRAY};
+    static const Oid types[] = {OID_INT8_ARRAY, OID_XID_ARRAY, OID_INT8_ARRAY};
     assert(hv_outbox_is_idle(outbox) && count > 0);
-    int lengths[] = {0, 0}, form = versions == NULL || !outbox->types.versions ? HV_PURGE_ANY : but_locked ? HV_PURGE_BUT_LOCKED : HV_PURGE_ALL;
+    int lengths[] = {0, 0, 0}, form = versions == NULL || !outbox->types.versions ? HV_PURGE_ANY : but_locked ? HV_PURGE_BUT_LOCKED : HV_PURGE_ALL;
     struct hv_row_version *rows = sorted(ids, versions, count);
     uint8_t *id_array = rows == NULL ? NULL : hv_pg_array_of_ids(&rows->id, sizeof *rows, count, &lengths[0]);
-    uint8_t *version_array = rows == NULL ? NULL : hv_pg_array_of_versions(&rows->version, sizeof *rows, count, &lengths[1]);
-    if (id_array != NULL && version_array != NULL) {
+    size_t runs = rows == NULL ? 0 : first_of_runs(rows, count);
+    uint8_t *version_array = rows == NULL ? NULL : hv_pg_array_of_versions(&rows->version, sizeof *rows, runs, &lengths[1]);
+    uint8_t *run_array = rows == NULL ? NULL : hv_pg_array_of_ids(&rows->id, sizeof *rows, runs, &lengths[2]);
+    if (id_array != NULL && version_array != NULL && run_array != NULL) {
         outbox->purging = count;
-        send_statement(outbox, PURGE, outbox->sql.purge[form], form == HV_PURGE_ANY ? 1 : 2, types,
-                       (const void *const[]){id_array, version_array}, lengths);
+        send_statement(outbox, PURGE, outbox->sql.purge[form], form == HV_PURGE_ANY ? 1 : 3, types,
+                       (const void *const[]){id_array, version_array, run_array}, lengths);
     } else {
         drop_for_memory(outbox);
     }
     free(rows);
     free(id_array);
     free(version_array);
+    free(run_array);
 }
 
 void hv_outbox_fetch(struct hv_outbox *outbox, const int64_t *ids, size_t count) {

@@ -123,9 +123,9 @@ static const char list_form[] = "SELECT id, kafka_key FROM %s WHERE id >= $1 AND
 
 #define THESE "SELECT " ROW " FROM %s WHERE id = ANY ($1) AND " ON_PRIMARY
 
-/* width_bucket finds a row's place among the ids, which are ascending: a join would do that, too, but costs several times as much, and the
- * planner could turn it round. */
-#define OF_VERSION "($2)[pg_catalog.width_bucket(id::int8, $1)] = xmin"
+/* Neighbours mostly have one version: $3 holds the ids at which another one begins, ascending, $2 these versions. width_bucket finds a row's
+ * place among them: a join would do that, too, but costs several times as much, and the planner could turn it round. */
+#define OF_VERSION "($2)[pg_catalog.width_bucket(id::int8, $3)] = xmin"
 /* For this statement alone, whatever pooler there is in between: who waits for a row that is locked for long waits for all others, too. */
 #define LOCK_LIMIT "(SELECT pg_catalog.set_config('lock_timeout', '200ms', true)) IS NOT NULL"
 #define PURGE_ANY "DELETE FROM %s WHERE id = ANY ($1)"
