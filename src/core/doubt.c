@@ -7,7 +7,7 @@
 
 #define SAME HV_MS(100)         /* refusals this close are those of one client */
 #define MEMORY HV_SECONDS(10)   /* a batch that is refused later than this after the last one is the first again */
-#define SPAN HV_SECONDS(1)
+#define SPAN HV_MS(250)
 #define ENOUGH 2000             /* records that pass between two refused batches: apart they take as long as a new client does (measured) */
 #define SPAN_MAX HV_SECONDS(60)
 #define LIKENESS HV_SECONDS(600) /* that no record showed for so long is forgotten */
@@ -75,32 +75,30 @@ static struct hv_doubt *make_room(struct hv_doubts *doubts) {
     return oldest;
 }
 
-/* That of the topic, a new one if need be. True in *ret_first: no batch was refused lately. */
-static struct hv_doubt *get(struct hv_doubts *doubts, uint32_t topic, hv_time now, bool *ret_first) {
+/* That of the topic, a new one if need be. */
+static struct hv_doubt *get(struct hv_doubts *doubts, uint32_t topic, hv_time now) {
     hv_doubts_forget_old(doubts, now);
     uint32_t at = find(doubts, topic);
-    bool is_new = at == doubts->count;
-    struct hv_doubt *doubt = is_new ? make_room(doubts) : &doubts->list[at];
-    *ret_first = is_new || is_over(doubt, now);
-    if (is_new) {
-        *doubt = (struct hv_doubt){.topic = topic, .too_large = HV_ANY_SIZE};
+    if (at < doubts->count) {
+        return &doubts->list[at];
     }
-    if (*ret_first) {
-        doubt->refused = doubt->until = now;
-        doubt->span = SPAN;
-        doubt->passed = 0;
-    }
+    struct hv_doubt *doubt = make_room(doubts);
+    *doubt = (struct hv_doubt){.topic = topic, .refused = now, .until = now, .too_large = HV_ANY_SIZE};
     return doubt;
 }
 
 void hv_doubts_batch_refused(struct hv_doubts *doubts, uint32_t topic, hv_time now) {
-    bool first;
-    struct hv_doubt *doubt = get(doubts, topic, now, &first);
-    if (first || now - doubt->refused < SAME) {
+    struct hv_doubt *doubt = get(doubts, topic, now);
+    bool first = !doubt->batches || is_over(doubt, now);
+    if (!first && now - doubt->refused < SAME) {
         return;
     }
+    doubt->batches = true;
     doubt->refused = now;
-    if (doubt->passed < ENOUGH) {
+    if (first) {
+        doubt->until = now;
+        doubt->span = SPAN;
+    } else if (doubt->passed < ENOUGH) {
         doubt->until = now + doubt->span;
         doubt->span = hv_time_min(doubt->span * 2, SPAN_MAX);
     }
@@ -115,8 +113,7 @@ void hv_doubts_note_passed(struct hv_doubts *doubts, uint32_t topic) {
 }
 
 void hv_doubts_refused_alone(struct hv_doubts *doubts, const struct hv_slot *slot, bool by_size, bool again, hv_time now) {
-    bool first;
-    struct hv_doubt *doubt = get(doubts, slot->topic, now, &first);
+    struct hv_doubt *doubt = get(doubts, slot->topic, now);
     bool foretold = again || is_like_refused(doubt, slot) || repute_of(doubts, slot, now) != NULL;
     if (!foretold && now < doubt->until) {
         doubt->until = hv_time_max(doubt->until, now + SPAN);

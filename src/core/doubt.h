@@ -22,7 +22,8 @@
 
 struct hv_doubt {
     uint32_t topic;
-    hv_time refused;    /* when a batch was last */
+    bool batches;       /* were refused, not only records alone */
+    hv_time refused;    /* when one was last */
     hv_time until;      /* records go apart */
     hv_time span;       /* how long they do after the next refused batch */
     uint32_t passed;    /* records that went in batches since the last refused one */

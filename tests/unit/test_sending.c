@@ -374,7 +374,7 @@ static void records_of_a_topic_in_doubt_go_apart(void **state) {
         report(bed, id, HV_REFUSED);
         go(bed);
         report(bed, id, HV_DELIVERED); /* without others it passes */
-        bed->now += HV_MS(500);
+        bed->now += HV_MS(150);
     }
     add(bed, 3, 0)->topic = 7;
     add(bed, 4, 1)->topic = 8;
