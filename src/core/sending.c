@@ -149,7 +149,7 @@ static void not_acknowledged(struct hv_sender *sender, uint32_t index, enum hv_l
     if (slot->puzzles >= HV_PUZZLES_TOGETHER) {
         slot->way = HV_WAY_ALONE;
     }
-    sender->lanes[lane].refused |= refused;
+    sender->lanes[lane].refused |= refused && lane == HV_LANE_RECORDS; /* the client of suspects goes on */
     if (lane == HV_LANE_SUSPECTS && refused && report->delivery != HV_UNREACHED && slot->way != HV_WAY_ALONE) {
         hv_isolation_refused_with_others(sender->iso, index);
         return;
