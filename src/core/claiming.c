@@ -14,6 +14,7 @@
 #define LISTEN_AGAIN HV_SECONDS(60) /* after it was refused */
 #define CROWDED HV_SECONDS(1)   /* while one scan after the other brings mostly rows that come again, before they are marked */
 #define REMARK_PACE HV_MS(10)   /* of marks that may have missed rows because we deleted others under their hands */
+#define REST_MAX HV_SECONDS(2)  /* before a refresh that can wait */
 #define CROWD 100               /* rows that are too many to bring each time */
 
 void hv_claim_init(struct hv_claim *claim, const struct hv_core_config *config, struct hv_random *dice) {
@@ -41,10 +42,12 @@ void hv_claim_restart(struct hv_claim *claim, hv_time now) {
     claim->crowded_since = HV_NEVER;
     int64_t seen = claim->regaining && claim->regain > claim->next ? claim->regain : claim->next;
     claim->remark_until = seen > claim->remark_until ? seen : claim->remark_until;
+    claim->regaining = claim->refresh != NULL && seen > INT64_MIN; /* not in a new term: others led meanwhile */
+    claim->regain = seen;
+    claim->regain_since = now;
     claim->next = INT64_MIN;
     claim->empty_before = false;
     claim->remarking = claim->by_mark;
-    claim->regaining = false;
     hv_look_restart(&claim->look);
     claim->refresh = NULL;
     claim->not_before = now;
@@ -104,12 +107,11 @@ void hv_claim_refused(struct hv_claim *claim, hv_time now) {
 }
 
 static void adapt_limit(struct hv_claim *claim, const struct hv_claimed *rows, size_t count) {
-    uint64_t bytes = 0, whole = 0;
+    uint64_t bytes = 0;
     for (size_t i = 0; i < count; i++) {
         bytes += rows[i].bytes;
-        whole += !rows[i].bare;
     }
-    uint64_t average = whole > 0 ? bytes / whole + 1 : claim->average > 0 ? claim->average : 1;
+    uint64_t average = bytes / count + 1; /* those that come bare weigh nothing, and come in great numbers */
     claim->average = (uint32_t)(claim->average == 0 ? average : (average + claim->average) / 2 + 1);
     uint64_t by_bytes = claim->config->mark_query_bytes / claim->average + 1;
     uint64_t limit = (uint64_t)claim->limit * 2;
@@ -185,12 +187,14 @@ static size_t note_scanned(struct hv_claim *claim, const struct hv_claimed *rows
     return taken;
 }
 
-/* Has the cursor come back to where it was before it started again? A look from the first id on may wait a multiple of what that took:
- * if the table is so large that it takes long, it must not be all that is done. */
+/* Has the cursor come back to where it was before it started again? What does so once more, or looks from the first id on, may wait a
+ * multiple of what that took: if the table is so large that it takes long, it must not be all that is done. */
 static void note_regained(struct hv_claim *claim, bool cut, hv_time now) {
     if (claim->regaining && (!cut || claim->next >= claim->regain)) {
+        hv_time rest = 4 * (now - claim->regain_since);
         claim->regaining = false;
-        claim->rescan_at = hv_time_max(claim->rescan_at, now + 4 * (now - claim->regain_since));
+        claim->rescan_at = hv_time_max(claim->rescan_at, now + rest);
+        claim->rest_until = now + hv_time_min(rest, REST_MAX);
     }
 }
 

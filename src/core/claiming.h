@@ -52,6 +52,7 @@ struct hv_claim {
     bool regaining;      /* the cursor started again and has not come back to where it was... */
     int64_t regain;      /* ... which is here */
     hv_time regain_since;
+    hv_time rest_until;  /* a refresh that can wait should come no sooner: it took its time to come back */
     const char *refresh; /* why a refresh is due (static text), or NULL */
     uint32_t limit;      /* rows of the next mark at most; adapts */
     uint32_t average;    /* bytes of a row, as seen lately */

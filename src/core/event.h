@@ -114,7 +114,7 @@ enum hv_action_type {
 
 enum hv_notice {
     HV_NOTICE_ACQUIRED,  /* uuid */
-    HV_NOTICE_REFRESHED, /* uuid, reason */
+    HV_NOTICE_REFRESHED, /* uuid, reason; flag: it may come several times a second */
     HV_NOTICE_REVOKED,   /* the group waits until HV_EV_HANDED_OVER answers, or for hand_over_limit */
     HV_NOTICE_FENCED,    /* reason */
     HV_NOTICE_REWINDING, /* reason */

@@ -7,7 +7,7 @@
 #include "base/memory.h"
 
 #define QUEUE_CHECK HV_SECONDS(1)  /* how often the age of queued records is looked at */
-#define LEFT_REFRESH HV_SECONDS(1) /* two refreshes for rows that were left in the table are at least that far apart */
+#define LEFT_REFRESH HV_MS(100)    /* two refreshes for rows that were left in the table are at least that far apart */
 
 /* ---- rows that come ---- */
 
@@ -163,12 +163,15 @@ static void claim(struct hv_harvest *h, struct hv_actions *out) {
 
 /* ---- claiming anew ---- */
 
+static const char rows_were_left[] = "a key moves again of which rows were left in the table";
+
 static void refresh_if_due(struct hv_harvest *h, struct hv_actions *out) {
     if (h->claim.refresh == NULL || h->claim.state != HV_CLAIM_IDLE || !h->spare) {
         return;
     }
     struct hv_action *action = hv_actions_notify(out, HV_NOTICE_REFRESHED);
     action->reason = h->claim.refresh;
+    action->flag = h->claim.refresh == rows_were_left;
     hv_tenure_take_spare_id(h);
     memcpy(action->uuid, h->leader_id, HV_UUID_BYTES);
     hv_claim_restart(&h->claim, h->now);
@@ -179,15 +182,19 @@ static bool queued_too_long(const struct hv_harvest *h, const struct hv_shard *s
     return shard->next != HV_NO_SLOT && h->now - h->slots.table[shard->next].since >= h->config.queue_timeout;
 }
 
+/* Not while a mark is out: its rows would come before those that are forgotten. Nor while failed reports are to come: a record that is in
+ * flight would come before an earlier one of its key that failed already and was forgotten. */
+static bool may_begin_anew(const struct hv_harvest *h) {
+    return h->claim.refresh == NULL && h->claim.state == HV_CLAIM_IDLE && !hv_sender_is_purging(&h->sender);
+}
+
 /* A record that waited for long is not sent from an old copy: what is unsent is forgotten and marked anew. */
 static void check_queues(struct hv_harvest *h, struct hv_actions *out) {
     if (h->now < h->queue_check || hv_claim_is_waiting(&h->claim)) {
         return; /* as soon as it is answered, and before the next one is sent */
     }
     h->queue_check = h->now + QUEUE_CHECK;
-    /* Not while a mark is out: its rows would come before those that are forgotten here. Nor while failed reports are to come: a
-     * record that is in flight would come before an earlier one of its key that failed already and was forgotten. */
-    if (h->claim.refresh != NULL || h->claim.state != HV_CLAIM_IDLE || hv_sender_is_purging(&h->sender)) {
+    if (!may_begin_anew(h)) {
         return;
     }
     bool any = hv_isolation_holds_since(&h->isolation, h->now - h->config.queue_timeout);
@@ -200,9 +207,23 @@ static void check_queues(struct hv_harvest *h, struct hv_actions *out) {
         }
         hv_isolation_forget_unsent(&h->isolation, out);
         h->claim.refresh = "a record was queued for longer than queue_timeout";
-    } else if (hv_isolation_wants_claim_anew(&h->isolation) && h->now >= h->left_refresh) {
+    }
+}
+
+/* Rows that were left in the table are wanted, from this time on. To come to them all rows before have to be passed over, which must not be
+ * all that is done while there are others. */
+static hv_time left_is_due(const struct hv_harvest *h) {
+    if (!hv_isolation_wants_claim_anew(&h->isolation) || !may_begin_anew(h) || h->claim.regaining) {
+        return HV_NEVER;
+    }
+    bool others = h->claim.was_cut || h->shards.unsent > 0;
+    return others ? hv_time_max(h->left_refresh, h->claim.rest_until) : h->left_refresh;
+}
+
+static void fetch_what_was_left(struct hv_harvest *h) {
+    if (h->now >= left_is_due(h)) {
         h->left_refresh = h->now + LEFT_REFRESH;
-        h->claim.refresh = "a key moves again of which rows were left in the table";
+        h->claim.refresh = rows_were_left;
     }
 }
 
@@ -212,6 +233,7 @@ void hv_supply_advance(struct hv_harvest *h, struct hv_actions *out) {
     bool leads = hv_tenure_leads(h);
     if (leads) {
         check_queues(h, out);
+        fetch_what_was_left(h);
         refresh_if_due(h, out);
     }
     if (may_claim(h)) {
@@ -224,7 +246,7 @@ void hv_supply_advance(struct hv_harvest *h, struct hv_actions *out) {
 hv_time hv_supply_deadline(const struct hv_harvest *h) {
     hv_time deadline = HV_NEVER;
     if (hv_tenure_leads(h) && !hv_claim_is_waiting(&h->claim)) {
-        deadline = h->queue_check;
+        deadline = hv_time_min(h->queue_check, left_is_due(h));
     }
     if (may_claim(h)) {
         deadline = hv_time_min(deadline, hv_claim_deadline(&h->claim, claim_room(h)));

@@ -14,7 +14,8 @@ static double seconds(hv_time duration) {
 }
 
 static void say_leading(struct hv_runtime *rt, const char *message, const struct hv_action *action, const uint8_t *uuid) {
-    enum hv_log_level level = action->notice == HV_NOTICE_FENCED ? HV_WARN : HV_INFO;
+    bool often = action->notice == HV_NOTICE_REFRESHED && action->flag; /* as long as keys in trouble move */
+    enum hv_log_level level = action->notice == HV_NOTICE_FENCED ? HV_WARN : often ? HV_DEBUG : HV_INFO;
     const struct hv_settings *s = rt->settings;
     if (uuid != NULL) {
         hv_log(rt->logger, level, "leader", message,

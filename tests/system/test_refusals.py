@@ -96,18 +96,18 @@ def test_bad_records_in_the_same_topic(bed, topics, policy, kind):
     same_topic(bed, topics, policy, kind, 3000, 200, 20)
 
 
-@pytest.mark.xfail(reason="what cannot be foreseen makes all records of the topic go apart")   # seen: 0.04 to 0.10 with park
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("keys, bad_keys", [(200, 20), (10, 1)])
 @pytest.mark.parametrize("kind", SAME_TOPIC)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_speed_of_the_others_in_the_same_topic(bed, topics, policy, kind, keys, bad_keys):
-    """Beside one record in a hundred that is refused from among them they are at least half as fast as without any."""
+    """Beside one record in a hundred that is refused from among them they are at least half as fast as without any, measured for some seconds: to
+    find out which keys those are takes one or two."""
     ratios = []
     for _ in range(3):   # a machine that others use, too
-        without, _, _ = same_topic(bed, topics, policy, kind, 100000, keys, bad_keys, bad=False)
-        beside, left, all_after = same_topic(bed, topics, policy, kind, 100000, keys, bad_keys)
+        without, _, _ = same_topic(bed, topics, policy, kind, 300000, keys, bad_keys, bad=False)
+        beside, left, all_after = same_topic(bed, topics, policy, kind, 300000, keys, bad_keys)
         ratios.append(beside / without)
         bed.note("%s, %s, %d of %d keys: %.0f records/s of other keys beside 1 %% of bad ones, %.0f/s without: ratio %.2f; %d rows left "
                  "then; all that can go had gone after %.1f s" % (policy, kind, bad_keys, keys, beside, without, ratios[-1], left, all_after))

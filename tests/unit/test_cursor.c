@@ -338,6 +338,25 @@ static void a_new_term_is_not_bound_by_where_the_cursor_was(void **state) {
     advance_to(bed, HV_ACT_LIST);
 }
 
+/* To come back to where it was takes the time of others. */
+static void a_refresh_that_can_wait_rests_after_one_that_took_long(void **state) {
+    struct bed *bed = *state;
+    scanned(bed, IDS(1, 2, 3, 4, 5, 6));
+    bed->claim.refresh = "a test";
+    hv_claim_restart(&bed->claim, bed->now);
+    hv_time begin = bed->now;
+    bed->claim.limit = 3;
+    advance_to(bed, HV_ACT_SCAN);
+    claimed(bed, IDS(1, 2, 3));
+    assert_true(bed->claim.regaining);
+    bed->now += HV_MS(100);
+    writers(bed, NULL, 0);
+    advance_to(bed, HV_ACT_SCAN);
+    claimed(bed, IDS(4, 5, 6));
+    assert_false(bed->claim.regaining);
+    assert_true(bed->claim.rest_until == bed->now + 4 * (bed->now - begin));
+}
+
 /* ---- the ends of int8 ---- */
 
 static void ids_at_the_ends_of_int8(void **state) {
@@ -638,6 +657,7 @@ int main(void) {
         WITH_BED(what_is_held_or_expected_or_left_is_not_strange),
         WITH_BED(it_starts_again_once_and_comes_back_before_it_looks_again),
         WITH_BED(a_new_term_is_not_bound_by_where_the_cursor_was),
+        WITH_BED(a_refresh_that_can_wait_rests_after_one_that_took_long),
         WITH_BED(ids_at_the_ends_of_int8),
         WITH_BED(keys_of_which_rows_were_left_are_named),
         cmocka_unit_test(a_blocked_record_is_read_again),
