@@ -11,6 +11,8 @@
 #define ENOUGH 2000             /* records that pass between two refused batches: apart they take as long as a new client does (measured) */
 #define SPAN_MAX HV_SECONDS(60)
 #define LIKENESS HV_SECONDS(600) /* that no record showed for so long is forgotten */
+#define MISLED_BY 2              /* what passed alone though it was as large as one that was refused weighs so much more than what was refused, */
+#define MISLED_MAX 8             /* until it is not the size that counts here (but what they compress to, say) */
 #define REPUTE HV_SECONDS(10)    /* of a key, and... */
 #define REPUTE_RECORDS 100       /* ... so many of its records clear it, too */
 
@@ -54,7 +56,7 @@ static bool is_over(const struct hv_doubt *doubt, hv_time now) {
 void hv_doubts_forget_old(struct hv_doubts *doubts, hv_time now) {
     for (uint32_t i = 0; i < doubts->count;) {
         struct hv_doubt *doubt = &doubts->list[i];
-        bool knows = doubt->too_large != HV_ANY_SIZE && now < doubt->learned + LIKENESS;
+        bool knows = (doubt->too_large != HV_ANY_SIZE || doubt->misled > 0) && now < doubt->learned + LIKENESS;
         if (is_over(doubt, now) && !knows) {
             *doubt = doubts->list[--doubts->count];
         } else {
@@ -114,11 +116,13 @@ void hv_doubts_note_passed(struct hv_doubts *doubts, uint32_t topic) {
 
 void hv_doubts_refused_alone(struct hv_doubts *doubts, const struct hv_slot *slot, bool by_size, bool again, hv_time now) {
     struct hv_doubt *doubt = get(doubts, slot->topic, now);
-    bool foretold = again || is_like_refused(doubt, slot) || repute_of(doubts, slot, now) != NULL;
+    bool alike = is_like_refused(doubt, slot);
+    bool foretold = again || alike || repute_of(doubts, slot, now) != NULL;
     if (!foretold && now < doubt->until) {
         doubt->until = hv_time_max(doubt->until, now + SPAN);
     }
-    if (by_size) {
+    if (by_size && doubt->misled < MISLED_MAX) {
+        doubt->misled -= alike && doubt->misled > 0;
         doubt->too_large = slot->bytes < doubt->too_large ? slot->bytes : doubt->too_large;
         doubt->learned = now;
     }
@@ -132,7 +136,9 @@ void hv_doubts_passed_alone(struct hv_doubts *doubts, const struct hv_slot *slot
     }
     uint32_t at = find(doubts, slot->topic);
     if (at < doubts->count && is_like_refused(&doubts->list[at], slot)) {
-        doubts->list[at].too_large = slot->bytes + 1;
+        struct hv_doubt *doubt = &doubts->list[at];
+        doubt->misled += MISLED_BY;
+        doubt->too_large = doubt->misled < MISLED_MAX ? slot->bytes + 1 : HV_ANY_SIZE;
     }
 }
 

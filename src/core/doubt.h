@@ -4,7 +4,8 @@
  * would leave time for nothing else. Three things keep it small.
  *
  * Likeness: a record that was refused alone because it is too large tells what others will be refused: those of the topic that are as
- * large go alone at once, until one of them passes. So they take no others with them.
+ * large go alone at once, until one of them passes. So they take no others with them. Where that is wrong again and again, sizes
+ * are left out of it.
  *
  * Repute: a key of which a record was refused alone is likely to have others. When it goes on (the record was parked, say), its records go
  * alone, until a good many of them passed, or some time did.
@@ -29,6 +30,7 @@ struct hv_doubt {
     uint32_t passed;    /* records that went in batches since the last refused one */
     uint32_t too_large; /* records of so many bytes are refused; HV_ANY_SIZE: not known */
     hv_time learned;    /* when one was last refused */
+    uint8_t misled;     /* how often that was wrong, of late */
 };
 
 #define HV_ANY_SIZE UINT32_MAX

@@ -45,23 +45,27 @@ def refuse(topics, code, times=None):
 
 
 def same_topic_rows(rng, topic, kind, count, keys, bad_keys, bad=True):
-    """One in a hundred is bad, of the last keys. As many good ones are as large as those that do not compress: with these and without."""
+    """One in a hundred is bad, of the last keys. Without bad ones: the same, but for what is wrong with them. So that there is as much to
+    move with these and without, as many good ones are as large as those that do not compress."""
     rows = [good(n, topic, "key %03d" % (n % keys), "value %d" % n) for n in range(1, count + 1)]
     theirs = [r for r in rows if r.key >= "key %03d" % (keys - bad_keys)]
     if kind == DENSE:   # of the same sizes
         for row in rng.sample(rows, count // 100):
             rows[row.id - 1] = row._replace(value=row.value.ljust(rng.randint(LIMIT + 1, 3 * LIMIT), "."))
-    for row in rng.sample(theirs, count // 100) if bad else []:
+    for row in rng.sample(theirs, count // 100):
         at = rng.randrange(LIMIT)
         large = row.value + " " + LETTERS[at:at + rng.randint(LIMIT + 1, 3 * LIMIT)]
-        rows[row.id - 1] = row._replace(kind=kind, value=row.value + MARK if kind == INVALID else large)
+        if bad:
+            rows[row.id - 1] = row._replace(kind=kind, value=row.value + MARK if kind == INVALID else large)
+        elif kind == TOO_LARGE:
+            rows[row.id - 1] = row._replace(value=large)
     return rows
 
 
 def same_topic(bed, topics, policy, kind, count, keys, bad_keys, bad=True):
     """All that goes to one topic. Returns records of other keys a second."""
-    compacted = {"cleanup_policy": "compact"} if kind == INVALID else {"max_message_bytes": LIMIT}
-    topic = topics.broker.create_topic(fresh_name("same"), PARTITIONS, **compacted)
+    strict = {INVALID: {"cleanup_policy": "compact"}, DENSE: {"max_message_bytes": LIMIT}, TOO_LARGE: {"max_message_bytes": LIMIT} if bad else {}}
+    topic = topics.broker.create_topic(fresh_name("same"), PARTITIONS, **strict[kind])
     topics.acls.grant("topic", topic, "write")
     rows = same_topic_rows(bed.random, topic, kind, count, keys, bad_keys, bad)
     through = topics.broker.front_servers if kind == INVALID else None

@@ -139,6 +139,37 @@ static void what_is_as_large_goes_alone(void **state) {
     hv_doubts_fini(&doubts);
 }
 
+/* What they compress to may be what counts. */
+static void likeness_that_misleads_is_given_up(void **state) {
+    (void)state;
+    struct hv_doubts doubts = {.count = 0};
+    const struct hv_slot slot = {.topic = 7, .bytes = 5000};
+    for (int i = 0; i < 3; i++) { /* a raised limit is learned from */
+        hv_doubts_refused_alone(&doubts, &slot, true, false, 0);
+        assert_int_equal(way(&doubts, 7, 5000), HV_WAY_ALONE);
+        hv_doubts_passed_alone(&doubts, &slot, false, 0);
+        assert_int_equal(way(&doubts, 7, 5000), HV_WAY_OF_ALL);
+        assert_int_equal(way(&doubts, 7, 5001), HV_WAY_ALONE);
+    }
+    for (int i = 0; i < 6; i++) { /* ... and restored by what is refused */
+        hv_doubts_refused_alone(&doubts, &slot, true, false, 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(way(&doubts, 7, 5000), HV_WAY_ALONE);
+        hv_doubts_passed_alone(&doubts, &slot, false, 0);
+        assert_int_equal(way(&doubts, 7, 6000), i < 3 ? HV_WAY_ALONE : HV_WAY_OF_ALL);
+        hv_doubts_refused_alone(&doubts, &slot, true, false, 0);
+    }
+    assert_int_equal(way(&doubts, 7, 5000), HV_WAY_OF_ALL);
+    hv_doubts_forget_old(&doubts, HV_SECONDS(599));
+    hv_doubts_refused_alone(&doubts, &slot, true, false, HV_SECONDS(599));
+    assert_int_equal(way(&doubts, 7, 5000), HV_WAY_OF_ALL);
+    hv_doubts_forget_old(&doubts, HV_SECONDS(620));
+    hv_doubts_refused_alone(&doubts, &slot, true, false, HV_SECONDS(620)); /* it begins anew */
+    assert_int_equal(way(&doubts, 7, 5000), HV_WAY_ALONE);
+    hv_doubts_fini(&doubts);
+}
+
 static enum hv_way way_of_key(const struct hv_doubts *doubts, uint64_t key, hv_time now) {
     const struct hv_slot slot = {.topic = 7, .bytes = 1, .key = key};
     return hv_doubts_way(doubts, &slot, now);
@@ -202,6 +233,7 @@ int main(void) {
         cmocka_unit_test(no_doubt_while_many_pass_in_between),
         cmocka_unit_test(it_lasts_as_long_as_records_are_refused_alone),
         cmocka_unit_test(what_is_as_large_goes_alone),
+        cmocka_unit_test(likeness_that_misleads_is_given_up),
         cmocka_unit_test(a_key_loses_its_repute_for_a_while),
         cmocka_unit_test(what_was_foretold_is_no_reason_for_doubt),
         cmocka_unit_test(likeness_is_forgotten_after_a_while),
