@@ -198,6 +198,15 @@ static void note_regained(struct hv_claim *claim, bool cut, hv_time now) {
     }
 }
 
+/* A mark does not tell whether there were too many bytes for more rows; what they are for the database is not quite what they are here. */
+static bool is_bounded_in_bytes(const struct hv_claim *claim, const struct hv_claimed *rows, size_t count) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        bytes += rows[i].bytes;
+    }
+    return claim->by_mark && bytes >= claim->config->mark_query_bytes / 2;
+}
+
 size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, bool cut, uint64_t term, hv_time now) {
     assert(claim->state == HV_CLAIM_CLAIMING && !(cut && count == 0));
     claim->state = HV_CLAIM_IDLE;
@@ -206,7 +215,7 @@ size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, si
     if (claim->asked_term != term) {
         return 0; /* what we know now does not go with it */
     }
-    claim->was_cut = cut = cut || count >= claim->asked_limit;
+    claim->was_cut = cut = cut || count >= claim->asked_limit || is_bounded_in_bytes(claim, rows, count);
     if (claim->by_mark) {
         note_marked(claim, rows, count);
     } else {
