@@ -55,6 +55,7 @@ static void each_further_one_doubles_the_time(void **state) {
     assert_int_equal(before, HV_SECONDS(60));
     hv_doubts_batch_refused(&doubts, 7, now + HV_SECONDS(11)); /* all was well meanwhile: the first again */
     assert_false(in_doubt(&doubts, 7, now + HV_SECONDS(11)));
+    hv_doubts_fini(&doubts);
 }
 
 /* One bad record in thousands: batches are worth what they cost. */
@@ -75,6 +76,7 @@ static void no_doubt_while_many_pass_in_between(void **state) {
     }
     hv_doubts_batch_refused(&doubts, 7, HV_SECONDS(21));
     assert_true(in_doubt(&doubts, 7, HV_SECONDS(21)));
+    hv_doubts_fini(&doubts);
 }
 
 static void it_lasts_as_long_as_records_are_refused_alone(void **state) {
@@ -108,6 +110,7 @@ static void of_too_many_topics_the_oldest_is_forgotten(void **state) {
     assert_true(in_doubt(&doubts, HV_DOUBTS_MAX, now));
     hv_doubts_batch_refused(&doubts, 1000, HV_SECONDS(60)); /* all others are over */
     assert_int_equal(doubts.count, 1);
+    hv_doubts_fini(&doubts);
 }
 
 static enum hv_way way(const struct hv_doubts *doubts, uint32_t topic, uint32_t bytes) {
@@ -224,6 +227,7 @@ static void likeness_is_forgotten_after_a_while(void **state) {
     assert_int_equal(doubts.count, 1);
     hv_doubts_forget_old(&doubts, HV_SECONDS(1200));
     assert_int_equal(doubts.count, 0);
+    hv_doubts_fini(&doubts);
 }
 
 int main(void) {
