@@ -23,8 +23,8 @@ static bool has_logged(void *arg) {
 }
 
 /* Its partition is proven. Then what librdkafka knows of the topic is a second old, which is too old here, and it asks anew, which takes a
- * second, too. */
-static struct hv_producer *forget_topic(enum hv_kafka_role role) {
+ * second, too, and brings this answer. */
+static struct hv_producer *forget_topic(enum hv_kafka_role role, rd_kafka_resp_err_t answer) {
     static const struct hv_kafka_property more[] = {{"topic.metadata.refresh.interval.ms", "-1"}, {"metadata.max.age.ms", "1000"},
         {"topic.metadata.propagation.max.ms", "100"}, {"debug", "topic"}};
     bed_open(&bed, 1);
@@ -32,6 +32,7 @@ static struct hv_producer *forget_topic(enum hv_kafka_role role) {
     send_many(p, 0, 1);
     bed_reports(&bed, &reports, 1, HV_SECONDS(20));
     assert_int_equal(reports.delivered, 1);
+    rd_kafka_mock_topic_set_error(bed.cluster, "topic", answer);
     rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 1000);
     reports.awaited_log = "metadata information timed out";
     bed_until(&bed, has_logged, &reports, HV_SECONDS(20), "the topic was forgotten");
@@ -41,7 +42,7 @@ static struct hv_producer *forget_topic(enum hv_kafka_role role) {
 /* Records that are given meanwhile go to their partition once it is known again: whole batches, and nothing is rewound. */
 static void test_a_forgotten_topic_is_remembered(void **state) {
     (void)state;
-    struct hv_producer *p = forget_topic(HV_KAFKA_RECORDS);
+    struct hv_producer *p = forget_topic(HV_KAFKA_RECORDS, RD_KAFKA_RESP_ERR_NO_ERROR);
     send_many(p, 1, 101);
     rd_kafka_mock_broker_set_rtt(bed.cluster, -1, 0);
     bed_reports(&bed, &reports, 101, HV_SECONDS(30));
@@ -54,8 +55,7 @@ static void test_a_forgotten_topic_is_remembered(void **state) {
 /* Or are refused, if it is gone; when it is back there is room for others. */
 static void test_a_forgotten_topic_is_gone(void **state) {
     (void)state;
-    struct hv_producer *p = forget_topic(HV_KAFKA_SUSPECTS);
-    rd_kafka_mock_topic_set_error(bed.cluster, "topic", RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
+    struct hv_producer *p = forget_topic(HV_KAFKA_SUSPECTS, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
     send_many(p, 1, 17);
     bed_reports(&bed, &reports, 17, HV_SECONDS(30));
     assert_int_equal(reports.refused, 16);
