@@ -106,12 +106,16 @@ void hv_claim_refused(struct hv_claim *claim, hv_time now) {
     claim->wake_from = claim->not_before;
 }
 
-static void adapt_limit(struct hv_claim *claim, const struct hv_claimed *rows, size_t count) {
+static uint64_t bytes_of(const struct hv_claimed *rows, size_t count) {
     uint64_t bytes = 0;
     for (size_t i = 0; i < count; i++) {
         bytes += rows[i].bytes;
     }
-    uint64_t average = bytes / count + 1; /* those that come bare weigh nothing, and come in great numbers */
+    return bytes;
+}
+
+static void adapt_limit(struct hv_claim *claim, const struct hv_claimed *rows, size_t count) {
+    uint64_t average = bytes_of(rows, count) / count + 1; /* those that come bare weigh nothing, and come in great numbers */
     claim->average = (uint32_t)(claim->average == 0 ? average : (average + claim->average) / 2 + 1);
     uint64_t by_bytes = claim->config->mark_query_bytes / claim->average + 1;
     uint64_t limit = (uint64_t)claim->limit * 2;
@@ -200,11 +204,7 @@ static void note_regained(struct hv_claim *claim, bool cut, hv_time now) {
 
 /* A mark does not tell whether there were too many bytes for more rows; what they are for the database is not quite what they are here. */
 static bool is_bounded_in_bytes(const struct hv_claim *claim, const struct hv_claimed *rows, size_t count) {
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < count; i++) {
-        bytes += rows[i].bytes;
-    }
-    return claim->by_mark && bytes >= claim->config->mark_query_bytes / 2;
+    return claim->by_mark && bytes_of(rows, count) >= claim->config->mark_query_bytes / 2;
 }
 
 size_t hv_claim_marked(struct hv_claim *claim, const struct hv_claimed *rows, size_t count, bool cut, uint64_t term, hv_time now) {
